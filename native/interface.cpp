@@ -1,0 +1,137 @@
+// The C ABI: chooses the instruction set, shares the sequences out among threads, and adds
+// the sequences' shares of the parameters' gradients in a fixed order.  There is no thread
+// pool and no state but the choice of instruction set, so a forked process may call it too.
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "operations.hpp"
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+namespace recall {
+
+namespace baseline { extern const Kernels kernels; }
+#if defined(RECALL_X86)
+namespace avx2 { extern const Kernels kernels; }
+namespace avx512 { extern const Kernels kernels; }
+#endif
+
+namespace {
+
+std::vector<const Kernels*> supported() {  // the best one first
+  std::vector<const Kernels*> list;
+#if defined(RECALL_X86)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+    list.push_back(&avx512::kernels);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    list.push_back(&avx2::kernels);
+#endif
+  list.push_back(&baseline::kernels);
+  return list;
+}
+
+const Kernels* chosen = supported().front();
+
+// States decay towards zero for ever; numbers below the normal range would slow each step
+// a hundredfold, so they count as zero while a kernel runs.
+class FlushSubnormals {
+#if defined(__x86_64__)
+ public:
+  FlushSubnormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+  ~FlushSubnormals() { _mm_setcsr(before_); }
+
+ private:
+  unsigned before_;
+#else
+ public:
+  FlushSubnormals() {}
+#endif
+};
+
+class Scratch {
+ public:
+  explicit Scratch(std::int64_t floats)
+      : memory_(static_cast<float*>(::operator new(floats * sizeof(float), alignment))) {}
+  ~Scratch() { ::operator delete(memory_, alignment); }
+  Scratch(const Scratch&) = delete;
+  float* get() const { return memory_; }
+
+ private:
+  static constexpr std::align_val_t alignment{64};
+  float* memory_;
+};
+
+template <class Body>
+void share_out(int threads, std::int64_t items, const Body& body) {
+  const auto work = [&body](std::int64_t begin, std::int64_t end) {
+    const FlushSubnormals guard;
+    body(begin, end);
+  };
+  std::vector<std::thread> others;
+  for (int i = 1; i < threads; ++i)
+    others.emplace_back(work, items * i / threads, items * (i + 1) / threads);
+  work(0, items / threads);
+  for (auto& other : others) other.join();
+}
+
+// Adds the shares of all sequences into that of the first.
+void add_shares(float* shares, std::int64_t batch, std::int64_t size) {
+  for (std::int64_t sequence = 1; sequence < batch; ++sequence)
+    for (std::int64_t i = 0; i < size; ++i) shares[i] += shares[sequence * size + i];
+}
+
+}  // namespace
+}  // namespace recall
+
+extern "C" {
+
+const char* recall_instruction_set() { return recall::chosen->name; }
+
+// Returns 0, or 1 if this processor or this build lacks the instruction set.
+int recall_choose_instruction_set(const char* name) {
+  for (const recall::Kernels* candidate : recall::supported()) {
+    if (std::strcmp(candidate->name, name) == 0) {
+      recall::chosen = candidate;
+      return 0;
+    }
+  }
+  return 1;
+}
+
+void recall_scan_forward(const recall::Scan* p, int threads) {
+  recall::share_out(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {
+    recall::chosen->scan_forward(*p, begin, end);
+  });
+}
+
+void recall_scan_backward(const recall::Scan* p, int threads) {
+  recall::share_out(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {
+    const recall::Scratch scratch(recall::chosen->scan_scratch(*p));
+    recall::chosen->scan_backward(*p, begin, end, scratch.get());
+  });
+  recall::add_shares(p->grad_A, p->batch, (p->state + 2) * p->channels);
+}
+
+void recall_conv_forward(const recall::Conv* p, int threads) {
+  recall::share_out(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {
+    recall::chosen->conv_forward(*p, begin, end);
+  });
+}
+
+void recall_conv_backward(const recall::Conv* p, int threads) {
+  recall::share_out(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {
+    const recall::Scratch scratch(recall::chosen->conv_scratch(*p));
+    recall::chosen->conv_backward(*p, begin, end, scratch.get());
+  });
+  recall::add_shares(p->grad_weight, p->batch, (p->window + 1) * p->channels);
+}
+
+}  // extern "C"

@@ -1,0 +1,15 @@
+// The kernels for one instruction set.  CMake compiles this file once for each.
+
+#include "causal_conv.hpp"
+#include "selective_scan.hpp"
+
+#define RECALL_TEXT_(name) #name
+#define RECALL_TEXT(name) RECALL_TEXT_(name)
+
+namespace recall::RECALL_ISA {
+
+extern const Kernels kernels;
+const Kernels kernels = {RECALL_TEXT(RECALL_ISA), scan_forward,  scan_backward, scan_scratch,
+                         conv_forward,            conv_backward, conv_scratch};
+
+}  // namespace recall::RECALL_ISA

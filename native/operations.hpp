@@ -1,0 +1,56 @@
+// What crosses the C ABI: one struct of sizes, strides and pointers for each operation.
+// `src/recall_arena/kernels/native.py` mirrors these structs field by field.
+//
+// A tensor (batch, length, width) is given by its first element and its stride: the
+// distance in floats between consecutive positions.  Its last axis is contiguous and its
+// sequences follow one another, so a slice of a wider tensor needs no copy.
+
+#pragma once
+
+#include <cstdint>
+
+namespace recall {
+
+struct Scan {
+  std::int64_t batch, length, channels, state;
+  const float *u, *delta, *B, *C, *z;  // z may be null: no gate
+  std::int64_t u_stride, delta_stride, B_stride, C_stride, z_stride;
+  const float *A, *D, *delta_bias;  // A (state, channels)
+  float* out;                       // (batch, length, channels)
+  float* states;  // (batch, chunks, state, channels): the state before each chunk; may be null
+  const float* grad_out;
+  std::int64_t grad_out_stride;
+  float *grad_u, *grad_delta, *grad_z;     // (batch, length, channels)
+  float *grad_B, *grad_C;                  // (batch, length, state)
+  float *grad_A, *grad_D, *grad_bias;      // one share a sequence: (batch, state + 2, channels)
+};
+
+struct Conv {
+  std::int64_t batch, length, channels, window;
+  const float* x;
+  std::int64_t x_stride;
+  const float *weight, *bias;  // weight (window, channels)
+  float* out;                  // (batch, length, channels)
+  const float* grad_out;
+  std::int64_t grad_out_stride;
+  float* grad_x;
+  float *grad_weight, *grad_bias;  // one share a sequence: (batch, window + 1, channels)
+};
+
+constexpr int scan_chunk = 8;
+constexpr int largest_state = 256;
+constexpr int largest_window = 16;
+
+// Each kernel works through the sequences [begin, end) on its own, so that the caller may
+// share them out among threads and the result does not depend on how.
+struct Kernels {
+  const char* name;
+  void (*scan_forward)(const Scan&, std::int64_t begin, std::int64_t end);
+  void (*scan_backward)(const Scan&, std::int64_t begin, std::int64_t end, float* scratch);
+  std::int64_t (*scan_scratch)(const Scan&);  // floats that scan_backward needs
+  void (*conv_forward)(const Conv&, std::int64_t begin, std::int64_t end);
+  void (*conv_backward)(const Conv&, std::int64_t begin, std::int64_t end, float* scratch);
+  std::int64_t (*conv_scratch)(const Conv&);
+};
+
+}  // namespace recall

@@ -1,0 +1,61 @@
+"""Where words for people go: results to standard output, news and errors to standard error."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from recall_arena import __version__
+
+out = Console(highlight=False, soft_wrap=True)
+news = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str = "") -> None:
+    """A line of a result."""
+    out.print(Text(text))
+
+
+def tell(text: str) -> None:
+    """A line of news."""
+    news.print(Text(text))
+
+
+def errors(text: str) -> None:
+    """A line about what went wrong."""
+    news.print(Text.assemble(("recall: ", "bold red"), text))
+
+
+def say_json(value: object) -> None:
+    """A result for programs."""
+    out.print(json.dumps(value, indent=2, ensure_ascii=False), markup=False)
+
+
+def say_version() -> None:
+    """The package's version."""
+    say(f"recall-arena {__version__}")
+
+
+def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """A table; long cells are folded, never cut."""
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", style=None, header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def show_help(commands: Mapping[str, str]) -> None:
+    """What `recall --help` prints."""
+    say("usage: recall COMMAND [--help] ...")
+    say()
+    say("Which sequence mixers can recall: attention, selective state spaces, or hybrids of both?")
+    say()
+    for name, about in commands.items():
+        say(f"  {name:<18} {about}")
+    say()
+    say("`recall study run assignment` trains everything and writes the report.")
+    say("`recall COMMAND --help` explains a command; `recall --version` says which one this is.")

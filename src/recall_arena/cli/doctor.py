@@ -1,0 +1,55 @@
+"""`recall doctor`."""
+
+import os
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from recall_arena.cli import options
+from recall_arena.cli.console import say, say_json
+from recall_arena.kernels import native
+from recall_arena.runs import provenance
+
+PACKAGES = (
+    "scipy",
+    "einops",
+    "pydantic",
+    "tyro",
+    "matplotlib",
+    "polars",
+    "transformers",
+    "mambapy",
+)
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Versions, threads, and which kernels run and why."""
+
+    json: options.Json = False
+
+    def run(self) -> int:
+        facts = {
+            "machine": provenance().machine,
+            "executable": sys.executable,
+            **provenance().versions,
+            **{name: _version(name) for name in PACKAGES},
+            "cores": str(len(os.sched_getaffinity(0))),
+            "torch threads": str(torch.get_num_threads()),
+            "kernels": native.describe(),
+        }
+        if self.json:
+            say_json(facts)
+        else:
+            for name, value in facts.items():
+                say(f"{name:<14} {value}")
+        return 0
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

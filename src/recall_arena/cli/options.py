@@ -1,0 +1,61 @@
+"""Flags that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from recall_arena.cli.mistakes import Mistake
+from recall_arena.names import unknown
+from recall_arena.records import DamagedRecord, Record, Store
+from recall_arena.studies import STUDIES, Plan, Study
+
+StoreFolder = Annotated[Path, tyro.conf.arg(help="the folder of the records")]
+Out = Annotated[Path, tyro.conf.arg(help="the folder of the report")]
+Scale = Annotated[str, tyro.conf.arg(help="smoke, quick or full; `recall study ls` explains")]
+Parts = Annotated[
+    tuple[int, ...], tyro.conf.arg(help="only these problems of the study, such as 1 3")
+]
+Seeds = Annotated[int | None, tyro.conf.arg(help="seeds a setting; the default is the scale's")]
+Json = Annotated[bool, tyro.conf.arg(help="print the result as JSON")]
+DryRun = Annotated[bool, tyro.conf.arg(help="say what would run, and run nothing")]
+Quiet = Annotated[bool, tyro.conf.arg(aliases=["-q"], help="no progress")]
+Verbose = Annotated[bool, tyro.conf.arg(aliases=["-v"], help="name every run at the start")]
+
+
+def study_named(name: str) -> Study:
+    """Raises Mistake if there is no such study."""
+    if name not in STUDIES:
+        raise Mistake(unknown("study", name, STUDIES))
+    return STUDIES[name]
+
+
+def plan_of(study: Study, scale: str, parts: tuple[int, ...], seeds: int | None) -> Plan:
+    """Raises Mistake for a scale or a problem that the study lacks, or no seeds."""
+    if scale not in study.scales:
+        raise Mistake(unknown("scale", scale, study.scales))
+    for part in parts:
+        if part not in study.parts:
+            raise Mistake(f"no problem {part}. There are: {', '.join(map(str, study.parts))}")
+    if seeds is not None and seeds < 1:
+        raise Mistake(f"--seeds must be at least 1, got {seeds}")
+    chosen = tuple(part for part in study.parts if not parts or part in parts)
+    return Plan(scale, chosen, seeds or study.seeds[scale])
+
+
+def record_named(store: Store, address: str) -> Record:
+    """The record whose address begins so; raises Mistake if there is none, or more than one."""
+    known = sorted(path.stem for path in store.folder.glob("*.json"))
+    matches = [name for name in known if name.startswith(address)]
+    if len(matches) != 1:
+        many = f"{len(matches)} records begin with" if matches else "no record begins with"
+        raise Mistake(f"{many} {address!r} in {store.folder}; `recall runs ls` shows them")
+    return read(store, matches[0])
+
+
+def read(store: Store, address: str) -> Record:
+    """Raises Mistake if the record's file is damaged."""
+    try:
+        return store.read(address)
+    except DamagedRecord as damage:
+        raise Mistake(str(damage)) from None

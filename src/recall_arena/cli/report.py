@@ -1,0 +1,41 @@
+"""`recall report`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from recall_arena.cli import options
+from recall_arena.cli.console import say, say_json
+from recall_arena.cli.mistakes import Mistake
+from recall_arena.records import DamagedRecord, Store
+from recall_arena.report import write_report
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a study's report from the records there are; nothing is trained."""
+
+    study: Annotated[str, tyro.conf.Positional] = "assignment"
+    scale: options.Scale = "quick"
+    problem: options.Parts = ()
+    seeds: options.Seeds = None
+    store: options.StoreFolder = Path("runs")
+    out: options.Out = Path("report")
+    json: options.Json = False
+
+    def run(self) -> int:
+        study = options.study_named(self.study)
+        plan = options.plan_of(study, self.scale, self.problem, self.seeds)
+        if not self.store.is_dir():
+            raise Mistake(f"no records: {self.store} is not a folder")
+        try:
+            page = write_report(study, plan, Store(self.store), self.out)
+        except DamagedRecord as damage:
+            raise Mistake(str(damage)) from None
+        if self.json:
+            say_json({"report": str(page)})
+        else:
+            say(str(page))
+        return 0

@@ -1,0 +1,144 @@
+"""`recall study run` and `recall study ls`."""
+
+import os
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from recall_arena.cli import options
+from recall_arena.cli.console import say, say_json, say_table, tell
+from recall_arena.cli.mistakes import Mistake
+from recall_arena.cli.progress import follow
+from recall_arena.executors import Failed, execute_all, missing
+from recall_arena.names import unknown
+from recall_arena.records import DamagedRecord, Store
+from recall_arena.report import write_report
+from recall_arena.studies import STUDIES, NamedRun
+from recall_arena.studies.assignment.rates import FILE, search_runs, trials, write
+from recall_arena.studies.assignment.settings import PROBLEMS, SCALES
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """Run what a study lacks, then write its report.  Call it again to finish what is missing."""
+
+    study: Annotated[str, tyro.conf.Positional]
+    scale: options.Scale = "quick"
+    problem: options.Parts = ()
+    seeds: options.Seeds = None
+    jobs: Annotated[
+        int | None, tyro.conf.arg(help="processes at work; the default is the number of cores")
+    ] = None
+    threads: Annotated[int, tyro.conf.arg(help="threads of each run")] = 1
+    store: options.StoreFolder = Path("runs")
+    out: options.Out = Path("report")
+    dry_run: options.DryRun = False
+    json: options.Json = False
+    quiet: options.Quiet = False
+    verbose: options.Verbose = False
+
+    def run(self) -> int:
+        study = options.study_named(self.study)
+        plan = options.plan_of(study, self.scale, self.problem, self.seeds)
+        if (self.jobs is not None and self.jobs < 1) or self.threads < 1:
+            raise Mistake("--jobs and --threads must be at least 1")
+        store = Store(self.store)
+        named = study.runs(plan)
+        todo = missing([one.run for one in named], store)
+        names = {one.run.address: one.name for one in named}
+        if self.dry_run:
+            return self._list(named, store)
+        if self.verbose:
+            for run in todo:
+                tell(f"{run.address} {names[run.address]}")
+        if not self.quiet:
+            tell(f"{len(todo)} of {len(named)} runs to do, {self._jobs()} at a time")
+        failed = self._execute(named, store, {run.address: names[run.address] for run in todo})
+        try:
+            page = write_report(study, plan, store, self.out)
+        except DamagedRecord as damage:
+            raise Mistake(str(damage)) from None
+        self._say(page, len(todo), failed, names)
+        return 1 if failed else 0
+
+    def _jobs(self) -> int:
+        return self.jobs or len(os.sched_getaffinity(0))
+
+    def _execute(self, named: list[NamedRun], store: Store, todo: dict[str, str]) -> list[Failed]:
+        if not todo:
+            return []
+        runs = [one.run for one in named]
+        events = execute_all(runs, store, jobs=self._jobs(), threads=self.threads)
+        with closing(events):
+            return follow(events, todo, quiet=self.quiet)
+
+    def _list(self, named: list[NamedRun], store: Store) -> int:
+        rows = [
+            (one.run.address, one.name, "done" if one.run.address in store else "to do")
+            for one in named
+        ]
+        if self.json:
+            say_json([dict(zip(("address", "name", "state"), row, strict=True)) for row in rows])
+        else:
+            say_table(("address", "run", "state"), rows)
+        return 0
+
+    def _say(self, page: Path, executed: int, failed: list[Failed], names: dict[str, str]) -> None:
+        if self.json:
+            broken = {names[failure.address]: failure.reason for failure in failed}
+            say_json({"report": str(page), "finished": executed - len(failed), "failed": broken})
+            return
+        if failed:
+            say(f"{len(failed)} of {executed} runs failed; the same command tries them again")
+        say(str(page))
+
+
+@dataclass(frozen=True)
+class StudyLs:
+    """The studies, their questions and their scales."""
+
+    json: options.Json = False
+
+    def run(self) -> int:
+        if self.json:
+            say_json(
+                [
+                    {"name": s.name, "question": s.question, "scales": s.scales}
+                    for s in STUDIES.values()
+                ]
+            )
+            return 0
+        for study in STUDIES.values():
+            say(f"{study.name}: {study.question}")
+            for scale, about in study.scales.items():
+                say(f"    --scale {scale:<6} {about}")
+        return 0
+
+
+@dataclass(frozen=True)
+class ChooseRates:
+    """Choose each setting's learning rate from a finished search, for all later studies.
+
+    Writes the file inside the package that the studies read their rates from, so it is meant
+    for a checkout.
+    """
+
+    scale: options.Scale = "quick"
+    store: options.StoreFolder = Path("results/records")
+
+    def run(self) -> int:
+        if self.scale not in SCALES:
+            raise Mistake(unknown("scale", self.scale, SCALES))
+        scale = SCALES[self.scale]
+        found, wanted = trials(scale, Store(self.store)), len(search_runs(scale, PROBLEMS))
+        if len(found) < wanted:
+            raise Mistake(
+                f"{len(found)} of {wanted} search runs are in {self.store}; "
+                f"`recall study run rates --scale {scale.name}` finishes them"
+            )
+        Path(str(FILE)).write_text(write(found), encoding="utf-8")
+        say(str(FILE))
+        return 0

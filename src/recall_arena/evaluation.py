@@ -1,0 +1,84 @@
+"""Accuracy, as counts: at one context length, and at every length of a range."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from recall_arena.seeds import generator
+from recall_arena.tasks.task import Batch, Task
+
+TOKENS_AT_ONCE = 1 << 14  # small enough to stay in the cache
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many answers were asked for and how many were right.
+
+    by_query  for queries 0, 1, ...: those with that query
+    repeats   those whose value is the query itself
+    """
+
+    total: int
+    correct: int
+    total_by_query: list[int]
+    correct_by_query: list[int]
+    total_repeats: int
+    correct_repeats: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers, in 0..1."""
+        return self.correct / self.total
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """The context lengths at which a trained model is tested: first, first + stride, ... last.
+
+    first      tokens before the query; None is the shortest that the task allows
+    sequences  fresh ones a length, the same for every model
+    """
+
+    first: int | None = None
+    last: int = 192
+    stride: int = 1
+    sequences: int = 1000
+
+    def lengths(self, task: Task) -> range:
+        """The lengths themselves, for a task."""
+        first = task.shortest_context if self.first is None else self.first
+        return range(first, self.last + 1, self.stride)
+
+
+def held_out(task: Task, context: int, sequences: int, purpose: str) -> Batch:
+    """The sequences for `purpose`, "validation" or "test": a function of (task, context) alone."""
+    return task.sample(sequences, context, generator(purpose, task, context))
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, batch: Batch) -> Counts:
+    """Count the model's right answers; the answer is the token with the largest logit."""
+    model.eval()
+    size = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
+    guesses = torch.cat([model(tokens).argmax(dim=1) for tokens in batch.tokens.split(size)])
+    right = guesses == batch.answers
+    query = batch.tokens[:, -1]
+    repeats = batch.answers == query
+    return Counts(
+        total=len(right),
+        correct=int(right.sum()),
+        total_by_query=query.bincount().tolist(),
+        correct_by_query=query[right].bincount(minlength=int(query.max()) + 1).tolist(),
+        total_repeats=int(repeats.sum()),
+        correct_repeats=int((repeats & right).sum()),
+    )
+
+
+def accuracy_by_context(
+    model: nn.Module, task: Task, contexts: Contexts
+) -> Iterator[tuple[int, Counts]]:
+    """Yield (context length, counts) for each length, shortest first, on fresh test sequences."""
+    for length in contexts.lengths(task):
+        yield length, accuracy(model, held_out(task, length, contexts.sequences, "test"))

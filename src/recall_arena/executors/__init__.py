@@ -1,0 +1,29 @@
+"""Where runs execute: in this process, or in local processes.  The outcomes are the same."""
+
+from collections.abc import Generator
+
+from recall_arena.executors.events import Advanced, Event, Failed, Finished
+from recall_arena.executors.here import execute_here
+from recall_arena.executors.processes import execute_in_processes
+from recall_arena.records import Store
+from recall_arena.runs import Run
+
+__all__ = ["Advanced", "Event", "Failed", "Finished", "execute_all", "missing"]
+
+
+def missing(runs: list[Run], store: Store) -> list[Run]:
+    """Those of the runs that have no record yet, each once, in their order."""
+    return list({run.address: run for run in runs if run.address not in store}.values())
+
+
+def execute_all(
+    runs: list[Run], store: Store, *, jobs: int = 1, threads: int = 1
+) -> Generator[Event, None, None]:
+    """Execute the runs that the store lacks, telling how they get on.
+
+    Close the iterator to give up what is not finished; finished records stay.
+    """
+    todo = missing(runs, store)
+    if jobs == 1 or len(todo) <= 1:
+        return execute_here(todo, store, threads)
+    return execute_in_processes(todo, store, jobs, threads)

@@ -1,0 +1,81 @@
+"""The short depthwise convolution before Mamba's scan (arXiv:2312.00752, figure 3), SiLU included.
+
+y_t = silu(bias + sum_k weight[k] x_{t - window + 1 + k})      x is zero before the start
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from recall_arena.kernels import native
+from recall_arena.shapes import Channels
+
+Window = Float[Tensor, "channels window"]
+PerChannel = Float[Tensor, " channels"]
+
+
+def causal_conv_definition(x: Channels, weight: Window, bias: PerChannel) -> Channels:
+    """PyTorch's convolution, padded on the left only.  Any float type, any device."""
+    padded = F.pad(x.transpose(1, 2), (weight.shape[1] - 1, 0))
+    y = F.conv1d(padded, weight.unsqueeze(1), bias, groups=x.shape[2])
+    return F.silu(y).transpose(1, 2)
+
+
+def causal_conv(x: Channels, weight: Window, bias: PerChannel) -> Channels:
+    """silu(depthwise causal convolution of x along `length`).
+
+    x (batch, length, channels); weight (channels, window); bias (channels,).  Runs compiled for
+    float32 on the CPU with a window of at most 16; otherwise as the definition.  Bit-identical
+    from call to call, for any number of threads.
+    """
+    if native.fits(x, weight, bias) and weight.shape[1] <= native.LARGEST_WINDOW:
+        out: Tensor = _CompiledConv.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return out
+    return causal_conv_definition(x, weight, bias)
+
+
+class _CompiledConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        x, weight, bias = native.rows(x), weight.t().contiguous(), bias.contiguous()
+        ctx.save_for_backward(x, weight, bias)
+        out = torch.empty(x.shape)
+        arguments = _arguments(x, weight, bias)
+        arguments.out = out.data_ptr()
+        native.call("recall_conv_forward", arguments, native.threads(x.numel()))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight, bias = ctx.saved_tensors
+        window, channels = weight.shape
+        grad_out = native.rows(grad_out)
+        grad_x = torch.empty(x.shape)
+        shares = torch.empty(x.shape[0], window + 1, channels)
+
+        arguments = _arguments(x, weight, bias)
+        arguments.grad_out, arguments.grad_out_stride = grad_out.data_ptr(), grad_out.stride(1)
+        arguments.grad_x = grad_x.data_ptr()
+        arguments.grad_weight = shares.data_ptr()
+        arguments.grad_bias = shares[0, window].data_ptr()
+        native.call("recall_conv_backward", arguments, native.threads(x.numel()))
+        return grad_x, shares[0, :window].t(), shares[0, window]
+
+
+def _arguments(x: Tensor, weight: Tensor, bias: Tensor) -> native.Conv:
+    batch, length, channels = x.shape
+    return native.Conv(
+        batch=batch,
+        length=length,
+        channels=channels,
+        window=weight.shape[0],
+        x=x.data_ptr(),
+        x_stride=x.stride(1),
+        weight=weight.data_ptr(),
+        bias=bias.data_ptr(),
+    )

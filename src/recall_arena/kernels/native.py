@@ -1,0 +1,110 @@
+"""The compiled kernels: found, chosen, and called through their C ABI.
+
+`native/operations.hpp` declares the structs that `Scan` and `Conv` mirror.  Tensors cross
+as pointers and strides; nothing here depends on torch's own C++ interface, so one build
+serves every torch and every Python.
+"""
+
+import ctypes
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import recall_arena
+
+CHOICE = "RECALL_ARENA_KERNELS"
+LARGEST_STATE = 256
+LARGEST_WINDOW = 16
+SCAN_CHUNK = 8
+SMALLEST_SHARE = 1 << 15  # elements below which a second thread costs more than it brings
+
+
+def _fields(integers: str, pointers: str) -> list[tuple[str, type]]:
+    return [(name, ctypes.c_int64) for name in integers.split()] + [
+        (name, ctypes.c_void_p) for name in pointers.split()
+    ]
+
+
+class Scan(ctypes.Structure):
+    """The arguments of the selective scan, as `native/operations.hpp` lays them out."""
+
+    _fields_ = (
+        _fields("batch length channels state", "u delta B C z")
+        + _fields("u_stride delta_stride B_stride C_stride z_stride", "A D delta_bias out states")
+        + _fields("", "grad_out")
+        + _fields("grad_out_stride", "grad_u grad_delta grad_z grad_B grad_C")
+        + _fields("", "grad_A grad_D grad_bias")
+    )
+
+
+class Conv(ctypes.Structure):
+    """The arguments of the causal convolution, as `native/operations.hpp` lays them out."""
+
+    _fields_ = (
+        _fields("batch length channels window", "x")
+        + _fields("x_stride", "weight bias out grad_out")
+        + _fields("grad_out_stride", "grad_x grad_weight grad_bias")
+    )
+
+
+def _find() -> tuple[ctypes.CDLL | None, str]:
+    """Load the library that the installation built, or say why there is none."""
+    if os.environ.get(CHOICE) == "definition":
+        return None, f"the PyTorch definitions, because {CHOICE}=definition"
+    for folder in recall_arena.__path__:
+        path = Path(folder) / "_recall_kernels.so"
+        if path.exists():
+            library = ctypes.CDLL(str(path))
+            library.recall_instruction_set.restype = ctypes.c_char_p
+            return library, "compiled"
+    return None, (
+        "the PyTorch definitions, because this installation was built without a C++ compiler"
+    )
+
+
+LIBRARY, REASON = _find()
+
+
+def instruction_set() -> str | None:
+    """The instruction set that the compiled kernels use, or None without them."""
+    return None if LIBRARY is None else LIBRARY.recall_instruction_set().decode()
+
+
+def choose_instruction_set(name: str) -> None:
+    """Use the kernels compiled for `name`: avx512, avx2 or baseline.
+
+    Raises ValueError if there are none, or if this processor cannot run them.
+    """
+    if LIBRARY is None or LIBRARY.recall_choose_instruction_set(name.encode()) != 0:
+        raise ValueError(f"no kernels for instruction set {name!r} here")
+
+
+def describe() -> str:
+    """One line for people and for records: which kernels run, and why."""
+    return REASON if LIBRARY is None else f"compiled, {instruction_set()}"
+
+
+def fits(*tensors: Tensor) -> bool:
+    """Whether the compiled kernels exist and take these tensors: float32, CPU, not empty."""
+    return LIBRARY is not None and all(
+        t.dtype == torch.float32 and t.device.type == "cpu" and t.numel() > 0 for t in tensors
+    )
+
+
+def rows(x: Tensor) -> Tensor:
+    """`x` itself if one stride leads from each position to the next, else a contiguous copy."""
+    by_rows = x.stride(2) == 1 and x.stride(0) == x.shape[1] * x.stride(1)
+    return x if by_rows else x.clone(memory_format=torch.contiguous_format)
+
+
+def threads(elements: int) -> int:
+    """How many threads share a call that works through so many elements."""
+    return max(1, min(torch.get_num_threads(), elements // SMALLEST_SHARE))
+
+
+def call(name: str, arguments: ctypes.Structure, workers: int) -> None:
+    """Call the kernel `name`; the caller keeps the tensors alive."""
+    assert LIBRARY is not None
+    LIBRARY[name](ctypes.byref(arguments), ctypes.c_int(workers))

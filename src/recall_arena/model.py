@@ -1,0 +1,148 @@
+"""A sequence model: embedding, mixers with norm and residual, readout of the last position.
+
+A model is spelled by the names of its mixers: ("mamba", "attention") is the whole difference
+between Hybrid-A and Mamba.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from recall_arena.mixers import MIXERS, Mixer
+from recall_arena.names import unknown
+from recall_arena.shapes import Hidden, LastHidden, Logits, Tokens
+
+LAYERS: dict[str, tuple[str, ...]] = {
+    "transformer-learned": ("attention", "attention"),
+    "transformer-rope": ("attention-rope", "attention-rope"),
+    "transformer-nope": ("attention", "attention"),
+    "mamba": ("mamba", "mamba"),
+    "hybrid-a": ("mamba", "attention"),
+    "hybrid-b": ("mamba", "attention", "mamba"),
+}
+"""The assignment's six models; only `transformer-learned` has learned positions."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything that decides a model's function, but its weights.
+
+    layers      the mixers' names, first to last
+    vocabulary  K, how many tokens there are
+    width       d, the numbers in an embedding and in the residual stream
+    positions   "none", or "learned": one trained vector for each of max_length positions
+    max_length  how many positions have a vector; positions that training never reaches keep
+                their first, random vector
+
+    Raises ValueError for an unknown mixer, no layers, or learned positions without max_length.
+    """
+
+    layers: tuple[str, ...]
+    vocabulary: int = 16
+    width: int = 8
+    positions: Literal["none", "learned"] = "none"
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ValueError("layers must name at least one mixer")
+        for name in self.layers:
+            if name not in MIXERS:
+                raise ValueError(unknown("mixer", name, MIXERS))
+        if self.width < 1 or self.vocabulary < 2:
+            raise ValueError(
+                "width must be at least 1 and vocabulary at least 2, "
+                f"got {self.width} and {self.vocabulary}"
+            )
+        if (self.positions == "learned") != (self.max_length is not None):
+            raise ValueError("learned positions need max_length, and nothing else takes it")
+
+
+def named_model(name: str, *, vocabulary: int, width: int, longest_context: int) -> ModelSpec:
+    """One of the assignment's models, or any stack written as "mamba,attention-rope".
+
+    `longest_context` is the longest context that learned positions have a vector for; the
+    query behind it takes one more.  Raises ValueError for a name that does not exist.
+    """
+    if "," not in name and name not in LAYERS and name not in MIXERS:
+        raise ValueError(unknown("model", name, LAYERS))
+    layers = LAYERS.get(name) or tuple(name.split(","))
+    if name == "transformer-learned":
+        return ModelSpec(layers, vocabulary, width, "learned", longest_context + 1)
+    return ModelSpec(layers, vocabulary, width)
+
+
+def unit_embedding(vocabulary: int, width: int) -> torch.Tensor:
+    """The assignment's embedding: rows from N(0, 1), scaled to unit length; float32.
+
+    The numbers are those of `numpy.random.seed(0); numpy.random.randn(vocabulary, width)`,
+    drawn without touching numpy's global generator.
+    """
+    rows = np.random.RandomState(0).randn(vocabulary, width)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return torch.from_numpy(rows).float()
+
+
+class Block(nn.Module):
+    """Pre-norm residual: x + mixer(norm(x))."""
+
+    def __init__(self, width: int, mixer: Mixer) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mixer = mixer
+
+    def forward(self, x: Hidden) -> Hidden:
+        return x + self.mixer(self.norm(x))
+
+    def last(self, x: Hidden) -> LastHidden:
+        """The last position's output; the same numbers as forward(x)[:, -1] for less work."""
+        return x[:, -1] + self.mixer.last(self.norm(x))
+
+
+class SequenceModel(nn.Module):
+    """Tokens to the logits after the last one.  The embedding is frozen, the readout not tied."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        rows = unit_embedding(spec.vocabulary, spec.width)
+        self.embedding = nn.Embedding.from_pretrained(rows, freeze=True)
+        self.positions: nn.Embedding | None = None
+        if spec.max_length is not None:
+            self.positions = nn.Embedding(spec.max_length, spec.width)
+            nn.init.normal_(self.positions.weight, std=spec.width**-0.5)  # as long as a token's row
+        self.layers = nn.ModuleList(
+            Block(spec.width, MIXERS[name](spec.width)) for name in spec.layers
+        )
+        self.norm_f = nn.LayerNorm(spec.width)
+        self.lm_head = nn.Linear(spec.width, spec.vocabulary, bias=False)
+
+    def forward(self, tokens: Tokens) -> Logits:
+        """Raises ValueError if learned positions do not reach as far as the tokens."""
+        x = self.embedding(tokens)
+        if self.positions is not None:
+            x = x + self._position_rows(tokens.shape[1])
+        *before, final = self._blocks()
+        for block in before:
+            x = block(x)
+        return self.lm_head(self.norm_f(final.last(x)))
+
+    def state_size(self, context: int) -> int:
+        """How many numbers the layers must keep after `context` tokens to go on without them."""
+        return sum(block.mixer.state_size(context) for block in self._blocks())
+
+    def trained_parameters(self) -> int:
+        """How many numbers training changes."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def _blocks(self) -> list[Block]:
+        return cast("list[Block]", list(self.layers))
+
+    def _position_rows(self, length: int) -> torch.Tensor:
+        assert self.positions is not None
+        reach = self.positions.num_embeddings
+        if length > reach:
+            raise ValueError(f"learned positions reach {reach} tokens, got a sequence of {length}")
+        return self.positions.weight[:length]

@@ -1,0 +1,202 @@
+"""Runs: everything that decides an outcome, as a value; where task, model and loop meet."""
+
+import datetime
+import hashlib
+import json
+import math
+import platform
+import time
+from collections.abc import Generator
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+
+from recall_arena.evaluation import Contexts, Counts, accuracy, accuracy_by_context, held_out
+from recall_arena.kernels import native
+from recall_arena.model import ModelSpec, SequenceModel
+from recall_arena.records import Cost, Outcome, Provenance, Record, Tally
+from recall_arena.seeds import generator
+from recall_arena.tasks import TASKS, Task
+from recall_arena.training import Schedule, train
+
+REVISION = 1
+"""Part of every address; raised when the code changes what the same run finds."""
+
+
+@dataclass(frozen=True)
+class Checks:
+    """How a run is watched: validation accuracy at the training context, every so many steps.
+
+    A run is solved when `running` checks in a row reach `solved`; it then stops.  A model that
+    has not moved off chance is never stopped early: the plateau before induction can be long.
+    """
+
+    every: int = 100
+    sequences: int = 1000
+    solved: float = 0.999
+    running: int = 5
+
+
+@dataclass(frozen=True)
+class Run:
+    """A task, a model, how it is trained, watched and tested, a seed for weights and batches."""
+
+    task: Task
+    model: ModelSpec
+    schedule: Schedule
+    checks: Checks = field(default_factory=Checks)
+    contexts: Contexts = field(default_factory=Contexts)
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The run as JSON values; `from_json` brings it back."""
+        kinds = {kind: name for name, kind in TASKS.items()}
+        fields = {"revision": REVISION, **asdict(self)}
+        fields["task"] = {"kind": kinds[type(self.task)], **fields["task"]}
+        return json.loads(json.dumps(fields))
+
+    @property
+    def address(self) -> str:
+        """Sixteen hexadecimal digits: a hash of every field."""
+        text = json.dumps(self.to_json(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def from_json(values: dict[str, Any]) -> Run:
+    """The run that `Run.to_json` wrote; pydantic's ValidationError if it is not one."""
+    fields = {name: value for name, value in values.items() if name != "revision"}
+    task = dict(fields["task"])
+    kind = TASKS[task.pop("kind")]
+    fields["task"] = TypeAdapter(kind).validate_python(task)
+    return TypeAdapter(Run).validate_python(fields)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: `step` of at most `steps`, the last check's accuracy; then testing."""
+
+    step: int
+    steps: int
+    accuracy: float
+    tested: float = 0.0
+
+
+def build(run: Run) -> SequenceModel:
+    """The untrained model of a run; global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator("weights", run.seed).initial_seed())
+        return SequenceModel(run.model)
+
+
+def execute(run: Run) -> Generator[Progress, None, tuple[Record, SequenceModel]]:
+    """Train and test a run, yielding its progress; the value returned is (record, trained model).
+
+    Close the generator to give the run up.  The outcome depends on the run alone, not on the
+    number of runs beside it nor on their order.
+    """
+    model = build(run)
+    begun = time.perf_counter()
+    watch = yield from _train(run, model)
+    trained = time.perf_counter()
+    lengths = run.contexts.lengths(run.task)
+    tested: list[tuple[int, Counts]] = []
+    for row in accuracy_by_context(model, run.task, run.contexts):
+        tested.append(row)
+        yield Progress(watch.step, run.schedule.steps, watch.latest, len(tested) / len(lengths))
+    cost = Cost(
+        parameters=model.trained_parameters(),
+        state_size=model.state_size(run.schedule.context),
+        training_seconds=round(trained - begun, 3),
+        evaluation_seconds=round(time.perf_counter() - trained, 3),
+    )
+    outcome = watch.outcome(tested)
+    return Record(run.address, run.to_json(), outcome, cost, provenance()), model
+
+
+def _train(run: Run, model: SequenceModel) -> Generator[Progress, None, "_Watch"]:
+    watch = _Watch(run)
+    for step, loss in enumerate(train(model, run.task, run.schedule, run.seed), start=1):
+        watch.add(step, loss)
+        if watch.diverged:
+            break
+        if step % run.checks.every == 0 or step == run.schedule.steps:
+            watch.check(accuracy(model, watch.batch))
+        yield Progress(step, run.schedule.steps, watch.latest)
+        if watch.solved:
+            break
+    return watch
+
+
+class _Watch:
+    """What has been seen of a run so far, and whether that ends it."""
+
+    def __init__(self, run: Run) -> None:
+        self.rule = run.checks
+        self.batch = held_out(run.task, run.schedule.context, run.checks.sequences, "validation")
+        self.step = 0
+        self.diverged = False
+        self.losses: list[float] = []
+        self.checks: list[tuple[int, Counts]] = []
+        self._since_check: list[float] = []
+
+    def add(self, step: int, loss: float) -> None:
+        self.step = step
+        self.diverged = not math.isfinite(loss)
+        self._since_check.append(loss)
+
+    def check(self, counts: Counts) -> None:
+        self.losses.append(sum(self._since_check) / len(self._since_check))
+        self._since_check = []
+        self.checks.append((self.step, counts))
+
+    @property
+    def latest(self) -> float:
+        return self.checks[-1][1].accuracy if self.checks else 0.0
+
+    @property
+    def solved(self) -> bool:
+        last = self.checks[-self.rule.running :]
+        enough = len(last) == self.rule.running
+        return enough and all(counts.accuracy >= self.rule.solved for _, counts in last)
+
+    def outcome(self, tested: list[tuple[int, Counts]]) -> Outcome:
+        ended = "diverged" if self.diverged else "solved" if self.solved else "budget"
+        return Outcome(
+            ended_by=ended,  # type: ignore[arg-type]
+            steps=self.step,
+            solved_at=self.checks[-self.rule.running][0] if self.solved else None,
+            losses=self.losses,
+            checks=tally(self.checks),
+            contexts=tally(tested),
+        )
+
+
+def tally(rows: list[tuple[int, Counts]]) -> Tally:
+    """Counts at steps or lengths, as a record keeps them."""
+    return Tally(
+        at=[at for at, _ in rows],
+        total=[counts.total for _, counts in rows],
+        correct=[counts.correct for _, counts in rows],
+        total_by_query=[counts.total_by_query for _, counts in rows],
+        correct_by_query=[counts.correct_by_query for _, counts in rows],
+        total_repeats=[counts.total_repeats for _, counts in rows],
+        correct_repeats=[counts.correct_repeats for _, counts in rows],
+    )
+
+
+def provenance() -> Provenance:
+    """This installation, these kernels, this machine, now."""
+    packages = ("recall-arena", "torch", "numpy")
+    return Provenance(
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
+        kernels=native.describe(),
+        threads=torch.get_num_threads(),
+        machine=f"{platform.system()} {platform.machine()}",
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )

@@ -1,0 +1,23 @@
+"""The axes that tensors have in this package, and the tensor types that signatures use.
+
+batch      sequences that are worked on together
+length     positions of a sequence: context + 1, for the query comes last
+width      numbers in a residual stream's vector, d in the papers
+channels   numbers inside a mixer: width times the expansion
+state      numbers that a channel remembers, N in the papers
+vocabulary how many tokens there are, K
+heads      attention heads, each of head_width numbers
+"""
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+Tokens = Int64[Tensor, "batch length"]
+Answers = Int64[Tensor, " batch"]
+Hidden = Float[Tensor, "batch length width"]
+LastHidden = Float[Tensor, "batch width"]
+Logits = Float[Tensor, "batch vocabulary"]
+Channels = Float[Tensor, "batch length channels"]
+Selection = Float[Tensor, "batch length state"]
+Heads = Float[Tensor, "batch heads length head_width"]
+LastHeads = Float[Tensor, "batch heads 1 head_width"]

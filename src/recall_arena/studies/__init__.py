@@ -1,0 +1,16 @@
+"""The studies.  To add one: a file with a Study, and its line in STUDIES."""
+
+from recall_arena.studies.assignment import ASSIGNMENT, RATES
+from recall_arena.studies.study import (
+    Finding,
+    NamedRun,
+    Picture,
+    Plan,
+    Section,
+    Study,
+    Table,
+)
+
+STUDIES: dict[str, Study] = {study.name: study for study in (ASSIGNMENT, RATES)}
+
+__all__ = ["STUDIES", "Finding", "NamedRun", "Picture", "Plan", "Section", "Study", "Table"]

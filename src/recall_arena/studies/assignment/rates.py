@@ -1,0 +1,97 @@
+"""The search of learning rates: four rates a setting, all tried, all recorded.
+
+The rate is a confounder: a model that fails at one rate may solve the task at another
+(arXiv:2508.19029).  Each setting gets the rate that did best in a search with a seed that no
+reported run uses, judged on validation sequences of the training length alone.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+
+from recall_arena.evaluation import Contexts
+from recall_arena.records import Store
+from recall_arena.runs import Run
+from recall_arena.studies.assignment.settings import CONTEXT, SETTINGS, Scale, Setting
+
+RATES = {8: (1e-3, 3e-3, 1e-2, 3e-2), 64: (3e-4, 1e-3, 3e-3, 1e-2)}
+"""The rates tried at each width; wide models want smaller ones."""
+
+SEED = 1000
+FILE = files("recall_arena") / "studies" / "assignment" / "rates.json"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One rate tried on one setting, and how it did on validation sequences of length L."""
+
+    setting: str
+    rate: float
+    accuracy: float
+    ended_by: str
+    steps: int
+    solved_at: int | None
+    address: str
+
+
+def search_run(setting: Setting, rate: float, scale: Scale) -> Run:
+    """The run that tries a rate; it is tested at the training length only."""
+    contexts = Contexts(first=CONTEXT, last=CONTEXT)
+    return setting.run(rate, scale.search_steps[setting.problem], SEED, contexts)
+
+
+def search_runs(scale: Scale, problems: Iterable[int]) -> list[Run]:
+    """Every rate on every setting of the problems, the longest runs first."""
+    chosen = [setting for setting in SETTINGS if setting.problem in problems]
+    chosen.sort(key=lambda setting: -setting.width)
+    return [search_run(s, rate, scale) for s in chosen for rate in RATES[s.width]]
+
+
+def trials(scale: Scale, store: Store) -> list[Trial]:
+    """What the search found, as far as the store has it."""
+    found = []
+    for setting in SETTINGS:
+        for rate in RATES[setting.width]:
+            address = search_run(setting, rate, scale).address
+            if address in store:
+                outcome = store.read(address).outcome
+                checks = outcome.checks.accuracy()
+                found.append(
+                    Trial(
+                        setting=setting.key,
+                        rate=rate,
+                        accuracy=checks[-1] if checks else 0.0,
+                        ended_by=outcome.ended_by,
+                        steps=outcome.steps,
+                        solved_at=outcome.solved_at,
+                        address=address,
+                    )
+                )
+    return found
+
+
+def best(tried: Iterable[Trial]) -> Trial:
+    """The trial that was solved in the fewest steps; if none was, the most accurate one."""
+    return min(
+        tried,
+        key=lambda t: (t.solved_at is None, t.solved_at or 0, -t.accuracy, t.rate),
+    )
+
+
+def write(found: list[Trial]) -> str:
+    """The text of `rates.json` for these trials."""
+    return "[\n" + ",\n".join(json.dumps(asdict(trial)) for trial in found) + "\n]\n"
+
+
+def published() -> list[Trial]:
+    """The search whose choice the studies use, as it is kept beside this file."""
+    return [Trial(**row) for row in json.loads(FILE.read_text())]
+
+
+def chosen_rates() -> dict[str, float]:
+    """The learning rate of each setting, by its key."""
+    by_setting: dict[str, list[Trial]] = {}
+    for trial in published():
+        by_setting.setdefault(trial.setting, []).append(trial)
+    return {setting: best(tried).rate for setting, tried in by_setting.items()}

@@ -1,0 +1,73 @@
+"""The training loop: an iterator of steps that knows no task and no model by name."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from recall_arena.seeds import generator
+from recall_arena.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a model is trained: AdamW without weight decay, fresh sequences at every step.
+
+    rate     the peak learning rate
+    steps    the budget; the rate's schedule is laid out over it
+    context  L, the tokens before the query in every training sequence
+    batch    sequences a step
+    warmup   steps over which the rate rises linearly from zero
+    decay    the share of the budget, at its end, over which the rate falls linearly to zero
+    clip     the largest norm of the gradient
+
+    Raises ValueError for a rate, budget, batch or clip that is not positive, or a decay
+    outside 0..1.
+    """
+
+    rate: float
+    steps: int
+    context: int = 64
+    batch: int = 64
+    warmup: int = 200
+    decay: float = 0.2
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "steps", "context", "batch", "clip"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.warmup < 0:
+            raise ValueError(f"warmup must not be negative, got {self.warmup}")
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"decay must be in 0..1, got {self.decay}")
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of step 0, 1, ..., steps - 1."""
+        rise = (step + 1) / max(self.warmup, 1)
+        fall = (self.steps - step) / max(self.decay * self.steps, 1)
+        return self.rate * min(rise, 1.0, fall)
+
+
+def train(model: nn.Module, task: Task, schedule: Schedule, seed: int) -> Iterator[float]:
+    """Take one step for each item asked for, and yield its loss.
+
+    The loss is the cross-entropy of the last position alone.  The batch of a step is a
+    function of (seed, step).  The loop calls nothing back: whoever iterates decides when to
+    look at the model, what to record and when to stop.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=0.0, fused=True)
+    for step in range(schedule.steps):
+        model.train()
+        batch = task.sample(schedule.batch, schedule.context, generator("train", seed, step))
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate_at(step)
+        loss = F.cross_entropy(model(batch.tokens), batch.answers)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, schedule.clip)
+        optimizer.step()
+        yield loss.item()
