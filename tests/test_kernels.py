@@ -7,6 +7,7 @@ import functools
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import files
 from pathlib import Path
@@ -48,15 +49,6 @@ TOLERANCE = 3e-6  # float32 resolves 6e-8; the sums here have up to 514 terms
 NOTHING = 1e-20  # the scale below which a number is nothing beside inputs of about 1
 
 needs_kernels = pytest.mark.skipif(native.LIBRARY is None, reason=f"here run {native.REASON}")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """On busy processors, threads that wait for one another make small operations slow."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=["avx512", "avx2", "baseline"])
@@ -313,9 +305,12 @@ def test_repeats_are_bit_identical(fast, definition, inputs):
 
 
 @pytest.fixture
-def shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even small calls are shared out among threads."""
+def shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Even small calls are shared out among threads; the number of threads is put back."""
     monkeypatch.setattr(native, "SMALLEST_SHARE", 1)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
@@ -340,7 +335,7 @@ def test_a_sequence_does_not_depend_on_its_batch(fast, definition, inputs):
     assert torch.equal(fast(**inputs)[1:2], fast(**alone))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.usefixtures("shared_out")
 @needs_kernels

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,15 +9,6 @@ from torch import Tensor
 
 from recall_arena.mixers import MIXERS, Attention, Mamba, Mixer
 from recall_arena.seeds import generator
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """On busy processors, threads that wait for one another make small operations slow."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=itertools.product(MIXERS, [8, 64]), ids=lambda p: f"{p[0]}, width {p[1]}")

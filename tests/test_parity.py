@@ -3,7 +3,7 @@ against the paper (arXiv:2312.00752, section 3.6).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -16,15 +16,6 @@ from recall_arena.mixers import Attention, Mamba
 from recall_arena.mixers.attention import rotate
 from recall_arena.model import ModelSpec, SequenceModel
 from recall_arena.seeds import generator
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """On busy processors, threads that wait for one another make small operations slow."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

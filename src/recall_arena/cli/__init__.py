@@ -10,18 +10,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Protocol
 
+from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import errors, show_help
-from recall_arena.cli.mistakes import Mistake
 from recall_arena.names import unknown
-
-
-class Command(Protocol):
-    """A parsed command."""
-
-    def run(self) -> int:
-        """Do it; the exit code."""
 
 
 @dataclass(frozen=True)

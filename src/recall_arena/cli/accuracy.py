@@ -7,7 +7,7 @@ from recall_arena.records import Tally
 SHOWN = 12
 
 
-def accuracy_rows(tally: Tally) -> list[dict[str, float]]:
+def accuracy_rows(tally: Tally) -> list[dict[str, int | float]]:
     """A row a context length, with the Wilson 95 % interval."""
     return [
         {

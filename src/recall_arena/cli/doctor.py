@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from recall_arena.cli import options
+from recall_arena.cli.command import Command
 from recall_arena.cli.console import say, say_json
 from recall_arena.kernels import native
 from recall_arena.runs import provenance
@@ -25,7 +26,7 @@ PACKAGES = (
 
 
 @dataclass(frozen=True)
-class Doctor:
+class Doctor(Command):
     """Versions, threads, and which kernels run and why."""
 
     json: options.Json = False

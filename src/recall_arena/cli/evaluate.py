@@ -9,8 +9,8 @@ import tyro
 
 from recall_arena.cli import options
 from recall_arena.cli.accuracy import accuracy_rows, say_accuracy
+from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say_json
-from recall_arena.cli.mistakes import Mistake
 from recall_arena.evaluation import Contexts, accuracy_by_context
 from recall_arena.records import Store
 from recall_arena.runs import from_json, tally
@@ -18,7 +18,7 @@ from recall_arena.weights import load_weights, weights_path
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Command):
     """Test a model that `recall train` trained, at any context lengths; nothing is kept."""
 
     address: Annotated[str, tyro.conf.Positional]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from recall_arena.cli.mistakes import Mistake
+from recall_arena.cli.command import Mistake
 from recall_arena.names import unknown
 from recall_arena.records import DamagedRecord, Record, Store
 from recall_arena.studies import STUDIES, Plan, Study

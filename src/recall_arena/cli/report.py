@@ -7,14 +7,14 @@ from typing import Annotated
 import tyro
 
 from recall_arena.cli import options
+from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json
-from recall_arena.cli.mistakes import Mistake
 from recall_arena.records import DamagedRecord, Store
 from recall_arena.report import write_report
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Command):
     """Write a study's report from the records there are; nothing is trained."""
 
     study: Annotated[str, tyro.conf.Positional] = "assignment"

@@ -10,8 +10,8 @@ import tyro
 
 from recall_arena.cli import options
 from recall_arena.cli.accuracy import say_accuracy
+from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json, say_table
-from recall_arena.cli.mistakes import Mistake
 from recall_arena.records import Record, Store
 
 
@@ -41,7 +41,7 @@ def _brief(record: Record) -> dict[str, object]:
 
 
 @dataclass(frozen=True)
-class RunsLs:
+class RunsLs(Command):
     """The records of a store, a line each; accuracy is the last check's, at the training length."""
 
     store: options.StoreFolder = Path("runs")
@@ -59,7 +59,7 @@ class RunsLs:
 
 
 @dataclass(frozen=True)
-class RunsShow:
+class RunsShow(Command):
     """One record, found by the beginning of its address."""
 
     address: Annotated[str, tyro.conf.Positional]
@@ -80,7 +80,7 @@ class RunsShow:
 
 
 @dataclass(frozen=True)
-class RunsExport:
+class RunsExport(Command):
     """All records as one CSV table: a row a record and context length."""
 
     out: Annotated[Path, tyro.conf.Positional]

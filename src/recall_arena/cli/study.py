@@ -9,8 +9,8 @@ from typing import Annotated
 import tyro
 
 from recall_arena.cli import options
+from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json, say_table, tell
-from recall_arena.cli.mistakes import Mistake
 from recall_arena.cli.progress import follow
 from recall_arena.executors import Failed, execute_all, missing
 from recall_arena.names import unknown
@@ -22,7 +22,7 @@ from recall_arena.studies.assignment.settings import PROBLEMS, SCALES
 
 
 @dataclass(frozen=True)
-class StudyRun:
+class StudyRun(Command):
     """Run what a study lacks, then write its report.  Call it again to finish what is missing."""
 
     study: Annotated[str, tyro.conf.Positional]
@@ -97,7 +97,7 @@ class StudyRun:
 
 
 @dataclass(frozen=True)
-class StudyLs:
+class StudyLs(Command):
     """The studies, their questions and their scales."""
 
     json: options.Json = False
@@ -119,7 +119,7 @@ class StudyLs:
 
 
 @dataclass(frozen=True)
-class ChooseRates:
+class ChooseRates(Command):
     """Choose each setting's learning rate from a finished search, for all later studies.
 
     Writes the file inside the package that the studies read their rates from, so it is meant

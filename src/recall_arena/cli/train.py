@@ -10,8 +10,8 @@ import tyro
 
 from recall_arena.cli import options
 from recall_arena.cli.accuracy import accuracy_rows, say_accuracy
+from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json
-from recall_arena.cli.mistakes import Mistake
 from recall_arena.cli.progress import follow
 from recall_arena.evaluation import Contexts
 from recall_arena.executors import Advanced, Event, Finished
@@ -24,7 +24,7 @@ from recall_arena.weights import save_weights, weights_path
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(Command):
     """Train one model, show its accuracy by context length, keep its record and its weights."""
 
     model: Annotated[

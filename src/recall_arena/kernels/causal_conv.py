@@ -20,8 +20,8 @@ PerChannel = Float[Tensor, " channels"]
 
 def causal_conv_definition(x: Channels, weight: Window, bias: PerChannel) -> Channels:
     """PyTorch's convolution, padded on the left only.  Any float type, any device."""
-    padded = F.pad(x.transpose(1, 2), (weight.shape[1] - 1, 0))
-    y = F.conv1d(padded, weight.unsqueeze(1), bias, groups=x.shape[2])
+    padded = F.pad(x.transpose(1, 2), (weight.shape[1], 0))  # one more, for sequences of length 0
+    y = F.conv1d(padded, weight.unsqueeze(1), bias, groups=x.shape[2])[..., 1:]
     return F.silu(y).transpose(1, 2)
 
 
@@ -30,8 +30,13 @@ def causal_conv(x: Channels, weight: Window, bias: PerChannel) -> Channels:
 
     x (batch, length, channels); weight (channels, window); bias (channels,).  Runs compiled for
     float32 on the CPU with a window of at most 16; otherwise as the definition.  Bit-identical
-    from call to call, for any number of threads.
+    from call to call, for any number of threads.  Raises ValueError if the shapes do not fit.
     """
+    if not x.shape[2:] == weight.shape[:1] == bias.shape:
+        raise ValueError(
+            "x must be (batch, length, channels), weight (channels, window), bias (channels,); "
+            f"got {tuple(x.shape)}, {tuple(weight.shape)}, {tuple(bias.shape)}"
+        )
     if native.fits(x, weight, bias) and weight.shape[1] <= native.LARGEST_WINDOW:
         out: Tensor = _CompiledConv.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return out
@@ -43,7 +48,7 @@ class _CompiledConv(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         x, weight, bias = native.rows(x), weight.t().contiguous(), bias.contiguous()
         ctx.save_for_backward(x, weight, bias)
-        out = torch.empty(x.shape)
+        out = x.new_empty(x.shape)
         arguments = _arguments(x, weight, bias)
         arguments.out = out.data_ptr()
         native.call("recall_conv_forward", arguments, native.threads(x.numel()))
@@ -55,8 +60,8 @@ class _CompiledConv(torch.autograd.Function):
         x, weight, bias = ctx.saved_tensors
         window, channels = weight.shape
         grad_out = native.rows(grad_out)
-        grad_x = torch.empty(x.shape)
-        shares = torch.empty(x.shape[0], window + 1, channels)
+        grad_x = x.new_empty(x.shape)
+        shares = x.new_empty(x.shape[0], window + 1, channels)
 
         arguments = _arguments(x, weight, bias)
         arguments.grad_out, arguments.grad_out_stride = grad_out.data_ptr(), grad_out.stride(1)

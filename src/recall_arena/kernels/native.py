@@ -7,12 +7,10 @@ serves every torch and every Python.
 
 import ctypes
 import os
-from pathlib import Path
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
-
-import recall_arena
 
 CHOICE = "RECALL_ARENA_KERNELS"
 LARGEST_STATE = 256
@@ -53,15 +51,14 @@ def _find() -> tuple[ctypes.CDLL | None, str]:
     """Load the library that the installation built, or say why there is none."""
     if os.environ.get(CHOICE) == "definition":
         return None, f"the PyTorch definitions, because {CHOICE}=definition"
-    for folder in recall_arena.__path__:
-        path = Path(folder) / "_recall_kernels.so"
-        if path.exists():
-            library = ctypes.CDLL(str(path))
-            library.recall_instruction_set.restype = ctypes.c_char_p
-            return library, "compiled"
-    return None, (
-        "the PyTorch definitions, because this installation was built without a C++ compiler"
-    )
+    installed = find_spec("recall_arena._recall_kernels")
+    if installed is None or installed.origin is None:
+        return None, (
+            "the PyTorch definitions, because this installation was built without a C++ compiler"
+        )
+    library = ctypes.CDLL(installed.origin)
+    library.recall_instruction_set.restype = ctypes.c_char_p
+    return library, "compiled"
 
 
 LIBRARY, REASON = _find()

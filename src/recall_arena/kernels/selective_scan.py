@@ -62,13 +62,38 @@ def selective_scan(
     u, delta, z (batch, length, channels); A (channels, state), negative; B, C (batch, length,
     state); D, delta_bias (channels,).  `z` may be None: then nothing gates the output.  Runs
     compiled for float32 on the CPU with at most 256 states; otherwise as the definition.
-    Bit-identical from call to call, for any number of threads.
+    Bit-identical from call to call, for any number of threads.  Raises ValueError if the shapes
+    do not fit together.
     """
+    _check_shapes(u, delta, A, B, C, D, z, delta_bias)
     gates = () if z is None else (z,)
     if native.fits(u, delta, A, B, C, D, delta_bias, *gates) and A.shape[1] <= native.LARGEST_STATE:
         out: Tensor = _CompiledScan.apply(u, delta, A, B, C, D, z, delta_bias)  # type: ignore[no-untyped-call]
         return out
     return selective_scan_definition(u, delta, A, B, C, D, z, delta_bias)
+
+
+def _check_shapes(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor | None,
+    delta_bias: Tensor,
+) -> None:
+    """The compiled kernel reads where the shapes say, so they are compared before it may."""
+    sequences = u.shape == delta.shape and (z is None or z.shape == u.shape)
+    channels, state = A.shape
+    selections = B.shape == C.shape == (*u.shape[:2], state)
+    if not (sequences and selections and D.shape == delta_bias.shape == u.shape[2:] == (channels,)):
+        given = (u, delta, A, B, C, D, z, delta_bias)
+        shapes = ", ".join("None" if t is None else str(tuple(t.shape)) for t in given)
+        raise ValueError(
+            "u, delta, z must be (batch, length, channels), A (channels, state), B, C (batch, "
+            f"length, state), D, delta_bias (channels,); got {shapes}"
+        )
 
 
 class _CompiledScan(torch.autograd.Function):
@@ -87,11 +112,11 @@ class _CompiledScan(torch.autograd.Function):
         u, delta, B, C = native.rows(u), native.rows(delta), native.rows(B), native.rows(C)
         z = None if z is None else native.rows(z)
         A, D, delta_bias = A.t().contiguous(), D.contiguous(), delta_bias.contiguous()
-        out = torch.empty(u.shape)
+        out = u.new_empty(u.shape)
         states = None
         if any(ctx.needs_input_grad):
             chunks = -(-u.shape[1] // native.SCAN_CHUNK)
-            states = torch.empty(u.shape[0], chunks, *A.shape)
+            states = u.new_empty(u.shape[0], chunks, *A.shape)
         ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, states)
         arguments = _arguments(u, delta, A, B, C, D, z, delta_bias, states)
         arguments.out = out.data_ptr()
@@ -105,10 +130,10 @@ class _CompiledScan(torch.autograd.Function):
         batch, _, channels = u.shape
         state = A.shape[0]
         grad_out = native.rows(grad_out)
-        grad_u, grad_delta = torch.empty(u.shape), torch.empty(u.shape)
-        grad_z = None if z is None else torch.empty(u.shape)
-        grad_B, grad_C = torch.empty(B.shape), torch.empty(C.shape)
-        shares = torch.empty(batch, state + 2, channels)
+        grad_u, grad_delta = u.new_empty(u.shape), u.new_empty(u.shape)
+        grad_z = None if z is None else u.new_empty(u.shape)
+        grad_B, grad_C = u.new_empty(B.shape), u.new_empty(C.shape)
+        shares = u.new_empty(batch, state + 2, channels)
 
         arguments = _arguments(u, delta, A, B, C, D, z, delta_bias, states)
         arguments.grad_out, arguments.grad_out_stride = grad_out.data_ptr(), grad_out.stride(1)

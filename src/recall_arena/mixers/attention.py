@@ -37,7 +37,7 @@ class Attention(Mixer):
 
     def __init__(self, width: int, *, heads: int = 1, rotary: bool = False) -> None:
         super().__init__()
-        if width % heads:
+        if heads < 1 or width % heads:
             raise ValueError(f"heads must divide the width {width}, got {heads}")
         if rotary and width // heads % 2:
             raise ValueError(f"RoPE turns pairs: a head's width must be even, got {width // heads}")

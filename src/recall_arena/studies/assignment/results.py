@@ -115,7 +115,7 @@ class Result:
         """The seeds' median of the step at which the rule began to hold; None if some did not."""
         steps = [record.outcome.solved_at for record in self.records]
         known = [step for step in steps if step is not None]
-        return statistics.median(known) if known and len(known) == len(steps) else None
+        return float(statistics.median(known)) if known and len(known) == len(steps) else None
 
     def counts(self, lengths: Iterable[int]) -> tuple[int, int]:
         """Right answers and sequences over test lengths and seeds; not tested ones add nothing."""

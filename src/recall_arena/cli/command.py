@@ -1,0 +1,15 @@
+"""What a command is, and what it raises for a mistake in what was typed."""
+
+from abc import ABC, abstractmethod
+
+
+class Command(ABC):
+    """A parsed command: a frozen dataclass whose fields are its flags."""
+
+    @abstractmethod
+    def run(self) -> int:
+        """Do it, and return the exit code.  Raises Mistake for what cannot be meant."""
+
+
+class Mistake(Exception):
+    """Shown as one line, exit code 2; the message says what was given and what is allowed."""

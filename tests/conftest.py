@@ -1,0 +1,57 @@
+"""What the tests share: one thread, patient property tests, and the assignment run once."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from hypothesis import settings
+
+ROOT = Path(__file__).parent.parent
+
+torch.set_num_threads(1)  # the tensors are tiny, and a second thread only costs
+settings.register_profile("recall", deadline=None, max_examples=60, print_blob=True)
+settings.load_profile("recall")
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """The folders that `recall study run assignment --scale smoke` wrote, and what it said."""
+
+    store: Path
+    report: Path
+    output: str
+
+
+def recall(*words: str, cwd: Path, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
+    """Call the command as a person does, in a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "recall_arena", *words],
+        cwd=cwd,
+        timeout=timeout,
+        capture_output=True,
+        text=True,
+    )
+
+
+Recall = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Smoke:
+    """One run for all workers of the test session."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "smoke"
+    with FileLock(f"{folder}.lock"):
+        said = folder / "said.txt"
+        if not said.exists():
+            folder.mkdir(exist_ok=True)
+            words = ("study", "run", "assignment", "--scale", "smoke", "--quiet")
+            done = recall(*words, cwd=folder)
+            assert done.returncode == 0, done.stderr
+            said.write_text(done.stdout)
+    return Smoke(folder / "runs", folder / "report", said.read_text())

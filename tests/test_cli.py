@@ -1,0 +1,231 @@
+"""The command as a person uses it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import Smoke, recall
+
+from recall_arena.cli import COMMANDS, main
+from recall_arena.model import ModelSpec
+from recall_arena.records import Store
+from recall_arena.studies import STUDIES, NamedRun, Plan
+from recall_arena.studies.assignment import ASSIGNMENT
+
+TINY = (
+    *("--schedule.steps", "30", "--checks.every", "10", "--checks.sequences", "50"),
+    *("--contexts.stride", "31", "--contexts.sequences", "50", "--quiet"),
+)
+
+
+def test_help_names_every_command_and_does_not_wait_for_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from recall_arena.cli import main; code = main(['--help'])\n"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*name.split(), "--help"])
+
+    assert end.value.code == 0
+    assert f"usage: recall {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("trian", "did you mean 'train'?"),
+        ("stuy run assignment", "did you mean 'study run'?"),
+        ("study run asignment", "did you mean 'assignment'?"),
+        ("study run assignment --scale quik", "did you mean 'quick'?"),
+        ("study run assignment --problem 4", "no problem 4. There are: 1, 2, 3"),
+        ("study run assignment --seeds 0", "--seeds must be at least 1, got 0"),
+        ("study run assignment --jobs 0", "--jobs and --threads must be at least 1"),
+        ("train --model hybrid-c", "did you mean 'hybrid-"),
+        ("train --model mamba,atention", "did you mean 'attention'?"),
+        ("train --task.quries 4", "--task.queries"),
+        ("train --task.queries 17", "queries must be in 1..16, got 17"),
+        ("train --task.delay 64", "--schedule.context must be at least 65"),
+        ("train --schedule.rate -1", "rate must be positive, got -1"),
+        ("train --schedule.steps many", "many"),
+        ("runs show 0123 --store nowhere", "no record begins with '0123'"),
+        ("runs ls --store nowhere", "nowhere is not a folder"),
+        ("report --store nowhere", "nowhere is not a folder"),
+        ("evaluate 0123 --store nowhere", "no record begins with '0123'"),
+    ],
+)
+def test_a_mistake_gets_one_message_with_the_way_out_and_code_2(
+    words: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code: object = main(words.split())
+    except SystemExit as end:  # what the flags' parser found
+        code = end.code
+    said = capsys.readouterr()
+
+    assert code == 2
+    assert hint in re.sub(r"\s+", " ", said.err + said.out)
+    assert "Traceback" not in said.err
+
+
+def test_nothing_typed_shows_the_help_and_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "study run" in capsys.readouterr().out
+
+
+def test_train_keeps_a_record_and_weights_that_evaluate_takes_further(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ("--store", str(tmp_path))
+    words = ("train", "--model", "hybrid-a", "--task.queries", "4", "--task.delay", "1", *TINY)
+
+    assert main([*words, *store, "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    record = tmp_path / f"{first['address']}.json"
+    written = record.stat().st_mtime_ns
+    assert [row["context"] for row in first["accuracy"]] == list(range(2, 193, 31))
+
+    assert main([*words, *store]) == 0
+    said = capsys.readouterr().out
+    assert "95 % interval" in said
+    assert first["address"] in said
+    assert record.stat().st_mtime_ns == written, "the second call trained again"
+
+    at = ("--contexts.first", "2", "--contexts.last", "64", "--contexts.stride", "31")
+    test = ("--contexts.sequences", "50", "--json")
+    assert main(["evaluate", first["address"][:6], *at, *test, *store]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again == [row for row in first["accuracy"] if row["context"] <= 64]
+
+
+def test_a_store_can_be_listed_shown_and_exported(
+    smoke: Smoke, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ("--store", str(smoke.store))
+    assert main(["runs", "ls", *store, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 28
+
+    assert main(["runs", "show", rows[0]["address"], *store]) == 0
+    assert rows[0]["address"] in capsys.readouterr().out
+
+    assert main(["runs", "export", str(tmp_path / "all.csv"), *store]) == 0
+    lengths = 6  # 32, 64, ... 192
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 1 + 28 * lengths
+
+
+def test_a_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "0123456789abcdef.json").write_text('{"address": ')
+
+    assert main(["runs", "ls", "--store", str(tmp_path)]) == 2
+    assert "0123456789abcdef.json is not a record" in capsys.readouterr().err
+
+
+def test_the_doctor_tells_which_kernels_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert {"python", "torch", "kernels", "cores"} <= facts.keys()
+
+
+def test_studies_are_listed_with_their_scales(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "ls"]) == 0
+    said = capsys.readouterr().out
+    assert all(study.question in said for study in STUDIES.values())
+
+
+def test_a_study_ends_with_its_report_and_a_second_call_only_rebuilds_it(smoke: Smoke) -> None:
+    page = smoke.report / "index.html"
+    assert smoke.output.splitlines()[-1] == "report/index.html"
+    before = {path: path.stat().st_mtime_ns for path in smoke.store.glob("*.json")}
+    page.unlink()
+
+    done = recall("study", "run", "assignment", "--scale", "smoke", cwd=smoke.store.parent)
+
+    assert done.returncode == 0, done.stderr
+    assert "0 of 28 runs to do" in done.stderr
+    assert page.exists()
+    assert {path: path.stat().st_mtime_ns for path in smoke.store.glob("*.json")} == before
+
+
+def test_a_dry_run_lists_and_runs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("study", "run", "assignment", "--problem", "1", "--dry-run", "--json")
+    assert main([*words, "--store", str(tmp_path / "runs"), "--out", str(tmp_path)]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 12
+    assert {row["state"] for row in rows} == {"to do"}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_study_ends_cleanly_and_goes_on_to_the_same_records(
+    smoke: Smoke, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    words = ("study", "run", "assignment", "--scale", "smoke", "--problem", "1", "--jobs", "2")
+    working = subprocess.Popen(
+        [sys.executable, "-m", "recall_arena", *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    runs = tmp_path / "runs"
+    while not list(runs.glob("*.json")):
+        assert working.poll() is None, "it ended before it was interrupted"
+        time.sleep(0.05)
+    if number == signal.SIGINT:
+        os.killpg(working.pid, number)  # as a terminal does it: the workers get it too
+    else:
+        working.terminate()
+    _, said = working.communicate(timeout=60)
+
+    assert working.returncode == code
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    finished = {path.stem for path in runs.glob("*.json")}
+    assert 0 < len(finished) < 12
+    assert list(runs.glob(".*")) == [], "something half-written was left"
+
+    done = recall(*words, "--quiet", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    whole = Store(smoke.store)
+    records = list(Store(runs))
+    assert len(records) == 12
+    assert all(record.outcome == whole.read(record.address).outcome for record in records)
+
+
+def test_a_failed_run_is_named_the_others_go_on_and_the_code_is_1(
+    smoke: Smoke,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    good = ASSIGNMENT.runs(Plan("smoke", (1,), 1))[0]
+    short = ModelSpec(("attention",), positions="learned", max_length=8)
+    bad = NamedRun("too short", replace(good.run, model=short))
+    study = replace(ASSIGNMENT, runs=lambda plan: [bad, good])
+    monkeypatch.setitem(STUDIES, "assignment", study)
+
+    folders = ("--store", str(tmp_path / "runs"), "--out", str(tmp_path / "report"))
+    code = main(["study", "run", "assignment", "--scale", "smoke", "--jobs", "1", *folders])
+
+    said = capsys.readouterr()
+    assert code == 1
+    assert "too short failed: ValueError: learned positions reach 8 tokens" in said.err
+    assert good.run.address in Store(tmp_path / "runs")
+    assert "1 of 2 runs failed" in said.out

@@ -1,0 +1,131 @@
+"""The report: complete, self-contained, the same each time, and readable in a browser."""
+
+import re
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+from conftest import Smoke
+
+from recall_arena.records import Store
+from recall_arena.report import write_report
+from recall_arena.studies import STUDIES, Plan
+
+STUDY = STUDIES["assignment"]
+PLAN = Plan("smoke", (1, 2, 3), 1)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its relative name."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_page_needs_nothing_but_itself(smoke: Smoke) -> None:
+    page = (smoke.report / "index.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert sources
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    assert "<script" not in page
+
+
+def test_every_figure_comes_in_four_formats_and_every_table_as_csv(smoke: Smoke) -> None:
+    sections = STUDY.sections(PLAN, Store(smoke.store))
+    pictures = [picture for section in sections for picture in section.pictures]
+    tables = [table for section in sections for table in section.tables]
+    assert len(pictures) >= 10
+
+    for picture in pictures:
+        for ending in ("svg", "pdf", "png", "csv"):
+            path = smoke.report / "figures" / f"{picture.name}.{ending}"
+            assert path.stat().st_size > 0
+    for table in tables:
+        rows = pl.read_csv(smoke.report / "tables" / f"{table.name}.csv")
+        assert rows.height == table.rows.height
+
+
+def test_captions_say_what_a_reader_must_know(smoke: Smoke) -> None:
+    for section in STUDY.sections(PLAN, Store(smoke.store)):
+        for picture in section.pictures:
+            for fact in ("L = 64", "seed", "chance", "M = ", "τ = ", "d = ", "n = "):
+                if picture.name != "rates" or fact in ("L = 64", "seed", "chance", "n = "):
+                    assert fact in picture.caption, (picture.name, fact)
+
+
+def test_every_comment_that_the_assignment_asks_for_has_a_finding(smoke: Smoke) -> None:
+    page = (smoke.report / "index.html").read_text()
+    for question in (
+        "Which models keep their accuracy beyond the training length, with delay 1?",
+        "Which models keep their accuracy beyond the training length, with delay 5?",
+        "What is the impact of a delay of five?",
+        "Which models converge faster during training, with delay 1?",
+        "How does Mamba (d = 8) cope with more queries?",
+        "How does Transformer, RoPE (d = 8) cope with more queries?",
+        "How does the transformer compare with Mamba?",
+        "How does Hybrid-A (d = 8) cope with more queries?",
+        "How does Hybrid-B (d = 8) cope with more queries?",
+        "Do hybrids improve on both?",
+        "How does the embedding dimension impact Mamba&#39;s results?",
+        "Does a delay of ten change anything for Mamba (M = 16, d = 64)?",
+    ):
+        assert question in page
+
+
+def test_the_same_records_give_the_same_bytes(smoke: Smoke, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        write_report(STUDY, PLAN, Store(smoke.store), tmp_path / folder)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_a_report_without_records_says_what_is_missing(tmp_path: Path) -> None:
+    page = write_report(STUDY, PLAN, Store(tmp_path / "none"), tmp_path / "report").read_text()
+    assert "0 of\n28 runs finished" in page
+    assert "not all runs are finished" in page
+    assert "Missing: transformer-learned d=8 M=1 tau=1" in page
+
+
+def test_one_problem_alone_can_be_reported(smoke: Smoke, tmp_path: Path) -> None:
+    plan = Plan("smoke", (3,), 1)
+    page = write_report(STUDY, plan, Store(smoke.store), tmp_path).read_text()
+    assert "Problem 3" in page
+    assert "Problem 1:" not in page
+    assert "not all runs are finished" not in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_draws_the_whole_page_without_a_network(smoke: Smoke, width: int) -> None:
+    from playwright.sync_api import sync_playwright
+
+    said: list[str] = []
+    asked: list[str] = []
+    with sync_playwright() as play:
+        flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((smoke.report / "index.html").as_uri())
+        drawn = page.evaluate("[...document.images].map(i => i.complete && i.naturalWidth > 0)")
+        overflow = page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        outside = page.evaluate(
+            "[...document.querySelectorAll('p, h1, h2, h3, h4, img, figcaption, pre, li, .scroll')]"
+            ".filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"
+        )
+        browser.close()
+
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert len(drawn) >= 10
+    assert all(drawn)
+    assert overflow <= 0
+    assert outside == []
