@@ -32,7 +32,7 @@ import torch
 from IPython.display import Markdown, display
 
 from recall_arena import figures
-from recall_arena.executors import Failed, execute_all
+from recall_arena.executors import Failed, cores, execute_all
 from recall_arena.model import LAYERS, SequenceModel, named_model, unit_embedding
 from recall_arena.records import Record, Store
 from recall_arena.runs import Run
@@ -44,7 +44,6 @@ from recall_arena.training import Schedule
 
 SCALE = SCALES[os.environ.get("RECALL_SCALE", "quick")]
 STORE = Store(Path(os.environ.get("RECALL_STORE", "../results/records")))
-JOBS = len(os.sched_getaffinity(0))
 SEEDS = range(SCALE.seeds)
 VOCABULARY, L, CHANCE = 16, 64, 1 / 16
 RATES = chosen_rates()  # searched beforehand: four rates a model and task
@@ -101,7 +100,7 @@ def runs(problem: int, name: str, queries: int, delay: int = 1, width: int = 8) 
 def finish(settings: dict[str, list[Run]]) -> dict[str, list[Record]]:
     """Train what the store lacks; the records of each setting."""
     wanted = [run for group in settings.values() for run in group]
-    for event in execute_all(wanted, STORE, jobs=JOBS):
+    for event in execute_all(wanted, STORE, jobs=cores()):
         if isinstance(event, Failed):
             raise RuntimeError(event.reason)
     return {name: [STORE.read(run.address) for run in group] for name, group in settings.items()}

@@ -13,7 +13,8 @@ import matplotlib as mpl
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter, ScalarFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
 
 from recall_arena.intervals import wilson
 from recall_arena.records import Tally
@@ -63,7 +64,8 @@ class Series:
 
 def new_figure(columns: int, rows: int = 1, *, height: float = 2.9) -> tuple[Figure, list[Axes]]:
     """A figure of `rows` x `columns` panels, and the panels row by row."""
-    figure = Figure(figsize=(min(3.6 * columns + 1.2, 11.0), height * rows), layout="constrained")
+    width = 6.6 if columns == 1 else min(3.6 * columns + 0.4, 11.0)
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     return figure, [panel for row in panels for panel in row]
 
@@ -105,7 +107,8 @@ def convergence(axis: Axes, series: Sequence[Series], *, chance: float) -> Axes:
                 )
         _line(axis, one, *_median_of(one.tallies), marks=6)
     axis.set_xscale("log")
-    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
     _accuracy_axis(axis, chance)
     axis.set_xlabel("iterations")
     return axis
@@ -167,11 +170,35 @@ def share_legend(figure: Figure, panels: Sequence[Axes], *, columns: int = 3) ->
     )
 
 
+def variant_legend(figure: Figure, variants: Sequence[tuple[str, bool]]) -> None:
+    """A legend of line styles alone, where each panel is one model: (label, dashed or not)."""
+    handles = [
+        Line2D(
+            *([], []),
+            color="0.2",
+            linestyle="--" if dashed else "-",
+            marker="o",
+            markersize=4,
+            markerfacecolor="white" if dashed else "0.2",
+        )
+        for _, dashed in variants
+    ]
+    figure.legend(
+        handles,
+        [label for label, _ in variants],
+        loc="outside lower center",
+        ncols=len(variants),
+        frameon=False,
+        fontsize=8,
+    )
+
+
 def save(figure: Figure, data: pl.DataFrame, stem: Path) -> None:
     """Write stem.svg, .pdf, .png and the numbers behind them as .csv; the same bytes each time."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": "recall-arena", "svg.fonttype": "none"}):
+    with mpl.rc_context({"svg.hashsalt": "recall-arena", "svg.fonttype": "path"}):
         figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+    figure.set_layout_engine("none")  # laid out once; the other formats keep it
     figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
     figure.savefig(stem.with_suffix(".png"), dpi=160)
     data.write_csv(stem.with_suffix(".csv"))
@@ -224,9 +251,10 @@ def _accuracy_axis(axis: Axes, chance: float) -> None:
         "chance",
         (1.0, chance),
         xycoords=("axes fraction", "data"),
-        xytext=(-2, 2),
+        xytext=(-2, -2),
         textcoords="offset points",
         ha="right",
+        va="top",
         fontsize=7,
         color="0.45",
     )

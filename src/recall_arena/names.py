@@ -7,6 +7,6 @@ from collections.abc import Iterable
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> str:
     """The message for a name that does not exist: «no mixer 'mambo'; did you mean 'mamba'? …»."""
     known = list(allowed)
-    near = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(given.lower(), known, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"no {kind} {given!r}{hint} There are: {', '.join(known)}"

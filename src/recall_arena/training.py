@@ -37,7 +37,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name in ("rate", "steps", "context", "batch", "clip"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.warmup < 0:
             raise ValueError(f"warmup must not be negative, got {self.warmup}")

@@ -1,6 +1,5 @@
 """`recall doctor`."""
 
-import os
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +9,7 @@ import torch
 from recall_arena.cli import options
 from recall_arena.cli.command import Command
 from recall_arena.cli.console import say, say_json
+from recall_arena.executors import cores
 from recall_arena.kernels import native
 from recall_arena.runs import provenance
 
@@ -37,7 +37,7 @@ class Doctor(Command):
             "executable": sys.executable,
             **provenance().versions,
             **{name: _version(name) for name in PACKAGES},
-            "cores": str(len(os.sched_getaffinity(0))),
+            "cores": str(cores()),
             "torch threads": str(torch.get_num_threads()),
             "kernels": native.describe(),
         }

@@ -1,6 +1,5 @@
 """`recall study run` and `recall study ls`."""
 
-import os
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from recall_arena.cli import options
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json, say_table, tell
 from recall_arena.cli.progress import follow
-from recall_arena.executors import Failed, execute_all, missing
+from recall_arena.executors import Failed, cores, execute_all, missing
 from recall_arena.names import unknown
 from recall_arena.records import DamagedRecord, Store
 from recall_arena.report import write_report
@@ -65,7 +64,7 @@ class StudyRun(Command):
         return 1 if failed else 0
 
     def _jobs(self) -> int:
-        return self.jobs or len(os.sched_getaffinity(0))
+        return self.jobs or cores()
 
     def _execute(self, named: list[NamedRun], store: Store, todo: dict[str, str]) -> list[Failed]:
         if not todo:

@@ -1,5 +1,6 @@
 """Where runs execute: in this process, or in local processes.  The outcomes are the same."""
 
+import os
 from collections.abc import Generator
 
 from recall_arena.executors.events import Advanced, Event, Failed, Finished
@@ -8,7 +9,15 @@ from recall_arena.executors.processes import execute_in_processes
 from recall_arena.records import Store
 from recall_arena.runs import Run
 
-__all__ = ["Advanced", "Event", "Failed", "Finished", "execute_all", "missing"]
+__all__ = ["Advanced", "Event", "Failed", "Finished", "cores", "execute_all", "missing"]
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this platform
+        return os.cpu_count() or 1
 
 
 def missing(runs: list[Run], store: Store) -> list[Run]:

@@ -6,7 +6,7 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from recall_arena import figures
-from recall_arena.figures import Series, new_figure, share_legend
+from recall_arena.figures import Series, new_figure, share_legend, variant_legend
 from recall_arena.intervals import wilson
 from recall_arena.studies.assignment.rates import Trial, best
 from recall_arena.studies.assignment.results import CHANCE, Result
@@ -102,7 +102,11 @@ def _picture(name: str, panels: Sequence[Panel], what: str, *, training: bool) -
         axis.set_title(title, fontsize=9)
     for axis in axes[::columns]:
         axis.set_ylabel("validation accuracy" if training else "test accuracy")
-    share_legend(figure, axes, columns=3 if columns < 3 else 4)
+    variants = dict.fromkeys((variant, dashed) for _, rows in panels for _, variant, dashed in rows)
+    if len(variants) > 1:
+        variant_legend(figure, list(variants))
+    else:
+        share_legend(figure, axes, columns=3 if columns < 3 else 4)
     facts = _facts([result for result, _, _ in curves], training=training)
     return Picture(name, f"{what} {facts}.", figure, _numbers(curves, training=training))
 

@@ -58,7 +58,7 @@ def _repeats(result: Result) -> str:
 
 
 def summary(results: Results) -> pl.DataFrame:
-    """The accuracy at L, one row a model and one column a task."""
+    """The accuracy at L and beyond it, one row a model and one column a task."""
     rows = []
     for model in LOOKS:
         row = {"model": LOOKS[model].label}
@@ -66,10 +66,14 @@ def summary(results: Results) -> pl.DataFrame:
             column = _column(setting)
             result = Result(setting, tuple(results.records[setting]), 0)
             if setting.model == model:
-                row[column] = percent(result.at_training_length) if result else "not run"
+                row[column] = _brief(result) if result else "not run"
         rows.append(row)
     columns = list(dict.fromkeys(["model", *map(_column, SETTINGS)]))
     return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String)).fill_null("")
+
+
+def _brief(result: Result) -> str:
+    return f"{percent(result.at_training_length)}, {percent(result.beyond)}"
 
 
 def _column(setting: Setting) -> str:

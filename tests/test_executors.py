@@ -1,0 +1,340 @@
+"""Runs find the same wherever they execute, and nothing finished is lost when something breaks."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from recall_arena.evaluation import Contexts
+from recall_arena.executors import Advanced, Event, Failed, Finished, execute_all, missing
+from recall_arena.model import ModelSpec
+from recall_arena.records import Outcome, Store
+from recall_arena.runs import Checks, Run
+from recall_arena.tasks import AssociativeRecall
+from recall_arena.training import Schedule
+
+FOREVER = 10_000_000  # steps; nobody waits for them
+
+
+def tiny(seed: int, *, steps: int = 5, model: ModelSpec | None = None) -> Run:
+    return Run(
+        task=AssociativeRecall(vocabulary=4),
+        model=model or ModelSpec(("attention",), vocabulary=4),
+        schedule=Schedule(rate=0.01, steps=steps, context=4, batch=2, warmup=0),
+        checks=Checks(every=100, sequences=20),
+        contexts=Contexts(first=4, last=6, sequences=20),
+        seed=seed,
+    )
+
+
+def too_short_positions(seed: int) -> Run:
+    spec = ModelSpec(("attention",), vocabulary=4, positions="learned", max_length=3)
+    return tiny(seed, model=spec)
+
+
+def addresses(*runs: Run) -> set[str]:
+    return {run.address for run in runs}
+
+
+def held(store: Store) -> set[str]:
+    return {record.address for record in store}
+
+
+def outcomes(store: Store) -> dict[str, Outcome]:
+    return {record.address: record.outcome for record in store}
+
+
+def finished(events: list[Event]) -> set[str]:
+    return {event.address for event in events if isinstance(event, Finished)}
+
+
+def failed(events: list[Event]) -> dict[str, str]:
+    return {event.address: event.reason for event in events if isinstance(event, Failed)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "records")
+
+
+@pytest.fixture(autouse=True)
+def no_worker_is_left() -> Iterator[None]:
+    yield
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        worker.kill()
+    assert workers == []
+
+
+# In this process and in others
+
+
+MIXED = ModelSpec(("mamba", "attention-rope"), vocabulary=4)
+GOOD = [tiny(0), tiny(1, model=MIXED), tiny(2, steps=150, model=MIXED)]
+BAD = too_short_positions(3)
+RUNS = [GOOD[0], BAD, GOOD[1], GOOD[0], GOOD[2], GOOD[1]]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory) -> tuple[list[Event], Store]:
+    store = Store(tmp_path_factory.mktemp("here"))
+    return list(execute_all(RUNS, store, jobs=1)), store
+
+
+@pytest.fixture(scope="module")
+def in_processes(tmp_path_factory) -> tuple[list[Event], Store]:
+    store = Store(tmp_path_factory.mktemp("processes"))
+    return list(execute_all(RUNS, store, jobs=2)), store
+
+
+@pytest.fixture(params=["here", "in_processes"])
+def executed(request) -> tuple[list[Event], Store]:
+    return request.getfixturevalue(request.param)
+
+
+def test_outcomes_are_the_same_bit_for_bit_wherever_runs_execute(here, in_processes):
+    assert outcomes(here[1]) == outcomes(in_processes[1])
+    assert held(here[1]) == addresses(*GOOD)
+
+
+def test_each_run_ends_once_and_its_record_is_in_the_store(executed):
+    events, store = executed
+    ends = [event.address for event in events if isinstance(event, Finished)]
+    assert sorted(ends) == sorted(addresses(*GOOD))
+    assert held(store) == addresses(*GOOD)
+
+
+def test_a_run_that_breaks_off_is_reported_with_its_reason_while_the_others_finish(executed):
+    events, store = executed
+    reason = "ValueError: learned positions reach 3 tokens, got a sequence of 5"
+    assert failed(events) == {BAD.address: reason}
+    assert BAD.address not in store
+
+
+def test_news_of_a_run_come_before_its_end(executed):
+    events, _ = executed
+    over = set()
+    for event in events:
+        assert event.address not in over
+        if isinstance(event, Advanced):
+            assert 1 <= event.progress.step <= event.progress.steps
+        else:
+            over.add(event.address)
+    told = {event.address for event in events if isinstance(event, Advanced)}
+    assert told == addresses(*GOOD)
+
+
+def test_in_this_process_runs_execute_in_their_order(here):
+    events, _ = here
+    ends = [event.address for event in events if not isinstance(event, Advanced)]
+    assert ends == [run.address for run in (GOOD[0], BAD, GOOD[1], GOOD[2])]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_complete_runs_are_passed_over_without_a_word(here, jobs):
+    _, store = here
+    before = {path: path.stat().st_mtime_ns for path in store.folder.iterdir()}
+    assert list(execute_all(GOOD, store, jobs=jobs)) == []
+    assert {path: path.stat().st_mtime_ns for path in store.folder.iterdir()} == before
+
+
+def test_missing_are_those_without_a_record_each_once_in_their_order(here):
+    _, store = here
+    runs = [tiny(9), GOOD[0], BAD, tiny(8), tiny(9)]
+    assert missing(runs, store) == [tiny(9), BAD, tiny(8)]
+
+
+def test_nothing_is_executed_before_the_first_event_is_asked_for(store):
+    execute_all([tiny(0)], store, jobs=1)
+    execute_all([tiny(0), tiny(1)], store, jobs=2)
+    assert held(store) == set()
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("steps", [5, FOREVER])
+def test_in_this_process_threads_are_given_back(store, steps):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        events = execute_all([tiny(0, steps=steps), tiny(1)], store, jobs=1, threads=1)
+        next(events)
+        assert torch.get_num_threads() == 1
+        if steps == FOREVER:
+            events.close()
+        else:
+            list(events)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_records_name_the_threads_of_their_workers(in_processes):
+    assert {record.provenance.threads for record in in_processes[1]} == {1}
+
+
+def test_no_kind_of_error_keeps_other_runs_from_finishing(store):
+    """A task with more tokens than the model has rows is an IndexError deep inside."""
+    bad = tiny(0, model=ModelSpec(("attention",), vocabulary=2))
+    events = list(execute_all([bad, tiny(1)], store, jobs=1))
+    assert failed(events).keys() == addresses(bad)
+    assert finished(events) == held(store) == addresses(tiny(1))
+
+
+# Giving up
+
+
+def test_a_run_that_was_given_up_finds_the_same_when_it_is_executed_again(store, tmp_path):
+    runs = [tiny(0), tiny(1, steps=200, model=MIXED), tiny(2)]
+    events = execute_all(runs, store, jobs=1)
+    for event in events:
+        if isinstance(event, Advanced) and event.address == runs[1].address:
+            break
+    events.close()
+    assert held(store) == addresses(runs[0])
+
+    assert finished(list(execute_all(runs, store, jobs=1))) == addresses(*runs[1:])
+    uninterrupted = Store(tmp_path / "uninterrupted")
+    list(execute_all(runs, uninterrupted, jobs=1))
+    assert outcomes(store) == outcomes(uninterrupted)
+
+
+def test_closing_stops_the_workers_keeps_what_is_finished_and_leaves_the_rest(store, here):
+    runs = [GOOD[0], tiny(7, steps=FOREVER), GOOD[1]]
+    events = execute_all(runs, store, jobs=2)
+    for event in events:
+        if isinstance(event, Finished):
+            break
+    begun = time.monotonic()
+    events.close()
+
+    assert time.monotonic() - begun < 30  # a worker may have to finish its start
+    assert multiprocessing.active_children() == []
+    assert held(store) == addresses(GOOD[0])
+
+    assert finished(list(execute_all(GOOD, store, jobs=1))) == addresses(*GOOD[1:])
+    assert outcomes(store) == outcomes(here[1])
+
+
+PAUSE = """
+import json, sys, time
+from pathlib import Path
+from recall_arena.executors import execute_all
+from recall_arena.records import Store
+from recall_arena.runs import from_json
+
+if __name__ == "__main__":
+    runs = [from_json(values) for values in json.loads(sys.argv[1])]
+    events = execute_all(runs, Store(Path(sys.argv[2])), jobs=2)
+    next(events)
+    time.sleep(60)
+    events.close()
+    print("closed")
+"""
+
+
+@pytest.mark.slow
+def test_who_looks_away_for_a_minute_can_still_close(tmp_path):
+    """News that nobody reads must not fill a pipe on which the workers then wait for ever."""
+    result = run_script(PAUSE, tmp_path, [tiny(seed, steps=FOREVER) for seed in range(2)])
+    try:
+        assert result.communicate(timeout=120)[0] == "closed\n"
+    finally:
+        os.killpg(result.pid, signal.SIGKILL)
+
+
+# Being killed
+
+
+def kill_one_worker() -> None:
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+
+def test_a_killed_worker_fails_its_run_and_the_rest_finish(store):
+    """The run beside it shares the pool and fails too; those that wait go to a new pool."""
+    long = [tiny(seed, steps=FOREVER) for seed in (0, 1)]
+    rest = [tiny(2)]
+    events = []
+    for event in execute_all(long + rest, store, jobs=2):
+        if not events:
+            kill_one_worker()
+        events.append(event)
+
+    assert failed(events).keys() == addresses(*long)
+    assert all("killed" in reason for reason in failed(events).values())
+    assert finished(events) == held(store) == addresses(*rest)
+
+
+def test_a_worker_killed_while_nobody_looks_fails_its_run_and_the_rest_finish(store):
+    """The pool breaks between two events, with runs still waiting to be handed to it."""
+    long, rest = tiny(0, steps=FOREVER), [tiny(1), tiny(2)]
+    events = []
+    for event in execute_all([long, *rest], store, jobs=2):
+        events.append(event)
+        if finished(events) == addresses(rest[0]) and isinstance(event, Finished):
+            kill_one_worker()
+            time.sleep(1)  # until the pool has noticed
+
+    assert failed(events).keys() == addresses(long)
+    assert finished(events) == held(store) == addresses(*rest)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+def run_script(script: str, folder: Path, runs: list[Run]) -> subprocess.Popen[str]:
+    """Start a script of its own process group, with the runs and a store as its arguments."""
+    path = folder / "script.py"
+    path.write_text(script)
+    values = json.dumps([run.to_json() for run in runs])
+    command = [sys.executable, str(path), values, str(folder / "records")]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=folder
+    )
+
+
+ORPHANS = """
+import json, multiprocessing, os, signal, sys
+from pathlib import Path
+from recall_arena.executors import Advanced, Finished, execute_all
+from recall_arena.records import Store
+from recall_arena.runs import from_json
+
+if __name__ == "__main__":
+    runs = [from_json(values) for values in json.loads(sys.argv[1])]
+    wanted, seen = {(Finished, runs[0].address), (Advanced, runs[1].address)}, set()
+    for event in execute_all(runs, Store(Path(sys.argv[2])), jobs=2):
+        seen.add((type(event), event.address))
+        if wanted <= seen:
+            print(*[worker.pid for worker in multiprocessing.active_children()], flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are watched in /proc")
+def test_workers_end_by_themselves_when_their_parent_is_killed(tmp_path):
+    """Both the one that is at work and the one that has nothing left to do."""
+    parent = run_script(ORPHANS, tmp_path, [tiny(0), tiny(1, steps=FOREVER)])
+    try:
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        assert parent.wait() == -signal.SIGKILL
+        deadline = time.monotonic() + 10
+        while any(map(alive, workers)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert [pid for pid in workers if alive(pid)] == []
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL)
+        parent.stdout.close()
