@@ -10,6 +10,11 @@ from recall_arena.records import Store
 from recall_arena.runs import Run, execute
 
 SECONDS_BETWEEN_NEWS = 0.2
+FAILURES = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError),
+    *(OSError, RuntimeError, TypeError, ValueError),
+)
+"""What a broken run may raise; it is reported, and the other runs go on."""
 
 
 def execute_one(run: Run, store: Store) -> Generator[Advanced, None, None]:
@@ -36,7 +41,7 @@ def execute_here(runs: Iterable[Run], store: Store, threads: int) -> Generator[E
         for run in runs:
             try:
                 yield from execute_one(run, store)
-            except (RuntimeError, ValueError, OSError, MemoryError) as error:
+            except FAILURES as error:
                 yield Failed(run.address, f"{type(error).__name__}: {error}")
             else:
                 yield Finished(run.address)

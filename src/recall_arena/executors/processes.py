@@ -1,91 +1,93 @@
-"""Runs in local processes, each with threads of its own.
+"""Runs in local processes, one process a run, each with threads of its own.
 
-The workers leave Ctrl-C to the parent.  When the parent gives up, it sets an event that every
-worker looks at after each step; when the parent is gone, they see that too.  A worker that is
-killed takes down its pool: the runs that were on their way are reported as failed, and the
-rest goes to a new pool.
+A run that crashes or is killed takes nothing down with it.  The processes come from a server
+that has imported torch already, so that a new one costs milliseconds.  They leave Ctrl-C to
+the parent: when it gives up it closes its end of their pipes, and when it dies the system
+does; either way they stop at their next news.
 """
 
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.queues import SimpleQueue
-from multiprocessing.synchronize import Event as Flag
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 
-import torch
-
-from recall_arena.executors.events import Advanced, Event, Failed, Finished
-from recall_arena.executors.here import execute_one
+from recall_arena.executors.events import Advanced, Event, Failed
+from recall_arena.executors.here import execute_here
 from recall_arena.records import Store
 from recall_arena.runs import Run
 
-_SPAWN = multiprocessing.get_context("spawn")
+SECONDS_TO_STOP = 30.0
+_CONTEXT = (
+    multiprocessing.get_context("forkserver")
+    if "forkserver" in multiprocessing.get_all_start_methods()
+    else multiprocessing.get_context("spawn")
+)
 
 
-class _Worker:
-    """What a worker process was given when it started."""
-
-    news: "SimpleQueue[Advanced]"
-    stop: Flag
-    parent: int
-
-
-def _start_worker(threads: int, news: "SimpleQueue[Advanced]", stop: Flag) -> None:
+def _work(pipe: Connection, run: Run, store: Store, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(threads)
-    _Worker.news, _Worker.stop, _Worker.parent = news, stop, os.getppid()
-
-
-def _work(run: Run, store: Store) -> None:
-    for advanced in execute_one(run, store):
-        if _Worker.stop.is_set() or os.getppid() != _Worker.parent:
+    for event in execute_here([run], store, threads):
+        if pipe.poll():  # the parent never sends, so this is the end of its pipe
             return
-        _Worker.news.put(advanced)
+        try:
+            pipe.send(event)
+        except BrokenPipeError:
+            return
 
 
 def execute_in_processes(
     runs: list[Run], store: Store, jobs: int, threads: int
 ) -> Generator[Event, None, None]:
-    """Execute runs in `jobs` processes of `threads` threads each, telling news as they come."""
+    """Execute runs in up to `jobs` processes of `threads` threads each, telling news."""
+    _CONTEXT.set_forkserver_preload([__name__])
     waiting = deque(runs)
-    while waiting:
-        yield from _with_one_pool(waiting, store, min(jobs, len(waiting)), threads)
-
-
-def _with_one_pool(
-    waiting: deque[Run], store: Store, jobs: int, threads: int
-) -> Generator[Event, None, None]:
-    """Work through `waiting`, taking runs off its left, until it is empty or the pool breaks."""
-    news: SimpleQueue[Advanced] = _SPAWN.SimpleQueue()
-    stop = _SPAWN.Event()
-    pool = ProcessPoolExecutor(jobs, _SPAWN, _start_worker, (threads, news, stop))
-    working: dict[Future[None], Run] = {}
-    broken = False
+    working: dict[Connection, tuple[BaseProcess, Run]] = {}
     try:
-        while (waiting and not broken) or working:
-            while waiting and len(working) < jobs and not broken:
+        while waiting or working:
+            while waiting and len(working) < jobs:
                 run = waiting.popleft()
-                working[pool.submit(_work, run, store)] = run
-            done, _ = wait(working, timeout=0.1, return_when="FIRST_COMPLETED")
-            while not news.empty():
-                yield news.get()
-            for future in done:
-                error = future.exception()
-                broken = broken or isinstance(error, BrokenProcessPool)
-                yield _ending(working.pop(future), error)
+                pipe, process = _start(run, store, threads)
+                working[pipe] = process, run
+            for ready in wait(list(working)):
+                assert isinstance(ready, Connection)
+                event = _receive(ready, *working[ready])
+                if not isinstance(event, Advanced):
+                    _stop(ready, working.pop(ready)[0])
+                yield event
     finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
+        for pipe in working:
+            pipe.close()
+        for pipe, (process, _) in working.items():
+            _stop(pipe, process)
 
 
-def _ending(run: Run, error: BaseException | None) -> Event:
-    if error is None:
-        return Finished(run.address)
-    if isinstance(error, BrokenProcessPool):
-        return Failed(run.address, "its process, or one beside it, was killed (out of memory?)")
-    return Failed(run.address, f"{type(error).__name__}: {error}")
+def _start(run: Run, store: Store, threads: int) -> tuple[Connection, BaseProcess]:
+    ours, theirs = _CONTEXT.Pipe()
+    process = _CONTEXT.Process(target=_work, args=(theirs, run, store, threads), daemon=True)
+    process.start()
+    theirs.close()
+    return ours, process
+
+
+def _receive(pipe: Connection, process: BaseProcess, run: Run) -> Event:
+    """The next event; if the process ended without a last one, that it failed."""
+    try:
+        event: Event = pipe.recv()
+    except (EOFError, ConnectionResetError):
+        process.join()
+        code = process.exitcode or 0
+        how = f"was killed by signal {-code}; out of memory?" if code < 0 else f"ended with {code}"
+        return Failed(run.address, f"its process {how}")
+    return event
+
+
+def _stop(pipe: Connection, process: BaseProcess) -> None:
+    """Wait for a process that has been told to stop, and end it if it does not."""
+    pipe.close()
+    process.join(SECONDS_TO_STOP)
+    if process.is_alive():
+        process.kill()
+        process.join()
