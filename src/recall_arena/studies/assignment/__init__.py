@@ -36,12 +36,10 @@ def _sections(plan: Plan, store: Store) -> list[Section]:
     results = Results.read(plan, store)
     first = Section(
         title="Summary",
-        question="Which sequence mixers can recall, how fast do they learn it, and how far beyond "
-        "the "
-        "training length does it carry?",
-        setting="Test accuracy at the training length L = 64 on 1,000 sequences a run, every model "
-        "at the "
-        "learning rate that its own search chose. Chance is 1/16 = 6.2 %.",
+        question="Which sequence mixers can recall, how fast do they learn it, and how far "
+        "beyond the training length does it carry?",
+        setting="Test accuracy at the training length L = 64 on 1,000 sequences a run, every "
+        "model at the learning rate that its own search chose. Chance is 1/16 = 6.2 %.",
         tables=(
             Table(
                 "summary",
@@ -60,12 +58,11 @@ def rate_section() -> Section:
         title="Learning rates",
         question="Which learning rate does each model need on each task?",
         setting="Four rates a model and task, one seed that no reported run uses, judged on "
-        "validation "
-        "sequences of length L alone: the rate that solved the task in the fewest iterations, else "
-        "the "
-        "most accurate one. AdamW without weight decay, 200 iterations of warm-up, constant, then "
-        "linear "
-        "to zero over the last fifth of the budget; gradients clipped at norm 1.",
+        "validation sequences of length L alone: the rate that solved the task in the fewest "
+        f"iterations, else the most accurate one. A search run had at most {_budgets()} "
+        "iterations in Problems 1, 2 and 3. AdamW without weight decay, 200 iterations of warm-up, "
+        "a constant rate, then linear to zero over the last fifth of the budget; gradients clipped "
+        "at norm 1.",
         pictures=(rate_search("rates", found),),
         tables=(
             Table(
@@ -75,6 +72,11 @@ def rate_section() -> Section:
             ),
         ),
     )
+
+
+def _budgets() -> str:
+    steps = [f"{steps:,}" for steps in SCALES["quick"].search_steps.values()]
+    return f"{', '.join(steps[:-1])} and {steps[-1]}"
 
 
 def _search_runs(plan: Plan) -> list[NamedRun]:

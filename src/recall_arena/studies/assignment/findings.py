@@ -67,8 +67,7 @@ def carries_beyond(results: Sequence[Result], where: str) -> Finding:
         f"Which models keep their accuracy beyond the training length, {where}?",
         "Only models with a Mamba layer do (Gu & Dao 2023, Table 2).",
         f"an attention-only model that learnt the task and has at least {percent(CARRIES)} over "
-        "the "
-        "lengths from L + 1 to 3L, or a model with a Mamba layer that learnt it and has less",
+        "the lengths from L + 1 to 3L, or a model with a Mamba layer that learnt it and has less",
     ).judge(results, decide)
 
 

@@ -75,12 +75,10 @@ def rate_search(name: str, trials: Sequence[Trial]) -> Picture:
         panel.set_ylabel("validation accuracy")
     share_legend(figure, panels[: len(groups)], columns=6)
     caption = (
-        f"Every learning rate tried: validation accuracy (n = 1,000 sequences of L = {CONTEXT}) at "
-        "the "
-        "end of the search run, one seed that no other run uses. Large filled markers: the rate "
-        "chosen, "
-        "which is the one that solved the task in the fewest iterations, else the most accurate. "
-        f"Dotted: chance, 1/{VOCABULARY}."
+        f"Every learning rate tried: validation accuracy (n = 1,000 sequences of L = {CONTEXT}) "
+        "at the end of the search run, one seed that no other run uses. Large filled markers: "
+        "the rate chosen, which is the one that solved the task in the fewest iterations, else "
+        f"the most accurate. Dotted: chance, 1/{VOCABULARY}."
     )
     rows = [(t.setting, t.rate, t.accuracy, t.ended_by, t.steps, t.solved_at) for t in trials]
     columns = ["setting", "rate", "accuracy", "ended_by", "steps", "solved_at"]

@@ -26,13 +26,11 @@ def section(results: Results) -> Section:
         title="Problem 1: the induction head",
         question="Which of the six models learn the induction head, how fast, and how far beyond "
         "the training length does it carry? What does a delay of five change?",
-        setting="K = 16, d = 8, L = 64, M = 1 (one query), τ = 1 and τ = 5. Six models: two layers "
-        "of "
-        "attention with learned positions, RoPE or no positions; two layers of Mamba; Hybrid-A "
-        "(Mamba, "
-        "attention); Hybrid-B (Mamba, attention, Mamba). L counts the tokens before the query. "
-        "Learned positions beyond L were never trained; their rows are evaluated as they were "
-        "initialised.",
+        setting="K = 16, d = 8, L = 64, M = 1 (one query), τ = 1 and τ = 5. Six models: two "
+        "layers of attention with learned positions, RoPE or no positions; two layers of Mamba; "
+        "Hybrid-A (Mamba, attention); Hybrid-B (Mamba, attention, Mamba). L counts the tokens "
+        "before the query. Learned positions beyond L were never trained; their rows are "
+        "evaluated as they were initialised.",
         pictures=(
             *(
                 by_context(
@@ -51,8 +49,7 @@ def section(results: Results) -> Section:
                 "problem1-convergence",
                 [(f"τ = {delay}", plain(rows)) for delay, rows in by_delay.items()],
                 "Convergence: accuracy on one held-out batch of length L against iterations; a "
-                "curve "
-                "ends where its run was solved:",
+                "curve ends where its run was solved:",
             ),
         ),
         tables=(Table("problem1", "Problem 1, all that was measured.", details(one + five)),),
@@ -93,9 +90,8 @@ def delay_is_harder(pairs: Sequence[tuple[Result, Result]]) -> Finding:
         "What is the impact of a delay of five?",
         "It makes the task harder for every model: more iterations until it is solved, or a lower "
         "accuracy at L where it is not.",
-        "a model that is solved in no more iterations with τ = 5, or is unsolved with both delays "
-        "and "
-        "more accurate at L with τ = 5",
+        "a model that is solved in no more iterations with τ = 5, or is unsolved with both "
+        "delays and more accurate at L with τ = 5",
     ).judge([result for pair in pairs for result in pair], decide)
 
 

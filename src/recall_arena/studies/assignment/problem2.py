@@ -28,8 +28,7 @@ def section(results: Results) -> Section:
     return Section(
         title="Problem 2: more queries",
         question="How do Mamba, the RoPE transformer and the hybrids cope as M, the number of "
-        "tokens "
-        "that may be asked for, grows to the whole vocabulary?",
+        "tokens that may be asked for, grows to the whole vocabulary?",
         setting="K = 16, d = 8, L = 64, τ = 1, M = 4, 8 and 16; M = 16 is full associative recall.",
         pictures=(
             by_context("problem2-context", panels, "Accuracy against context length, by M:"),
@@ -75,8 +74,7 @@ def attention_recalls_better(rope: Sequence[Result], mamba: Sequence[Result]) ->
     return Hypothesis(
         "How does the transformer compare with Mamba?",
         "At every M the RoPE transformer is more accurate at L than Mamba of the same width: it "
-        "looks "
-        "the value up, where Mamba must keep all of them in its state.",
+        "looks the value up, where Mamba must keep all of them in its state.",
         "an M at which Mamba's accuracy at L lies above the transformer's, beyond both intervals",
     ).judge([*rope, *mamba], decide)
 
@@ -120,9 +118,8 @@ def learns_one_at_a_time(mamba: Sequence[Result]) -> Finding:
         mean = sum(shares) / len(shares)
         verdict: Verdict = "supported" if mean >= 0.75 else "refuted" if mean < 0.5 else "undecided"
         statistic = (
-            f"over {len(shares):,} checks with 20 to 90 % of all answers right, {percent(mean)} of "
-            "the "
-            "queries were answered right at least 80 % or at most 30 % of the time"
+            f"over {len(shares):,} checks with 20 to 90 % of all answers right, {percent(mean)} "
+            "of the queries were answered right at least 80 % or at most 30 % of the time"
         )
         return statistic, verdict, "The figure by query shows the steps of the staircase."
 

@@ -22,8 +22,7 @@ def section(results: Results) -> Section:
     return Section(
         title="Problem 3: wide embeddings, and a long delay",
         question="How does the embedding dimension d change what Mamba can recall? What does a "
-        "delay of "
-        "ten tokens change?",
+        "delay of ten tokens change?",
         setting="K = 16, d = 64, L = 64, Mamba only; τ = 1 with M = 4, 8 and 16, and τ = 10 with M "
         "= 16. "
         "The runs with d = 8 are those of Problem 2.",
@@ -72,8 +71,7 @@ def width_helps(narrow: Sequence[Result], wide: Sequence[Result]) -> Finding:
         comment = (
             f"The wide model had {wide[0].budget:,} iterations at most, the narrow one "
             f"{narrow[0].budget:,}; the wide one keeps {wide[0].records[0].cost.state_size:,} "
-            "numbers of "
-            f"state, the narrow one {narrow[0].records[0].cost.state_size:,}."
+            f"numbers of state, the narrow one {narrow[0].records[0].cost.state_size:,}."
         )
         return statistic, verdict, comment
 
@@ -108,8 +106,7 @@ def long_delay_is_out_of_reach(near: Result, late: Result) -> Finding:
 
     return Hypothesis(
         "Does a delay of ten change anything for Mamba (M = 16, d = 64)?",
-        "Yes, it is harder: the short convolutions of two layers reach back six tokens together, "
-        "so the "
-        "scan itself must carry the query over the gap.",
+        "Yes, it is harder: the short convolutions of two layers reach back six tokens "
+        "together, so the scan itself must carry the query over the gap.",
         "an accuracy at L with τ = 10 above that with τ = 1, or both solved and τ = 10 no later",
     ).judge([near, late], decide)

@@ -89,7 +89,7 @@ SCALES = {
             name="quick",
             seeds=1,
             steps={1: 12_000, 2: 10_000, 3: 4_000},
-            search_steps={1: 12_000, 2: 8_000, 3: 3_000},
+            search_steps={1: 12_000, 2: 5_000, 3: 3_000},
             contexts=Contexts(last=LONGEST),
             about="about 20 minutes on two cores: one seed",
         ),
