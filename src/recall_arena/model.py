@@ -75,6 +75,16 @@ def named_model(name: str, *, vocabulary: int, width: int, longest_context: int)
     return ModelSpec(layers, vocabulary, width)
 
 
+def model_name(spec: ModelSpec) -> str:
+    """The name that `named_model` takes for these layers and positions."""
+    for name, layers in LAYERS.items():
+        if layers == spec.layers and (name == "transformer-learned") == (
+            spec.max_length is not None
+        ):
+            return name
+    return ",".join(spec.layers)
+
+
 def unit_embedding(vocabulary: int, width: int) -> torch.Tensor:
     """The assignment's embedding: rows from N(0, 1), scaled to unit length; float32.
 

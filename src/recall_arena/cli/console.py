@@ -39,10 +39,12 @@ def say_version() -> None:
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """A table; long cells are folded, never cut."""
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    """A table, as narrow as it can be; long cells are folded, never cut."""
+    table = Table(
+        title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for column in columns:
-        table.add_column(column, overflow="fold", style=None, header_style="bold")
+        table.add_column(column, overflow="fold", header_style="bold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     Console(highlight=False).print(table)

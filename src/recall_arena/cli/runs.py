@@ -12,7 +12,9 @@ from recall_arena.cli import options
 from recall_arena.cli.accuracy import say_accuracy
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json, say_table
+from recall_arena.model import model_name
 from recall_arena.records import Record, Store
+from recall_arena.runs import from_json
 
 
 def _records(folder: Path) -> Iterator[Record]:
@@ -28,15 +30,14 @@ def _brief(record: Record) -> dict[str, object]:
     checks = outcome.checks.accuracy()
     return {
         "address": record.address,
-        "layers": ",".join(run["model"]["layers"]),
-        "positions": run["model"]["positions"],
-        "width": run["model"]["width"],
-        **{k: v for k, v in run["task"].items() if k not in ("kind", "vocabulary")},
+        "model": model_name(from_json(run).model),
+        "d": run["model"]["width"],
+        **{name: run["task"][name] for name in run["task"] if name not in ("kind", "vocabulary")},
         "rate": run["schedule"]["rate"],
         "seed": run["seed"],
         "steps": outcome.steps,
-        "ended by": outcome.ended_by,
-        "accuracy": round(checks[-1], 4) if checks else None,
+        "end": outcome.ended_by,
+        "at L": round(checks[-1], 4) if checks else None,
     }
 
 
@@ -52,7 +53,8 @@ class RunsLs(Command):
         if self.json:
             say_json(rows)
         elif rows:
-            say_table(list(rows[0]), [list(row.values()) for row in rows])
+            short = [{**row, "address": str(row["address"])[:8]} for row in rows]
+            say_table(list(rows[0]), [list(row.values()) for row in short])
         else:
             say(f"no records in {self.store}")
         return 0

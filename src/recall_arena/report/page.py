@@ -1,4 +1,4 @@
-"""A report: sections of a study, written to a folder as index.html, report.md, figures and tables."""
+"""A report: a study's sections as index.html, report.md, figures and tables in a folder."""
 
 import base64
 from collections import Counter
@@ -90,7 +90,9 @@ def _origin(records: list[Record], wanted: int) -> Origin:
     return Origin(
         runs=wanted,
         finished=len(records),
-        seconds=sum((r.cost.training_seconds + r.cost.evaluation_seconds for r in records), start=0.0),
+        seconds=sum(
+            (r.cost.training_seconds + r.cost.evaluation_seconds for r in records), start=0.0
+        ),
         kernels=_counted(p.kernels for p in made),
         versions=_counted(" ".join(f"{k} {v}" for k, v in p.versions.items()) for p in made),
         machines=_counted(p.machine for p in made),
