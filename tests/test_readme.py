@@ -31,7 +31,7 @@ def test_the_command_works_as_written(line: str, smoke: Smoke) -> None:
 
 
 def test_make_assignment_ends_with_the_report(smoke: Smoke, tmp_path: Path) -> None:
-    """At the smoke scale and from its records; at the default scale it takes 20 minutes."""
+    """At the smoke scale and from its records; the default scale takes 20 minutes and more."""
     assert any(line.startswith("make assignment ") for line in COMMANDS)
     folders = f"--store {smoke.store} --out {tmp_path}"
     done = subprocess.run(

@@ -46,6 +46,11 @@ class Contexts:
     stride: int = 1
     sequences: int = 1000
 
+    def __post_init__(self) -> None:
+        for name in ("stride", "sequences"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
     def lengths(self, task: Task) -> range:
         """The lengths themselves, for a task."""
         first = task.shortest_context if self.first is None else self.first

@@ -3,6 +3,7 @@
 Nothing here imports torch: reading and drawing records needs no model.
 """
 
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -103,6 +104,11 @@ class DamagedRecord(Exception):
 _JSON = TypeAdapter(Record)
 
 
+def _to_json(record: Record) -> bytes:
+    """One line; unlike pydantic's own writer this one keeps infinite numbers."""
+    return json.dumps(_JSON.dump_python(record), separators=(",", ":")).encode() + b"\n"
+
+
 class Store:
     """A folder of records, one file an address.  Any number of processes may use it at once."""
 
@@ -140,7 +146,7 @@ class Store:
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(_JSON.dump_json(record) + b"\n")
+                file.write(_to_json(record))
                 file.flush()
                 os.fsync(file.fileno())
             temporary.chmod(0o644)

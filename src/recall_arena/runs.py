@@ -9,14 +9,15 @@ import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
 from recall_arena.evaluation import Contexts, Counts, accuracy, accuracy_by_context, held_out
 from recall_arena.kernels import native
 from recall_arena.model import ModelSpec, SequenceModel
+from recall_arena.names import unknown
 from recall_arena.records import Cost, Outcome, Provenance, Record, Tally
 from recall_arena.seeds import generator
 from recall_arena.tasks import TASKS, Task
@@ -39,12 +40,20 @@ class Checks:
     solved: float = 0.999
     running: int = 5
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "solved", float(self.solved))
+        for name in ("every", "sequences", "running"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class Run:
     """A task, a model, how it is trained, watched and tested, a seed for weights and batches."""
 
-    task: Task
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    task: Annotated[Task, BeforeValidator(lambda value: _read_task(value))]
     model: ModelSpec
     schedule: Schedule
     checks: Checks = field(default_factory=Checks)
@@ -68,10 +77,18 @@ class Run:
 def from_json(values: dict[str, Any]) -> Run:
     """The run that `Run.to_json` wrote; pydantic's ValidationError if it is not one."""
     fields = {name: value for name, value in values.items() if name != "revision"}
-    task = dict(fields["task"])
-    kind = TASKS[task.pop("kind")]
-    fields["task"] = TypeAdapter(kind).validate_python(task)
     return TypeAdapter(Run).validate_python(fields)
+
+
+def _read_task(value: Any) -> Any:
+    """A task from its JSON, told by its kind; what is no JSON object stays as it is."""
+    if not isinstance(value, dict):
+        return value
+    fields = dict(value)
+    kind = str(fields.pop("kind", ""))
+    if kind not in TASKS:
+        raise ValueError(unknown("kind of task", kind, TASKS))
+    return TypeAdapter(TASKS[kind]).validate_python(fields)
 
 
 @dataclass(frozen=True)

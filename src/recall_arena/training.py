@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -35,7 +36,11 @@ class Schedule:
     decay: float = 0.2
     clip: float = 1.0
 
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
     def __post_init__(self) -> None:
+        for name in ("rate", "decay", "clip"):  # equal schedules are written alike: 1 is 1.0
+            object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("rate", "steps", "context", "batch", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")

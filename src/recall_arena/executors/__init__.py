@@ -30,8 +30,12 @@ def execute_all(
 ) -> Generator[Event, None, None]:
     """Execute the runs that the store lacks, telling how they get on.
 
-    Close the iterator to give up what is not finished; finished records stay.
+    Close the iterator to give up what is not finished; finished records stay.  Raises ValueError
+    for less than one job or thread.
     """
+    for name, number in (("jobs", jobs), ("threads", threads)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
     todo = missing(runs, store)
     if jobs == 1 or len(todo) <= 1:
         return execute_here(todo, store, threads)
