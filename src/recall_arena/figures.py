@@ -231,6 +231,9 @@ def _median_of(tallies: Sequence[Tally]) -> tuple[list[int], list[float]]:
 
 
 def _line(axis: Axes, one: Series, at: list[int], share: list[float], marks: int) -> None:
+    stride = max(1, len(at) // marks)
+    order = list(LOOKS).index(one.model) if one.model in LOOKS else 0
+    first = order * stride // len(LOOKS)  # so that the markers of curves on one another all show
     axis.plot(
         at,
         share,
@@ -238,7 +241,7 @@ def _line(axis: Axes, one: Series, at: list[int], share: list[float], marks: int
         marker=one.look.marker,
         markersize=4,
         markerfacecolor="white" if one.dashed else one.look.colour,
-        markevery=max(1, len(at) // marks),
+        markevery=(first, stride),
         linestyle="--" if one.dashed else "-",
         linewidth=1.5,
         label=one.label,
