@@ -65,7 +65,7 @@ def test_every_comment_that_the_assignment_asks_for_has_a_finding(smoke: Smoke) 
         "What is the impact of a delay of five?",
         "Which models converge faster during training, with delay 1?",
         "How does Mamba (d = 8) cope with more queries?",
-        "How does Transformer, RoPE (d = 8) cope with more queries?",
+        "How does Transformer (RoPE) (d = 8) cope with more queries?",
         "How does the transformer compare with Mamba?",
         "How does Hybrid-A (d = 8) cope with more queries?",
         "How does Hybrid-B (d = 8) cope with more queries?",

@@ -30,9 +30,9 @@ class Look:
 
 
 LOOKS = {
-    "transformer-learned": Look("Transformer, learned", "#56B4E9", "v"),
-    "transformer-rope": Look("Transformer, RoPE", "#0072B2", "s"),
-    "transformer-nope": Look("Transformer, NoPE", "#000000", "x"),
+    "transformer-learned": Look("Transformer (learned)", "#56B4E9", "v"),
+    "transformer-rope": Look("Transformer (RoPE)", "#0072B2", "s"),
+    "transformer-nope": Look("Transformer (NoPE)", "#000000", "x"),
     "mamba": Look("Mamba", "#D55E00", "o"),
     "hybrid-a": Look("Hybrid-A", "#009E73", "^"),
     "hybrid-b": Look("Hybrid-B", "#CC79A7", "D"),
