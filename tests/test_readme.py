@@ -1,5 +1,6 @@
 """The README: each of its commands is run."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -35,8 +36,9 @@ def test_make_assignment_ends_with_the_report(smoke: Smoke, tmp_path: Path) -> N
     assert any(line.startswith("make assignment ") for line in COMMANDS)
     folders = f"--store {smoke.store} --out {tmp_path}"
     done = subprocess.run(
-        ["make", "assignment", f"ARGS=--scale smoke {folders}"],
+        ["make", "--no-print-directory", "assignment", f"ARGS=--scale smoke {folders}"],
         cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
         capture_output=True,
         text=True,
         timeout=240,

@@ -275,6 +275,10 @@ def test_the_revision_stands_in_the_json():
         lambda values: values["schedule"].update(steps=-1),
         lambda values: values.update(sede=3),
         lambda values: values["schedule"].update(warm_up=3),
+        lambda values: values["task"].update(querys=3),
+        lambda values: values["model"].update(widht=3),
+        lambda values: values["checks"].update(evry=3),
+        lambda values: values["contexts"].update(stryde=3),
     ],
     ids=[
         "nothing",
@@ -288,6 +292,10 @@ def test_the_revision_stands_in_the_json():
         "negative steps",
         "an unknown field",
         "an unknown field of the schedule",
+        "an unknown field of the task",
+        "an unknown field of the model",
+        "an unknown field of the checks",
+        "an unknown field of the contexts",
     ],
 )
 def test_what_is_no_run_is_a_validation_error(damage):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -40,6 +41,8 @@ class Contexts:
     first      tokens before the query; None is the shortest that the task allows
     sequences  fresh ones a length, the same for every model
     """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # a misspelt field is an error
 
     first: int | None = None
     last: int = 192

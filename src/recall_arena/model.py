@@ -5,7 +5,7 @@ between Hybrid-A and Mamba.
 """
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ class ModelSpec:
     Raises ValueError for an unknown mixer, no layers, or learned positions without max_length.
     """
 
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # a misspelt field is an error
+
     layers: tuple[str, ...]
     vocabulary: int = 16
     width: int = 8
@@ -57,6 +59,8 @@ class ModelSpec:
                 "width must be at least 1 and vocabulary at least 2, "
                 f"got {self.width} and {self.vocabulary}"
             )
+        if self.positions not in ("none", "learned"):
+            raise ValueError(unknown("positions", self.positions, ("none", "learned")))
         if (self.positions == "learned") != (self.max_length is not None):
             raise ValueError("learned positions need max_length, and nothing else takes it")
 

@@ -35,6 +35,8 @@ class Checks:
     has not moved off chance is never stopped early: the plateau before induction can be long.
     """
 
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # a misspelt field is an error
+
     every: int = 100
     sequences: int = 1000
     solved: float = 0.999
@@ -111,8 +113,8 @@ def build(run: Run) -> SequenceModel:
 def execute(run: Run) -> Generator[Progress, None, tuple[Record, SequenceModel]]:
     """Train and test a run, yielding its progress; the value returned is (record, trained model).
 
-    Close the generator to give the run up.  The outcome depends on the run alone, not on the
-    number of runs beside it nor on their order.
+    Close the generator to give the run up.  The outcome depends on the run and on torch's number
+    of threads (the commands use one) alone, not on other runs beside it nor on their order.
     """
     model = build(run)
     begun = time.perf_counter()

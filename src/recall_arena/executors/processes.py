@@ -42,7 +42,7 @@ def execute_in_processes(
     runs: list[Run], store: Store, jobs: int, threads: int
 ) -> Generator[Event, None, None]:
     """Execute runs in up to `jobs` processes of `threads` threads each, telling news."""
-    _CONTEXT.set_forkserver_preload([__name__])
+    _CONTEXT.set_forkserver_preload([__name__, "torch._dynamo"])  # the latter for AdamW
     waiting = deque(runs)
     working: dict[Connection, tuple[BaseProcess, Run]] = {}
     try:

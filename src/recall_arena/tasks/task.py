@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -22,6 +23,8 @@ class Task(ABC):
 
     `vocabulary` counts the tokens; queries are tokens 0 .. queries - 1.
     """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # a misspelt field is an error
 
     @property
     @abstractmethod
