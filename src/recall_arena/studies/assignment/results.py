@@ -55,13 +55,21 @@ class Results:
                 return Result(setting, tuple(records), self.budget(problem))
         raise KeyError((problem, model, queries, delay))
 
-    def select(self, problem: int, **fields: object) -> "list[Result]":
-        """The results of a problem whose settings have these values, in the settings' order."""
+    def select(
+        self,
+        problem: int,
+        *,
+        model: str | None = None,
+        queries: int | None = None,
+        delay: int | None = None,
+    ) -> "list[Result]":
+        """The results of a problem, those with these values alone, in the settings' order."""
+        wanted = ((model, "model"), (queries, "queries"), (delay, "delay"))
         return [
             Result(setting, tuple(records), self.budget(problem))
             for setting, records in self.records.items()
             if setting.problem == problem
-            and all(getattr(setting, name) == value for name, value in fields.items())
+            and all(value in (None, getattr(setting, name)) for value, name in wanted)
         ]
 
     def budget(self, problem: int) -> int:
