@@ -13,7 +13,7 @@ def section(results: Results) -> Section:
     """The figures, the table and the findings of Problem 3."""
     wide = results.select(3, delay=1)
     narrow = results.select(2, model="mamba")
-    late = results.find(3, "mamba", 16, delay=10)
+    (late,) = results.select(3, queries=16, delay=10)
     panels: list[Panel] = [
         (f"M = {w.setting.queries}", [(n, "d = 8", True), (w, "d = 64", False)])
         for n, w in zip(narrow, wide, strict=True)

@@ -46,15 +46,6 @@ class Results:
             },
         )
 
-    def find(self, problem: int, model: str, queries: int, delay: int = 1) -> "Result":
-        """The result of one setting; KeyError if the assignment has no such setting."""
-        for setting, records in self.records.items():
-            if (setting.problem, setting.model) == (problem, model) and (
-                (setting.queries, setting.delay) == (queries, delay)
-            ):
-                return Result(setting, tuple(records), self.budget(problem))
-        raise KeyError((problem, model, queries, delay))
-
     def select(
         self,
         problem: int,
