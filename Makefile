@@ -3,7 +3,8 @@
 #   make assignment   train what is missing at the default scale, write report/index.html
 #   make test         lint, types, import contracts, tests
 #   make test-slow    the tests that take minutes
-#   make bench        a Mamba block against its peers on this CPU
+#   make bench        kernels, blocks and training steps against their peers on this CPU
+#   make sanitize     the kernels under the address and undefined-behaviour sanitizers
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt $(wildcard native/*)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: assignment test test-slow lint bench rates published clean
+.PHONY: assignment test test-slow lint bench sanitize rates published clean
 
 assignment: $(VENV)/.installed
 	$(BIN)/recall study run assignment $(ARGS)
@@ -29,7 +30,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks.block
+	$(BIN)/python -m benchmarks $(ARGS)
+
+sanitize: $(VENV)/.installed-dev
+	$(BIN)/cmake -S native -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DRECALL_SANITIZE=ON
+	$(BIN)/cmake --build build/sanitize
+	build/sanitize/sanitize
 
 # Search the learning rates again (an hour on two cores), then choose among them.
 rates: $(VENV)/.installed

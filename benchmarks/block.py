@@ -1,172 +1,155 @@
-"""How fast is one Mamba block, forward and backward, beside other people's on the same CPU?
+"""How fast is one block, forward and backward, beside other people's?
 
-    python -m benchmarks.block                      about two minutes
-    python -m benchmarks.block --rounds 3 --widths 8 --lengths 64
-
-All contenders get the same weights and the same input.  Each must first agree with
-recall-arena in its output and in every gradient; one that does not is not timed.  They take
-turns round by round, so that a busy moment of the machine hits all of them alike.
+A Mamba block against mambapy's, transformers' and JAX's; an attention block against eager
+PyTorch and JAX.
 """
 
-import argparse
-import logging
-import platform
-import statistics
-import time
-from pathlib import Path
-from unittest import mock
+import itertools
+from collections.abc import Callable
+from functools import partial
 
 import torch
-from mambapy.mamba import MambaBlock
-from mambapy.mamba import MambaConfig as MambapyConfig
 from torch import Tensor, nn
-from transformers import MambaConfig as TransformersConfig
-from transformers.models.mamba.modeling_mamba import MambaMixer
 
-from recall_arena.kernels import causal_conv_definition, native, selective_scan_definition
-from recall_arena.mixers import Mamba, mamba
+from benchmarks import compiling
+from benchmarks.measuring import OURS, Builders, Contender, Results, compare, optional
+from benchmarks.report import Options, Report, Setting
+from benchmarks.torch_models import (
+    Attend,
+    PlainAttention,
+    PlainMamba,
+    arrays,
+    fused_attention,
+    mambapy_block,
+    softmax_attention,
+)
+from recall_arena.kernels import selective_scan_definition
+from recall_arena.mixers import Attention, Mamba
 
-OURS = "recall-arena"
-TOLERANCE = 1e-4  # of the largest number: far above what float32 rounds, far below any mistake
+PART = "block"
 
 
-class MambaByDefinition(Mamba):
-    """Our block on the PyTorch definitions, as it runs where there is no compiler."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        with (
-            mock.patch.object(mamba, "causal_conv", causal_conv_definition),
-            mock.patch.object(mamba, "selective_scan", selective_scan_definition),
+def run(options: Options, report: Report) -> None:
+    """Each kind of block at every width and length."""
+    widths, lengths = options.widths or (8, 64), options.lengths or (64, 100)
+    for width, length in itertools.product(widths, lengths):
+        generator = torch.Generator().manual_seed(0)
+        shape = (options.batch, length, width)
+        x = torch.randn(*shape, generator=generator, requires_grad=True)
+        arriving = torch.randn(*shape, generator=generator)
+        sizes = {"batch": options.batch, "L": length, "d": width}
+        for subject, made in (
+            ("mamba", mamba_builders(x, arriving, options, report)),
+            ("attention", attention_builders(x, arriving, rotary=False)),
+            ("attention-rope", attention_builders(x, arriving, rotary=True)),
         ):
-            return super().forward(x)
+            compare(Setting(PART, subject, sizes), made, options, report)
 
 
-def contenders(width: int) -> dict[str, nn.Module]:
-    """The blocks by name, all with the weights of ours."""
+def mamba_builders(x: Tensor, arriving: Tensor, options: Options, report: Report) -> Builders:
+    """The Mamba blocks, all with the weights of ours."""
+    width = x.shape[2]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        ours = Mamba(width)
 
-    def transformers_mixer(use_mambapy: bool) -> nn.Module:
-        config = TransformersConfig(
-            hidden_size=width, state_size=16, num_hidden_layers=1, use_mambapy=use_mambapy
-        )
-        return MambaMixer(config, layer_idx=0)
+    def torch_block(name: str, make: Callable[[], nn.Module]) -> Contender:
+        block = make()
+        block.load_state_dict(ours.state_dict(), strict=True)
+        return contender(name, block, x, arriving)
 
-    torch.manual_seed(0)
-    blocks: dict[str, nn.Module] = {
-        OURS: Mamba(width),
-        "recall-arena, definition": MambaByDefinition(width),
-        "mambapy, pscan": MambaBlock(MambapyConfig(d_model=width, n_layers=1, pscan=True)),
-        "transformers, mambapy": transformers_mixer(use_mambapy=True),
-        "transformers, eager": transformers_mixer(use_mambapy=False),
+    def by_definition() -> nn.Module:
+        return PlainMamba(width, selective_scan_definition)
+
+    def compiled() -> Contender:
+        name, block = "torch.compile of the definition", by_definition()
+        block.load_state_dict(ours.state_dict(), strict=True)
+        function = compiling.compiled(block)
+        made = contender(name, block, x, arriving, function)
+        return compiling.within(options.compile_limit, made)
+
+    def in_jax() -> Contender:
+        with optional():
+            from benchmarks import jax_contenders, jax_models
+
+        def unrolled(unroll: int) -> Contender:
+            function = partial(jax_models.mamba, unroll=unroll)
+            return jax_contenders.block(f"JAX, unroll {unroll}", function, ours, x, arriving)
+
+        return jax_contenders.best_unroll(unrolled, report)[0]
+
+    made: Builders = {
+        OURS: lambda: contender(OURS, ours, x, arriving),
+        "JAX": in_jax,
     }
-    for block in blocks.values():
-        block.load_state_dict(blocks[OURS].state_dict(), strict=True)
-    return blocks
+    others: dict[str, Callable[[], nn.Module]] = {
+        "recall-arena, definition": by_definition,
+        "mambapy, pscan": lambda: mambapy_block(width),
+        "transformers, mambapy": lambda: transformers_block(width, use_mambapy=True),
+        "transformers, eager": lambda: transformers_block(width, use_mambapy=False),
+    }
+    made |= {name: partial(torch_block, name, make) for name, make in others.items()}
+    return made | {"torch.compile": compiled} if options.compile_block else made
 
 
-def step(block: nn.Module, x: Tensor, arriving: Tensor) -> dict[str, Tensor]:
-    """What is timed: the output, then the gradients of the input and of all parameters."""
-    wanted = {"x": x, **dict(block.named_parameters())}
-    out = block(x)
-    gradients = torch.autograd.grad(out, list(wanted.values()), arriving)
-    return {"output": out, **dict(zip(wanted, gradients, strict=True))}
+def transformers_block(width: int, *, use_mambapy: bool) -> nn.Module:
+    """transformers' Mamba block.  Raises Unavailable if a package is missing."""
+    with optional():
+        from transformers import MambaConfig, logging
+        from transformers.models.mamba.modeling_mamba import MambaMixer
 
-
-def difference(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """The largest difference, relative to the largest number of the tensor that it is in."""
-    errors = [
-        ((actual[name] - wanted).abs().max() / wanted.abs().max()).item()
-        for name, wanted in expected.items()
-    ]
-    return max(errors, key=lambda error: (error != error, error))  # nan counts as the largest
-
-
-def agreeing(blocks: dict[str, nn.Module], x: Tensor, arriving: Tensor) -> dict[str, nn.Module]:
-    """The blocks that compute what ours computes; prints by how much each one differs."""
-    expected = step(blocks[OURS], x, arriving)
-    agreed = {}
-    for name, block in blocks.items():
-        error = difference(step(block, x, arriving), expected)
-        verdict = "agrees" if error <= TOLERANCE else "DISAGREES and is not timed"
-        print(f"  {name}: {verdict}, largest relative difference {error:.1e}")
-        if error <= TOLERANCE:
-            agreed[name] = block
-    return agreed
-
-
-def milliseconds(
-    blocks: dict[str, nn.Module], x: Tensor, arriving: Tensor, rounds: int
-) -> dict[str, list[float]]:
-    """The time of each step, the blocks taking turns; a first round warms up and is dropped."""
-    times: dict[str, list[float]] = {name: [] for name in blocks}
-    for round_ in range(rounds + 1):
-        for name, block in blocks.items():
-            start = time.perf_counter()
-            step(block, x, arriving)
-            if round_:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return times
-
-
-def rows(times: dict[str, list[float]], batch: int, length: int, width: int) -> list[str]:
-    """One line of the table for each block."""
-    fastest = statistics.median(times[OURS])
-    lines = []
-    for name, sample in times.items():
-        low, middle, high = statistics.quantiles(sample, n=4, method="inclusive")
-        lines.append(
-            f"| {batch} | {length} | {width} | {name} | {middle:.2f} | {low:.2f}-{high:.2f} "
-            f"| {middle / fastest:.1f} |"
-        )
-    return lines
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def table(arguments: argparse.Namespace) -> list[str]:
-    """Measure every shape, and return the table's lines."""
-    lines = [
-        "| batch | L | d | block | median ms | quartiles ms | times ours |",
-        "|--:|--:|--:|:--|--:|--:|--:|",
-    ]
-    batch = arguments.batch
-    for width in arguments.widths:
-        for length in arguments.lengths:
-            print(f"batch {batch}, L = {length}, d = {width}")
-            x = torch.randn(batch, length, width, requires_grad=True)
-            arriving = torch.randn(batch, length, width)
-            blocks = agreeing(contenders(width), x, arriving)
-            times = milliseconds(blocks, x, arriving, arguments.rounds)
-            lines += rows(times, batch, length, width)
-    return lines
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=15, help="timed steps of each block")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[64, 100])
-    parser.add_argument("--widths", type=int, nargs="+", default=[8, 64])
-    arguments = parser.parse_args()
-    if arguments.rounds < 2:
-        parser.error(f"quartiles need at least 2 rounds, got {arguments.rounds}")
-
-    logging.getLogger("transformers").setLevel(logging.ERROR)  # its advice to install CUDA kernels
-    torch.set_num_threads(arguments.threads)
-    lines = table(arguments)
-    print(
-        f"\nOne Mamba block, forward and backward, float32, {arguments.threads} thread(s), "
-        f"median of {arguments.rounds} rounds.\n{processor()}; kernels: {native.describe()}; "
-        f"torch {torch.__version__}.\n"
+        if use_mambapy:
+            import mambapy  # type: ignore[import-untyped]  # noqa: F401 - else transformers loops
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # CUDA kernels are advised
+    config = MambaConfig(
+        hidden_size=width, state_size=16, num_hidden_layers=1, use_mambapy=use_mambapy
     )
-    print("\n".join(lines))
+    return MambaMixer(config, layer_idx=0).train()
 
 
-if __name__ == "__main__":
-    main()
+def attention_builders(x: Tensor, arriving: Tensor, *, rotary: bool) -> Builders:
+    """The attention blocks, all with the weights of ours."""
+    width = x.shape[2]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        ours = Attention(width, rotary=rotary)
+
+    def eager(name: str, attend: Attend) -> Contender:
+        block = PlainAttention(width, rotary, attend)
+        block.load_state_dict(ours.state_dict(), strict=True)
+        return contender(name, block, x, arriving)
+
+    def in_jax() -> Contender:
+        with optional():
+            from benchmarks import jax_contenders, jax_models
+
+        function = partial(jax_models.attention, rotary=rotary)
+        return jax_contenders.block("JAX", function, ours, x, arriving)
+
+    fused, plain = "PyTorch, scaled_dot_product_attention", "PyTorch, softmax of products"
+    return {
+        OURS: lambda: contender(OURS, ours, x, arriving),
+        "JAX": in_jax,
+        fused: partial(eager, fused, fused_attention),
+        plain: partial(eager, plain, softmax_attention),
+    }
+
+
+def contender(
+    name: str,
+    block: nn.Module,
+    x: Tensor,
+    arriving: Tensor,
+    function: Callable[[Tensor], Tensor] | None = None,
+) -> Contender:
+    """A PyTorch block; `function` computes it where that is not its own `forward`."""
+    wanted = {"x": x, **dict(block.named_parameters())}
+
+    def both(_: object) -> tuple[Tensor, ...]:
+        out = block(x) if function is None else function(x)
+        return out, *torch.autograd.grad(out, list(wanted.values()), arriving)
+
+    def results() -> Results:
+        return arrays(dict(zip(["output", *wanted], both(None), strict=True)))
+
+    return Contender(name, results, [{"forward and backward": both}])

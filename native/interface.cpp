@@ -134,4 +134,18 @@ void recall_conv_backward(const recall::Conv* p, int threads) {
   recall::add_shares(p->grad_weight, p->batch, (p->window + 1) * p->channels);
 }
 
+void recall_attention_forward(const recall::Attention* p, int threads) {
+  recall::share_out(threads, p->batch * p->heads, [p](std::int64_t begin, std::int64_t end) {
+    const recall::Scratch scratch(recall::chosen->attention_scratch(*p));
+    recall::chosen->attention_forward(*p, begin, end, scratch.get());
+  });
+}
+
+void recall_attention_backward(const recall::Attention* p, int threads) {
+  recall::share_out(threads, p->batch * p->heads, [p](std::int64_t begin, std::int64_t end) {
+    const recall::Scratch scratch(recall::chosen->attention_scratch(*p));
+    recall::chosen->attention_backward(*p, begin, end, scratch.get());
+  });
+}
+
 }  // extern "C"

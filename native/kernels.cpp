@@ -1,5 +1,6 @@
 // The kernels for one instruction set.  CMake compiles this file once for each.
 
+#include "causal_attention.hpp"
 #include "causal_conv.hpp"
 #include "selective_scan.hpp"
 
@@ -9,7 +10,10 @@
 namespace recall::RECALL_ISA {
 
 extern const Kernels kernels;
-const Kernels kernels = {RECALL_TEXT(RECALL_ISA), scan_forward,  scan_backward, scan_scratch,
-                         conv_forward,            conv_backward, conv_scratch};
+const Kernels kernels = {
+    RECALL_TEXT(RECALL_ISA), scan_forward,      scan_backward,      scan_scratch,
+    conv_forward,            conv_backward,     conv_scratch,
+    attention_forward,       attention_backward, attention_scratch,
+};
 
 }  // namespace recall::RECALL_ISA

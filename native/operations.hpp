@@ -16,13 +16,16 @@ struct Scan {
   const float *u, *delta, *B, *C, *z;  // z may be null: no gate
   std::int64_t u_stride, delta_stride, B_stride, C_stride, z_stride;
   const float *A, *D, *delta_bias;  // A (state, channels)
-  float* out;                       // (batch, length, channels)
+  const float* initial;  // (batch, state, channels): the state before the first position; null: zero
+  float* final;          // the same after the last position; may be null
+  float* out;            // (batch, length, channels)
   float* states;  // (batch, chunks, state, channels): the state before each chunk; may be null
   const float* grad_out;
   std::int64_t grad_out_stride;
   float *grad_u, *grad_delta, *grad_z;     // (batch, length, channels)
   float *grad_B, *grad_C;                  // (batch, length, state)
   float *grad_A, *grad_D, *grad_bias;      // one share a sequence: (batch, state + 2, channels)
+  std::int64_t last;  // not 0: z, out, grad_out and grad_z are (batch, channels), the last position's
 };
 
 struct Conv {
@@ -37,9 +40,25 @@ struct Conv {
   float *grad_weight, *grad_bias;  // one share a sequence: (batch, window + 1, channels)
 };
 
+// A tensor (batch, heads, positions, width) whose last axis is contiguous, by its strides in floats.
+struct Heads {
+  float* data;
+  std::int64_t batch, head, row;
+};
+
+struct Attention {
+  std::int64_t batch, heads, length, queries, width;  // the last `queries` of `length` positions ask
+  Heads q, k, v;
+  const float *cosines, *sines;  // (length, width / 2): RoPE's angles; null: none
+  Heads out;
+  float* softmax;  // (batch, heads, 2, queries): largest exponent, 1 / sum
+  Heads grad_out, grad_q, grad_k, grad_v;
+};
+
 constexpr int scan_chunk = 8;
 constexpr int largest_state = 256;
 constexpr int largest_window = 16;
+constexpr int largest_head = 256;
 
 // Each kernel works through the sequences [begin, end) on its own, so that the caller may
 // share them out among threads and the result does not depend on how.
@@ -51,6 +70,10 @@ struct Kernels {
   void (*conv_forward)(const Conv&, std::int64_t begin, std::int64_t end);
   void (*conv_backward)(const Conv&, std::int64_t begin, std::int64_t end, float* scratch);
   std::int64_t (*conv_scratch)(const Conv&);
+  // These work through heads of sequences, and use scratch both ways.
+  void (*attention_forward)(const Attention&, std::int64_t begin, std::int64_t end, float* scratch);
+  void (*attention_backward)(const Attention&, std::int64_t begin, std::int64_t end, float* scratch);
+  std::int64_t (*attention_scratch)(const Attention&);
 };
 
 }  // namespace recall

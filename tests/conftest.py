@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,8 @@ import pytest
 import torch
 from filelock import FileLock
 from hypothesis import settings
+
+from recall_arena.kernels import native
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,3 +57,26 @@ def smoke(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Smoke:
             assert done.returncode == 0, done.stderr
             said.write_text(done.stdout)
     return Smoke(folder / "runs", folder / "report", said.read_text())
+
+
+@pytest.fixture(params=["avx512", "avx2", "baseline"])
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The compiled kernels for one instruction set; the best one again afterwards."""
+    best = native.instruction_set()
+    if best is None:
+        pytest.skip(f"here run {native.REASON}")
+    try:
+        native.choose_instruction_set(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    yield request.param
+    native.choose_instruction_set(best)
+
+
+@pytest.fixture
+def shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Even small calls are shared out among threads; the number of threads is put back."""
+    monkeypatch.setattr(native, "SMALLEST_SHARE", 1)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

@@ -69,3 +69,15 @@ def test_the_core_of_the_tests_passes(installed: Path) -> None:
     done = without_the_editable_one(installed, "-m", "pytest", "-q", *settings, *tests)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "failed" not in done.stdout
+
+
+def test_the_kernels_pass_under_the_sanitizers(tmp_path: Path):
+    """Reads and writes beyond a buffer, undefined behaviour and leaks end the program."""
+    subprocess.run(
+        ["cmake", "-S", str(ROOT / "native"), "-B", str(tmp_path), "-DRECALL_SANITIZE=ON"],
+        check=True,
+    )
+    subprocess.run(["cmake", "--build", str(tmp_path)], check=True)
+    done = subprocess.run([tmp_path / "sanitize"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "baseline: " in done.stdout

@@ -1,6 +1,5 @@
-"""Every kernel is held to its definition in float64, and the definitions to other people's code.
-
-An error counts relative to the largest magnitude of the exact result.
+"""The scan and the convolution are held to their definitions in float64, the definitions to
+other people's code.
 """
 
 import functools
@@ -8,13 +7,24 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from kernel_checks import (
+    TOLERANCE,
+    Inputs,
+    assert_identical,
+    assert_near,
+    exact,
+    in_float64,
+    needs_kernels,
+    runs_compiled,
+    value_and_gradients,
+)
 from scipy.linalg import solve_banded
 from scipy.signal import lfilter
 from scipy.special import expit
@@ -22,17 +32,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recall_arena.kernels import (
-    causal_attention,
     causal_conv,
     causal_conv_definition,
-    last_attention,
+    continued_scan,
+    continued_scan_definition,
+    last_selective_scan,
     native,
     selective_scan,
     selective_scan_definition,
 )
 from recall_arena.seeds import generator
-
-Inputs = dict[str, Tensor | None]
 
 LENGTHS = [1, 2, 3, 15, 16, 17, 64, 100, 257]
 SCANS = sorted(  # length, channels, state
@@ -45,24 +54,6 @@ CONVS = sorted(  # length, channels, window
     | {(17, channels, window) for channels in (1, 5, 16, 33) for window in (1, 3, 4, 16)}
     | {(257, 33, 4), (3, 33, 16)}
 )
-TOLERANCE = 3e-6  # float32 resolves 6e-8; the sums here have up to 514 terms
-NOTHING = 1e-20  # the scale below which a number is nothing beside inputs of about 1
-
-needs_kernels = pytest.mark.skipif(native.LIBRARY is None, reason=f"here run {native.REASON}")
-
-
-@pytest.fixture(params=["avx512", "avx2", "baseline"])
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The compiled kernels for one instruction set; the best one again afterwards."""
-    best = native.instruction_set()
-    if best is None:
-        pytest.skip(f"here run {native.REASON}")
-    try:
-        native.choose_instruction_set(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield request.param
-    native.choose_instruction_set(best)
 
 
 def scan_inputs(length: int, channels: int, state: int, batch: int = 2) -> Inputs:
@@ -93,6 +84,16 @@ def conv_inputs(length: int, channels: int, window: int, batch: int = 2) -> Inpu
     }
 
 
+def last_scan_definition(**inputs: Tensor | None) -> Tensor:
+    y = selective_scan_definition(**(inputs | {"z": None}))[:, -1]
+    return y if inputs["z"] is None else y * F.silu(inputs["z"])
+
+
+def last_scan_inputs(length: int, channels: int, state: int, batch: int = 2) -> Inputs:
+    inputs = scan_inputs(length, channels, state, batch)
+    return inputs | {"z": inputs["z"][:, -1]}
+
+
 OPERATIONS = {
     "scan": (selective_scan, selective_scan_definition, scan_inputs(17, 5, 16, batch=4)),
     "ungated scan": (
@@ -100,56 +101,13 @@ OPERATIONS = {
         selective_scan_definition,
         scan_inputs(17, 5, 8, batch=4) | {"z": None},
     ),
+    "last scan": (last_selective_scan, last_scan_definition, last_scan_inputs(17, 5, 16, batch=4)),
     "conv": (causal_conv, causal_conv_definition, conv_inputs(17, 5, 4, batch=4)),
     "wide conv": (causal_conv, causal_conv_definition, conv_inputs(17, 5, 7, batch=4)),
 }
 each_operation = pytest.mark.parametrize(
     ("fast", "definition", "inputs"), OPERATIONS.values(), ids=OPERATIONS
 )
-
-
-def value_and_gradients(function: Callable[..., Tensor], inputs: Inputs) -> dict[str, Tensor]:
-    """The output, and the gradient of each input from one fixed gradient of the output."""
-    leaves = {
-        name: None if x is None else x.detach().requires_grad_() for name, x in inputs.items()
-    }
-    out = function(**leaves)
-    wanted = {name: leaf for name, leaf in leaves.items() if leaf is not None}
-    arriving = torch.randn(out.shape, generator=generator("arriving")).to(out.dtype)
-    gradients = torch.autograd.grad(out, list(wanted.values()), arriving)
-    named = {f"gradient of {name}": g for name, g in zip(wanted, gradients, strict=True)}
-    return {"value": out.detach(), **named}
-
-
-def in_float64(inputs: Inputs) -> Inputs:
-    return {name: None if x is None else x.double() for name, x in inputs.items()}
-
-
-def exact(definition: Callable[..., Tensor], inputs: Inputs) -> dict[str, Tensor]:
-    return value_and_gradients(definition, in_float64(inputs))
-
-
-def assert_near(
-    actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = TOLERANCE
-) -> None:
-    assert actual.keys() == expected.keys()
-    for name, wanted in expected.items():
-        assert actual[name].shape == wanted.shape, name
-        assert wanted.isfinite().all(), name
-        largest = wanted.abs().max().clamp(min=NOTHING)
-        error = ((actual[name].double() - wanted).abs().max() / largest).item()
-        assert error <= tolerance, f"{name} is off by {error:.1e} of its largest number"
-
-
-def assert_identical(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert actual.keys() == expected.keys()
-    for name, wanted in expected.items():
-        assert torch.equal(actual[name], wanted), name
-
-
-def runs_compiled(function: Callable[..., Tensor], inputs: Inputs) -> bool:
-    leaves = {n: None if x is None else x.detach().requires_grad_() for n, x in inputs.items()}
-    return type(function(**leaves).grad_fn).__name__.startswith("_Compiled")
 
 
 # The compiled kernels against the definitions
@@ -170,6 +128,50 @@ def test_the_compiled_scan_equals_its_definition(length, channels, state, gated)
     actual = value_and_gradients(selective_scan, inputs)
     assert all(tensor.dtype == torch.float32 for tensor in actual.values())
     assert_near(actual, exact_scan(length, channels, state, gated))
+
+
+@pytest.mark.parametrize("gated", [True, False], ids=["gated", "ungated"])
+@pytest.mark.parametrize(("length", "channels", "state"), SCANS)
+@pytest.mark.usefixtures("instruction_set")
+def test_the_compiled_last_output_of_a_scan_equals_its_definition(length, channels, state, gated):
+    inputs = last_scan_inputs(length, channels, state) | ({} if gated else {"z": None})
+    assert runs_compiled(last_selective_scan, inputs)
+    # Few numbers, so the largest of them may be small beside the terms that they are sums of.
+    actual = value_and_gradients(last_selective_scan, inputs)
+    assert_near(actual, exact(last_scan_definition, inputs), 3 * TOLERANCE)
+
+
+def test_a_scan_has_no_last_output_without_positions():
+    with pytest.raises(ValueError, match="must be"):
+        last_selective_scan(
+            **last_scan_inputs(1, 5, 16)
+            | {
+                name: torch.zeros(2, 0, size)
+                for name, size in {"u": 5, "delta": 5, "B": 16, "C": 16}.items()
+            }
+        )
+
+
+@pytest.mark.parametrize("cuts", [[17], [8, 9], [1, 2, 3, 11], [16, 1]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.usefixtures("instruction_set")
+def test_a_scan_can_be_continued_where_it_was_cut(cuts, dtype):
+    inputs = {name: x.to(dtype) for name, x in scan_inputs(17, 21, 16).items()}
+    whole, h, parts, begin = selective_scan(**inputs), None, [], 0
+    for length in cuts:
+        part = {
+            name: x[:, begin : begin + length] if x.ndim == 3 else x for name, x in inputs.items()
+        }
+        out, h = continued_scan(**part, h=h)
+        parts.append(out)
+        begin += length
+    if dtype == torch.float32:
+        assert torch.equal(torch.cat(parts, dim=1), whole)
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-12)
+    _, end = continued_scan_definition(
+        **in_float64(inputs), h=torch.zeros(2, 21, 16, dtype=torch.float64)
+    )
+    assert_near({"state": h}, {"state": end})
 
 
 @functools.cache
@@ -225,6 +227,11 @@ def test_a_nan_shows_where_the_definition_shows_it(name):
 
 # Layouts in memory
 
+in_sequences = {name: each for name, each in OPERATIONS.items() if name != "last scan"}
+each_layout_of = pytest.mark.parametrize(
+    ("fast", "definition", "inputs"), in_sequences.values(), ids=in_sequences
+)
+
 LAYOUTS = {
     "slice of a wider tensor": lambda x: F.pad(x, (3, 2))[..., 3:-2],
     "channels before positions": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
@@ -243,7 +250,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-@each_operation
+@each_layout_of
 @needs_kernels
 def test_the_layout_in_memory_changes_nothing(fast, definition, inputs, layout):
     laid_out = {
@@ -269,7 +276,7 @@ def test_the_layout_of_the_parameters_changes_nothing(fast, definition, inputs):
     assert_identical(value_and_gradients(fast, laid_out), value_and_gradients(fast, inputs))
 
 
-@each_operation
+@each_layout_of
 @needs_kernels
 def test_the_layout_of_the_arriving_gradient_changes_nothing(fast, definition, inputs):
     leaves = {n: None if x is None else x.detach().requires_grad_() for n, x in inputs.items()}
@@ -304,15 +311,6 @@ def test_repeats_are_bit_identical(fast, definition, inputs):
         assert_identical(value_and_gradients(fast, inputs), first)
 
 
-@pytest.fixture
-def shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Even small calls are shared out among threads; the number of threads is put back."""
-    monkeypatch.setattr(native, "SMALLEST_SHARE", 1)
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.usefixtures("instruction_set", "shared_out")
 def test_the_number_of_threads_changes_nothing(batch):
@@ -331,7 +329,8 @@ def test_the_number_of_threads_changes_nothing(batch):
 @each_operation
 @pytest.mark.usefixtures("instruction_set")
 def test_a_sequence_does_not_depend_on_its_batch(fast, definition, inputs):
-    alone = {n: x[1:2] if x is not None and x.ndim == 3 else x for n, x in inputs.items()}
+    several = len(inputs[next(iter(inputs))])
+    alone = {n: x[1:2] if x is not None and len(x) == several else x for n, x in inputs.items()}
     assert torch.equal(fast(**inputs)[1:2], fast(**alone))
 
 
@@ -482,6 +481,7 @@ def test_both_sides_of_the_interface_agree_on_sizes():
         "scan_chunk": native.SCAN_CHUNK,
         "largest_state": native.LARGEST_STATE,
         "largest_window": native.LARGEST_WINDOW,
+        "largest_head": native.LARGEST_HEAD,
     }
 
 
@@ -532,38 +532,3 @@ def test_the_convolution_is_a_causal_filter_whose_last_weight_meets_the_present(
     out = causal_conv(**{name: tensor.to(dtype) for name, tensor in inputs.items()})
     tolerance = 1e-12 if dtype == torch.float64 else TOLERANCE
     assert_near({"value": out[0]}, {"value": torch.from_numpy(s * expit(s))}, tolerance)
-
-
-def attention_inputs(length: int, head_width: int, size: float = 1.0) -> Inputs:
-    rng = generator("attention", length, head_width)
-    shape = (2, 3, length, head_width)
-    return {name: size * torch.randn(shape, generator=rng, dtype=torch.float64) for name in "qkv"}
-
-
-def torch_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-
-@pytest.mark.parametrize("size", [1.0, 100.0])
-@pytest.mark.parametrize("head_width", [1, 8])
-@pytest.mark.parametrize("length", [1, 2, 17, 100])
-def test_attention_equals_torchs_own(length, head_width, size):
-    inputs = attention_inputs(length, head_width, size)
-    expected = value_and_gradients(torch_attention, inputs)
-    for name, tensor in value_and_gradients(causal_attention, inputs).items():
-        torch.testing.assert_close(tensor, expected[name], rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("length", [1, 2, 17, 100])
-def test_the_last_positions_attention_is_the_last_row(length):
-    inputs = attention_inputs(length, 8)
-
-    def alone(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return last_attention(q[:, :, -1:], k, v)
-
-    def last_row(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return causal_attention(q, k, v)[:, :, -1:]
-
-    expected = value_and_gradients(last_row, inputs)
-    for name, tensor in value_and_gradients(alone, inputs).items():
-        torch.testing.assert_close(tensor, expected[name], rtol=1e-12, atol=1e-12)

@@ -7,12 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recall_arena.mixers import MIXERS, Attention, Mamba
-from recall_arena.model import LAYERS, ModelSpec, SequenceModel, named_model, unit_embedding
+from recall_arena.model import (
+    AT_ONCE,
+    LAYERS,
+    ModelSpec,
+    SequenceModel,
+    named_model,
+    unit_embedding,
+)
 from recall_arena.names import unknown
 from recall_arena.runs import Run, build
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule, train
 
+continued = Mamba.continued
 SIX = {name: named_model(name, vocabulary=16, width=8, longest_context=64) for name in LAYERS}
 
 
@@ -354,3 +362,45 @@ def test_weights_have_the_names_and_shapes_of_the_official_mamba():
     assert weights["norm_f.weight"] == (8,)
     assert weights["lm_head.weight"] == (16, 8)
     assert weights["embedding.weight"] == (16, 8)
+
+
+# Long sequences
+
+
+@pytest.mark.parametrize("part", [1, 3, 8, 64, 1000])
+@pytest.mark.parametrize("positions", ["none", "learned"])
+def test_a_sequence_in_parts_gives_the_logits_of_the_whole(part, positions):
+    reach = {"none": None, "learned": 200}[positions]
+    model = fresh(ModelSpec(("mamba", "mamba", "mamba"), 16, 8, positions, reach)).double()
+    tokens = some_tokens(2, 130)
+    torch.testing.assert_close(model.in_parts(tokens, part), model(tokens), rtol=0, atol=1e-12)
+
+
+def test_in_float32_parts_change_no_more_than_rounding():
+    model = fresh(SIX["mamba"])
+    tokens = some_tokens(2, 300)
+    torch.testing.assert_close(model.in_parts(tokens, 64), model(tokens), rtol=0, atol=1e-5)
+
+
+def test_attention_says_that_it_cannot_work_in_parts():
+    for name in ("hybrid-a", "transformer-rope"):
+        model = fresh(SIX[name])
+        assert not model.continues
+        with pytest.raises(NotImplementedError, match="Attention keeps every token of the past"):
+            model.in_parts(some_tokens(2, 9))
+
+
+def test_long_sequences_are_worked_through_in_parts_where_no_gradient_is_wanted(monkeypatch):
+    model, tokens = fresh(SIX["mamba"]), some_tokens(1, AT_ONCE + 1)
+    lengths = []
+    monkeypatch.setattr(
+        Mamba,
+        "continued",
+        lambda self, x, state: (lengths.append(x.shape[1]), continued(self, x, state))[1],
+    )
+    with torch.inference_mode():
+        in_parts = model(tokens)
+    assert lengths == [AT_ONCE, AT_ONCE, 1, 1]
+    whole = model(tokens)
+    assert lengths == [AT_ONCE, AT_ONCE, 1, 1]
+    torch.testing.assert_close(in_parts, whole.detach(), rtol=0, atol=1e-4)

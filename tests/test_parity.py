@@ -12,8 +12,8 @@ from scipy.stats import kstest
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recall_arena.kernels.causal_attention import rotary_angles, rotate
 from recall_arena.mixers import Attention, Mamba
-from recall_arena.mixers.attention import rotate
 from recall_arena.model import ModelSpec, SequenceModel
 from recall_arena.seeds import generator
 
@@ -154,6 +154,10 @@ def heads_of(width: int, length: int) -> Tensor:
     return torch.randn(2, 3, length, width, generator=generator(width), dtype=torch.double)
 
 
+def turn(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
+    return rotate(x, rotary_angles(positions.to(x.dtype), x.shape[-1], base))
+
+
 @pytest.mark.parametrize("width", [2, 8, 64])
 def test_rotation_equals_llamas(width):
     llama = pytest.importorskip("transformers.models.llama.modeling_llama")
@@ -162,7 +166,7 @@ def test_rotation_equals_llamas(width):
 
     cos, sin = llama.LlamaRotaryEmbedding(llama_config(width, 1))(q, positions.unsqueeze(0))
     expected = llama.apply_rotary_pos_emb(q, k, cos, sin)
-    for ours, theirs in zip((rotate(q, positions), rotate(k, positions)), expected, strict=True):
+    for ours, theirs in zip((turn(q, positions), turn(k, positions)), expected, strict=True):
         # Their angles are rounded to float32: 193 radians to 8e-6.
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
@@ -180,7 +184,7 @@ def test_rotation_multiplies_complex_numbers_by_unit_numbers(width, base):
         torch.ones_like(angle), angle
     )
     expected = torch.cat([turned.real, turned.imag], dim=-1)
-    torch.testing.assert_close(rotate(x, positions, base), expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(turn(x, positions, base), expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("shift", [1, 192, 100_000])
@@ -189,7 +193,7 @@ def test_scores_depend_on_relative_positions_only(shift):
     positions = torch.arange(12)
 
     def scores(offset: int) -> Tensor:
-        return rotate(q, positions + offset) @ rotate(k, positions + offset).transpose(2, 3)
+        return turn(q, positions + offset) @ turn(k, positions + offset).transpose(2, 3)
 
     torch.testing.assert_close(scores(shift), scores(0), rtol=0, atol=1e-9)
     assert not torch.allclose(scores(0), q @ k.transpose(2, 3), atol=1e-2)
@@ -197,7 +201,7 @@ def test_scores_depend_on_relative_positions_only(shift):
 
 def test_rotation_preserves_norms_and_leaves_position_zero_alone():
     x, positions = heads_of(8, 12), torch.arange(12) * 10_000
-    turned = rotate(x, positions)
+    turned = turn(x, positions)
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1), rtol=1e-12, atol=0)
     assert torch.equal(turned[:, :, 0], x[:, :, 0])
     assert not torch.allclose(turned[:, :, 1:], x[:, :, 1:], atol=1e-2)
@@ -207,9 +211,9 @@ def test_rotation_preserves_norms_and_leaves_position_zero_alone():
 def test_rotation_in_float32_is_right_far_beyond_any_training_length(position, tolerance):
     """Angles grow with the position, and float32 resolves an angle p to p * 6e-8."""
     x, positions = heads_of(8, 1), torch.tensor([position])
-    single = rotate(x.float(), positions)
+    single = turn(x.float(), positions)
     assert single.dtype == torch.float32
-    torch.testing.assert_close(single.double(), rotate(x, positions), rtol=0, atol=tolerance)
+    torch.testing.assert_close(single.double(), turn(x, positions), rtol=0, atol=tolerance)
 
 
 # Mamba's first weights

@@ -147,7 +147,7 @@ def test_the_address_of_this_run_is_this_one():
         model=ModelSpec(("mamba", "mamba")),
         schedule=Schedule(rate=0.01, steps=1000),
     )
-    assert run.address == "ad09b54ef6e517ab"
+    assert run.address == "5304a3fddbf7177e"
 
 
 ELSEWHERE = """

@@ -10,7 +10,7 @@ from torch import nn
 from recall_arena.seeds import generator
 from recall_arena.tasks.task import Batch, Task
 
-TOKENS_AT_ONCE = 1 << 14  # small enough to stay in the cache
+TOKENS_AT_ONCE = 1 << 12  # few enough for the second-level cache at width 64
 
 
 @dataclass(frozen=True)

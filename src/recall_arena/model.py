@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from recall_arena.mixers import MIXERS, Mixer
+from recall_arena.mixers.mixer import State
 from recall_arena.names import unknown
 from recall_arena.shapes import Hidden, LastHidden, Logits, Tokens
 
@@ -24,6 +25,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "hybrid-b": ("mamba", "attention", "mamba"),
 }
 """The assignment's six models; only `transformer-learned` has learned positions."""
+
+AT_ONCE = 1 << 13
+"""Tokens of a sequence beyond which a forward pass without gradients works in parts."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,11 @@ class Block(nn.Module):
     def forward(self, x: Hidden) -> Hidden:
         return x + self.mixer(self.norm(x))
 
+    def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
+        """The next positions' outputs, and the mixer's state after them."""
+        y, state = self.mixer.continued(self.norm(x), state)
+        return x + y, state
+
     def last(self, x: Hidden) -> LastHidden:
         """The last position's output; the same numbers as forward(x)[:, -1] for less work."""
         return x[:, -1] + self.mixer.last(self.norm(x))
@@ -134,14 +143,37 @@ class SequenceModel(nn.Module):
         self.lm_head = nn.Linear(spec.width, spec.vocabulary, bias=False)
 
     def forward(self, tokens: Tokens) -> Logits:
-        """Raises ValueError if learned positions do not reach as far as the tokens."""
-        x = self.embedding(tokens)
-        if self.positions is not None:
-            x = x + self._position_rows(tokens.shape[1])
+        """Long sequences are worked through in parts where no gradient is wanted.
+
+        Raises ValueError if learned positions do not reach as far as the tokens.
+        """
+        if tokens.shape[1] > AT_ONCE and self.continues and not torch.is_grad_enabled():
+            return self.in_parts(tokens)
+        x = self._embed(tokens, 0)
         *before, final = self._blocks()
         for block in before:
             x = block(x)
         return self.lm_head(self.norm_f(final.last(x)))
+
+    @torch.no_grad()
+    def in_parts(self, tokens: Tokens, part: int = AT_ONCE) -> Logits:
+        """The same logits, `part` tokens at a time, in memory that does not grow with the length.
+
+        No gradient flows.  Raises NotImplementedError if a mixer keeps every token of the past,
+        as attention does.
+        """
+        blocks = self._blocks()
+        states: list[State | None] = [None] * len(blocks)
+        for begin in range(0, tokens.shape[1], part):
+            x = self._embed(tokens[:, begin : begin + part], begin)
+            for i, block in enumerate(blocks):
+                x, states[i] = block.continued(x, states[i])
+        return self.lm_head(self.norm_f(x[:, -1]))
+
+    @property
+    def continues(self) -> bool:
+        """Whether `in_parts` can work through a sequence: no mixer keeps every token."""
+        return all(block.mixer.continues for block in self._blocks())
 
     def state_size(self, context: int) -> int:
         """How many numbers the layers must keep after `context` tokens to go on without them."""
@@ -154,9 +186,12 @@ class SequenceModel(nn.Module):
     def _blocks(self) -> list[Block]:
         return cast("list[Block]", list(self.layers))
 
-    def _position_rows(self, length: int) -> torch.Tensor:
-        assert self.positions is not None
-        reach = self.positions.num_embeddings
-        if length > reach:
-            raise ValueError(f"learned positions reach {reach} tokens, got a sequence of {length}")
-        return self.positions.weight[:length]
+    def _embed(self, tokens: Tokens, begin: int) -> Hidden:
+        """The rows of tokens that stand from position `begin` on."""
+        x = self.embedding(tokens)
+        if self.positions is None:
+            return x
+        end, reach = begin + tokens.shape[1], self.positions.num_embeddings
+        if end > reach:
+            raise ValueError(f"learned positions reach {reach} tokens, got a sequence of {end}")
+        return x + self.positions.weight[begin:end]

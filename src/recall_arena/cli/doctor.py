@@ -15,7 +15,6 @@ from recall_arena.runs import provenance
 
 PACKAGES = (
     "scipy",
-    "einops",
     "pydantic",
     "tyro",
     "matplotlib",

@@ -1,26 +1,258 @@
-"""Causal softmax attention (Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1).
+"""Causal softmax attention (Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1), with RoPE.
 
     out_i = sum_{j <= i} softmax_j(q_i . k_j / sqrt(head_width)) v_j
 
-Written out rather than left to `scaled_dot_product_attention`, which at the head widths of
-this package is slower on a CPU than the three operations that it fuses.
+RoPE (Su et al. 2021, arXiv:2104.09864) turns each pair of a query's and of a key's numbers by
+an angle proportional to the position (section 3.2.2, eq. 15), so a score depends on the
+distance between the two alone.  Nothing here fixes a length: the angles are computed for the
+positions at hand.
+
+`causal_attention_definition` says what this means.  `causal_attention` runs compiled for small
+heads and short sequences, where PyTorch's `scaled_dot_product_attention` spends its time on
+other things than arithmetic, and leaves the rest to that function.
 """
 
+from typing import Any
+
 import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from recall_arena.shapes import Heads, LastHeads
+from recall_arena.kernels import native
+from recall_arena.shapes import Heads, Queries
+
+Angles = Float[Tensor, "length half_width"]
+Packed = Float[Tensor, "batch length packed_width"]
+Beside = Float[Tensor, "batch queries width"]
 
 
-def causal_attention(q: Heads, k: Heads, v: Heads) -> Heads:
-    """Each position's mixture of the values up to it; all (batch, heads, length, head_width)."""
-    length = q.shape[2]
-    future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
+def rotary_angles(
+    positions: Float[Tensor, " length"], head_width: int, base: float = 10_000.0
+) -> Angles:
+    """position * base^(-2i / head_width) for each pair i of a head's numbers."""
+    half = head_width // 2
+    frequency = base ** -(torch.arange(half, dtype=positions.dtype, device=positions.device) / half)
+    return positions.unsqueeze(1) * frequency
+
+
+def rotate(x: Heads, angles: Angles) -> Heads:
+    """Turn the numbers i and i + w / 2 of each position's head, w its width, by its angle i."""
+    left, right = x.chunk(2, dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
+
+
+def causal_attention_definition(
+    q: Queries, k: Heads, v: Heads, angles: Angles | None = None
+) -> Queries:
+    """The equation, transcribed.  Any float type, any device."""
+    q, k = _rotated(q, k, angles)
     scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
-    return F.softmax(scores.masked_fill(future, float("-inf")), dim=-1) @ v
+    return F.softmax(scores.masked_fill(_future(q, k), float("-inf")), dim=-1) @ v
 
 
-def last_attention(q: LastHeads, k: Heads, v: Heads) -> LastHeads:
-    """The last position's row of `causal_attention`, which sees every key: no mask is needed."""
-    scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
-    return F.softmax(scores, dim=-1) @ v
+def causal_attention(q: Queries, k: Heads, v: Heads, angles: Angles | None = None) -> Queries:
+    """Each query's mixture of the values up to its position.
+
+    q (batch, heads, queries, head_width): those of the last positions, or of all; k, v (batch,
+    heads, length, head_width).  With `angles` (length, head_width / 2), q and k are rotated
+    first.  Runs compiled for float32 on the CPU where that is faster; otherwise by PyTorch.
+    Bit-identical from call to call, for any number of threads.  Raises ValueError if the shapes
+    do not fit together.
+    """
+    _check_shapes(q, k, v, angles)
+    if _small(k) and native.fits(q, k, v):
+        tables = (None, None) if angles is None else (angles.cos(), angles.sin())
+        out: Tensor = _CompiledAttention.apply(q, k, v, *tables)  # type: ignore[no-untyped-call]
+        return out
+    q, k = _rotated(q, k, angles)
+    if q.shape[2] == k.shape[2]:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=~_future(q, k))
+
+
+def causal_self_attention(
+    packed: Packed, heads: int, angles: Angles | None = None, q: Beside | None = None
+) -> Beside:
+    """`causal_attention` of queries, keys and values that lie beside one another.
+
+    packed (batch, length, 3 heads head_width): the queries of all heads, then the keys, then the
+    values.  With `q` (batch, queries, heads head_width), the last positions' queries, `packed` has
+    keys and values alone.  The result is (batch, queries, heads head_width): the numbers of
+    `causal_attention`, without the copy that gathers the gradients of three tensors.
+    """
+    parts = _parts(packed, q, heads)
+    _check_shapes(*parts, angles)
+    if not (_small(parts[1]) and native.fits(packed, parts[0])):
+        return merge_heads(causal_attention(*parts, angles))
+    tables = (None, None) if angles is None else (angles.cos(), angles.sin())
+    out: Tensor = _PackedAttention.apply(packed, q, heads, *tables)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _parts(packed: Packed, q: Beside | None, heads: int) -> tuple[Queries, Heads, Heads]:
+    """Queries, keys and values, each with an axis of heads."""
+    first = (
+        split_heads(packed, 3, heads)
+        if q is None
+        else (*split_heads(q, 1, heads), *split_heads(packed, 2, heads))
+    )
+    return first[0], first[1], first[2]
+
+
+def split_heads(x: Packed, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """The `parts` of x (batch, length, parts heads head_width), each with an axis of heads."""
+    batch, length, width = x.shape
+    head_width = width // (parts * heads)
+    return x.reshape(batch, length, parts, heads, head_width).permute(2, 0, 3, 1, 4).unbind()
+
+
+def merge_heads(x: Queries) -> Beside:
+    """The heads of each position beside one another: (batch, length, heads head_width)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def _small(k: Tensor) -> bool:
+    return k.shape[2] <= 512 and k.shape[3] <= native.LARGEST_HEAD
+
+
+def _check_shapes(q: Tensor, k: Tensor, v: Tensor, angles: Tensor | None) -> None:
+    """The compiled kernel reads where the shapes say, so they are compared before it may."""
+    batch, heads, queries, width = q.shape
+    length = k.shape[2]
+    fit = k.shape == v.shape == (batch, heads, length, width) and queries <= length
+    if angles is not None:
+        fit = fit and width % 2 == 0 and angles.shape == (length, width // 2)
+    if not fit:
+        given = (q, k, v) if angles is None else (q, k, v, angles)
+        raise ValueError(
+            "q must be (batch, heads, queries, head_width), k and v (batch, heads, length, "
+            "head_width) with length >= queries, angles (length, head_width / 2); got "
+            + ", ".join(str(tuple(x.shape)) for x in given)
+        )
+
+
+def _rotated(q: Queries, k: Heads, angles: Angles | None) -> tuple[Queries, Heads]:
+    if angles is None:
+        return q, k
+    return rotate(q, angles[k.shape[2] - q.shape[2] :]), rotate(k, angles)
+
+
+def _future(q: Queries, k: Heads) -> Tensor:
+    """(queries, length): the keys that come after a query."""
+    queries, length = q.shape[2], k.shape[2]
+    ones = torch.ones(queries, length, dtype=torch.bool, device=q.device)
+    return ones.triu(1 + length - queries)
+
+
+class _CompiledAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, cosines: Tensor | None, sines: Tensor | None
+    ) -> Tensor:
+        q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
+        out, softmax = _forward((q, k, v), cosines, sines)
+        ctx.save_for_backward(q, k, v, cosines, sines, softmax)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, cosines, sines, softmax = ctx.saved_tensors
+        gradients = (_like(q), _like(k), _like(v))
+        _backward((q, k, v), cosines, sines, softmax, grad_out, gradients)
+        return *gradients, None, None
+
+
+class _PackedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        packed: Tensor,
+        q: Tensor | None,
+        heads: int,
+        cosines: Tensor | None,
+        sines: Tensor | None,
+    ) -> Tensor:
+        packed, q = packed.contiguous(), None if q is None else q.contiguous()
+        out, softmax = _forward(_parts(packed, q, heads), cosines, sines)
+        ctx.save_for_backward(packed, q, cosines, sines, softmax)
+        ctx.heads = heads
+        return merge_heads(out)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        packed, q, cosines, sines, softmax = ctx.saved_tensors
+        grad_packed = torch.empty_like(packed)
+        grad_q = None if q is None else torch.empty_like(q)
+        (arriving,) = split_heads(grad_out, 1, ctx.heads)
+        inputs = _parts(packed, q, ctx.heads)
+        gradients = _parts(grad_packed, grad_q, ctx.heads)
+        _backward(inputs, cosines, sines, softmax, arriving, gradients)
+        return grad_packed, grad_q, None, None, None
+
+
+def _forward(
+    inputs: tuple[Tensor, Tensor, Tensor], cosines: Tensor | None, sines: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The output, and what the softmax needs to be done again."""
+    q, k, _ = inputs
+    out = _like(q)
+    softmax = q.new_empty(*q.shape[:2], 2, q.shape[2])
+    arguments = _arguments(inputs, cosines, sines, softmax)
+    arguments.out = native.heads(out)
+    native.call("recall_attention_forward", arguments, _threads(k))
+    return out, softmax
+
+
+def _backward(
+    inputs: tuple[Tensor, Tensor, Tensor],
+    cosines: Tensor | None,
+    sines: Tensor | None,
+    softmax: Tensor,
+    grad_out: Tensor,
+    gradients: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Fill in the gradients of q, k and v."""
+    grad_out = grad_out if grad_out.stride(3) == 1 else grad_out.contiguous()
+    arguments = _arguments(inputs, cosines, sines, softmax)
+    arguments.grad_out = native.heads(grad_out)
+    for name, gradient in zip(("grad_q", "grad_k", "grad_v"), gradients, strict=True):
+        setattr(arguments, name, native.heads(gradient))
+    native.call("recall_attention_backward", arguments, _threads(inputs[1]))
+
+
+def _like(x: Tensor) -> Tensor:
+    """Room for a tensor of x's shape whose heads lie beside one another, as `merge_heads` wants."""
+    batch, heads, length, width = x.shape
+    return x.new_empty(batch, length, heads, width).transpose(1, 2)
+
+
+def _threads(k: Tensor) -> int:
+    return native.threads(k.numel() * k.shape[2] // 64)
+
+
+def _arguments(
+    inputs: tuple[Tensor, Tensor, Tensor],
+    cosines: Tensor | None,
+    sines: Tensor | None,
+    softmax: Tensor,
+) -> native.Attention:
+    q, k, v = inputs
+    batch, heads, queries, width = q.shape
+    return native.Attention(
+        batch=batch,
+        heads=heads,
+        length=k.shape[2],
+        queries=queries,
+        width=width,
+        q=native.heads(q),
+        k=native.heads(k),
+        v=native.heads(v),
+        cosines=None if cosines is None else cosines.data_ptr(),
+        sines=None if sines is None else sines.data_ptr(),
+        softmax=softmax.data_ptr(),
+    )

@@ -1,6 +1,6 @@
 """The compiled kernels: found, chosen, and called through their C ABI.
 
-`native/operations.hpp` declares the structs that `Scan` and `Conv` mirror.  Tensors cross
+`native/operations.hpp` declares the structs that are mirrored here.  Tensors cross
 as pointers and strides; nothing here depends on torch's own C++ interface, so one build
 serves every torch and every Python.
 """
@@ -15,6 +15,7 @@ from torch import Tensor
 CHOICE = "RECALL_ARENA_KERNELS"
 LARGEST_STATE = 256
 LARGEST_WINDOW = 16
+LARGEST_HEAD = 256
 SCAN_CHUNK = 8
 SMALLEST_SHARE = 1 << 15  # elements below which a second thread costs more than it brings
 
@@ -30,10 +31,11 @@ class Scan(ctypes.Structure):
 
     _fields_ = (
         _fields("batch length channels state", "u delta B C z")
-        + _fields("u_stride delta_stride B_stride C_stride z_stride", "A D delta_bias out states")
-        + _fields("", "grad_out")
+        + _fields("u_stride delta_stride B_stride C_stride z_stride", "A D delta_bias")
+        + _fields("", "initial final out states grad_out")
         + _fields("grad_out_stride", "grad_u grad_delta grad_z grad_B grad_C")
         + _fields("", "grad_A grad_D grad_bias")
+        + _fields("last", "")
     )
 
 
@@ -45,6 +47,30 @@ class Conv(ctypes.Structure):
         + _fields("x_stride", "weight bias out grad_out")
         + _fields("grad_out_stride", "grad_x grad_weight grad_bias")
     )
+
+
+class Heads(ctypes.Structure):
+    """A tensor (batch, heads, positions, head_width): where it begins, and its strides."""
+
+    _fields_ = [("data", ctypes.c_void_p), *_fields("batch head row", "")]
+
+
+class Attention(ctypes.Structure):
+    """The arguments of causal attention, as `native/operations.hpp` lays them out."""
+
+    _fields_ = (
+        _fields("batch heads length queries width", "")
+        + [(name, Heads) for name in ("q", "k", "v")]
+        + _fields("", "cosines sines")
+        + [("out", Heads), *_fields("", "softmax")]
+        + [(name, Heads) for name in ("grad_out", "grad_q", "grad_k", "grad_v")]
+    )
+
+
+def heads(x: Tensor) -> Heads:
+    """`x` (batch, heads, positions, head_width) for the kernel; its last axis is contiguous."""
+    batch, head, row, _ = x.stride()
+    return Heads(x.data_ptr(), batch, head, row)
 
 
 def _find() -> tuple[ctypes.CDLL | None, str]:

@@ -7,9 +7,11 @@
 
 `selective_scan_definition` says what this means; `selective_scan` says it fast, where the
 compiled kernel takes the tensors.  The tests hold the second to the first, gradients included.
+`last_selective_scan` is the output at the last position alone, and `continued_scan` goes on
+from the state in which the part before left off.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -22,6 +24,10 @@ from recall_arena.shapes import Channels, Selection
 
 Transition = Float[Tensor, "channels state"]
 PerChannel = Float[Tensor, " channels"]
+Last = Float[Tensor, "batch channels"]
+States = Float[Tensor, "batch channels state"]
+
+NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
 
 def selective_scan_definition(
@@ -35,8 +41,22 @@ def selective_scan_definition(
     delta_bias: PerChannel,
 ) -> Channels:
     """One step after another: the equations, transcribed.  Any float type, any device."""
+    return continued_scan_definition(u, delta, A, B, C, D, z, delta_bias, _no_state(u, A))[0]
+
+
+def continued_scan_definition(
+    u: Channels,
+    delta: Channels,
+    A: Transition,
+    B: Selection,
+    C: Selection,
+    D: PerChannel,
+    z: Channels | None,
+    delta_bias: PerChannel,
+    h: States,
+) -> tuple[Channels, States]:
+    """The same from a state on; returns the state after the last position too."""
     delta = F.softplus(delta + delta_bias)
-    h = u.new_zeros(u.shape[0], *A.shape)
     outputs = []
     for t in range(u.shape[1]):
         # Euler rather than zero-order hold for B, as in the authors' code.
@@ -44,7 +64,7 @@ def selective_scan_definition(
         h = torch.exp(delta[:, t].unsqueeze(-1) * A) * h + drive
         outputs.append((h * C[:, t].unsqueeze(1)).sum(-1))
     y = torch.stack(outputs, dim=1) + D * u if outputs else D * u
-    return y if z is None else y * F.silu(z)
+    return y if z is None else y * F.silu(z), h
 
 
 def selective_scan(
@@ -65,78 +85,159 @@ def selective_scan(
     Bit-identical from call to call, for any number of threads.  Raises ValueError if the shapes
     do not fit together.
     """
-    _check_shapes(u, delta, A, B, C, D, z, delta_bias)
-    gates = () if z is None else (z,)
-    if native.fits(u, delta, A, B, C, D, delta_bias, *gates) and A.shape[1] <= native.LARGEST_STATE:
-        out: Tensor = _CompiledScan.apply(u, delta, A, B, C, D, z, delta_bias)  # type: ignore[no-untyped-call]
-        return out
-    return selective_scan_definition(u, delta, A, B, C, D, z, delta_bias)
+    inputs = (u, delta, A, B, C, D, z, delta_bias)
+    _check_shapes(inputs, u.shape)
+    if _compiled(inputs):
+        return cast(Tensor, _CompiledScan.apply(False, *inputs))  # type: ignore[no-untyped-call]
+    return selective_scan_definition(*inputs)
 
 
-def _check_shapes(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor | None,
-    delta_bias: Tensor,
-) -> None:
+def last_selective_scan(
+    u: Channels,
+    delta: Channels,
+    A: Transition,
+    B: Selection,
+    C: Selection,
+    D: PerChannel,
+    z: Last | None,
+    delta_bias: PerChannel,
+) -> Last:
+    """`selective_scan` at the last position alone, whose gate is z (batch, channels).
+
+    The same numbers for less work: the states are computed, but read only once.  Raises
+    ValueError if the shapes do not fit together or the length is 0.
+    """
+    inputs = (u, delta, A, B, C, D, z, delta_bias)
+    _check_shapes(inputs, u[:, 0].shape if u.shape[1] else torch.Size())
+    if _compiled(inputs):
+        return cast(Tensor, _CompiledScan.apply(True, *inputs))  # type: ignore[no-untyped-call]
+    y = selective_scan_definition(u, delta, A, B, C, D, None, delta_bias)[:, -1]
+    return y if z is None else y * F.silu(z)
+
+
+@torch.no_grad()
+def continued_scan(
+    u: Channels,
+    delta: Channels,
+    A: Transition,
+    B: Selection,
+    C: Selection,
+    D: PerChannel,
+    z: Channels | None,
+    delta_bias: PerChannel,
+    h: States | None,
+) -> tuple[Channels, States]:
+    """`selective_scan` of a part of a sequence, and the state (batch, channels, state) after it.
+
+    `h` is the state after the part before, or None at the start; so a sequence of any length can
+    be worked through in memory that does not grow with it.  For inference: no gradient flows.
+    """
+    inputs = (u, delta, A, B, C, D, z, delta_bias)
+    _check_shapes(inputs, u.shape)
+    h = _no_state(u, A) if h is None else h
+    if h.shape != (u.shape[0], *A.shape):
+        raise ValueError(f"h must be (batch, channels, state), got {tuple(h.shape)}")
+    if not (_compiled(inputs) and native.fits(h)):
+        return continued_scan_definition(*inputs, h)
+    ready = _in_rows(inputs)
+    before, out = h.transpose(1, 2).contiguous(), u.new_empty(u.shape)
+    after = torch.empty_like(before)
+    arguments = _arguments(ready, out)
+    arguments.initial, arguments.final = before.data_ptr(), after.data_ptr()
+    native.call("recall_scan_forward", arguments, native.threads(u.numel()))
+    return out, after.transpose(1, 2)
+
+
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]
+
+
+def _check_shapes(inputs: Inputs, gate: torch.Size) -> None:
     """The compiled kernel reads where the shapes say, so they are compared before it may."""
-    sequences = u.shape == delta.shape and (z is None or z.shape == u.shape)
+    u, delta, A, B, C, D, z, delta_bias = inputs
+    sequences = u.shape == delta.shape and (z is None or z.shape == gate) and len(gate) > 1
     channels, state = A.shape
     selections = B.shape == C.shape == (*u.shape[:2], state)
     if not (sequences and selections and D.shape == delta_bias.shape == u.shape[2:] == (channels,)):
-        given = (u, delta, A, B, C, D, z, delta_bias)
-        shapes = ", ".join("None" if t is None else str(tuple(t.shape)) for t in given)
+        shapes = ", ".join("None" if t is None else str(tuple(t.shape)) for t in inputs)
         raise ValueError(
             "u, delta, z must be (batch, length, channels), A (channels, state), B, C (batch, "
             f"length, state), D, delta_bias (channels,); got {shapes}"
         )
 
 
+def _no_state(u: Tensor, A: Tensor) -> Tensor:
+    return u.new_zeros(u.shape[0], *A.shape)
+
+
+def _compiled(inputs: Inputs) -> bool:
+    """Whether the compiled kernel takes these tensors."""
+    return native.fits(*(x for x in inputs if x is not None)) and (
+        inputs[2].shape[1] <= native.LARGEST_STATE
+    )
+
+
+def _in_rows(inputs: Inputs) -> Inputs:
+    """The tensors as the kernel reads them; A comes transposed."""
+    u, delta, A, B, C, D, z, delta_bias = inputs
+    gate = z.contiguous() if z is not None and z.ndim == 2 else z
+    gate = native.rows(gate) if gate is not None and gate.ndim == 3 else gate
+    return (
+        *(native.rows(u), native.rows(delta), A.t().contiguous(), native.rows(B), native.rows(C)),
+        *(D.contiguous(), gate, delta_bias.contiguous()),
+    )
+
+
+def _arguments(inputs: Inputs, out: Tensor) -> native.Scan:
+    """The struct for inputs from `_in_rows`; an output of two axes is the last position's."""
+    batch, length, channels = inputs[0].shape
+    arguments = native.Scan(
+        batch=batch,
+        length=length,
+        channels=channels,
+        state=inputs[2].shape[0],
+        out=out.data_ptr(),
+        last=out.ndim == 2,
+    )
+    for name, x in zip(NAMES, inputs, strict=True):
+        if x is not None:
+            setattr(arguments, name, x.data_ptr())
+        if x is not None and name in ("u", "delta", "B", "C", "z"):
+            setattr(arguments, f"{name}_stride", x.stride(-2))
+    return arguments
+
+
 class _CompiledScan(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor,
-        z: Tensor | None,
-        delta_bias: Tensor,
-    ) -> Tensor:
-        u, delta, B, C = native.rows(u), native.rows(delta), native.rows(B), native.rows(C)
-        z = None if z is None else native.rows(z)
-        A, D, delta_bias = A.t().contiguous(), D.contiguous(), delta_bias.contiguous()
-        out = u.new_empty(u.shape)
+    def forward(ctx: Any, last: bool, *inputs: Tensor | None) -> Tensor:
+        ready = _in_rows(cast(Inputs, inputs))
+        u, A = ready[0], ready[2]
+        batch, length, channels = u.shape
+        out = u.new_empty((batch, channels) if last else u.shape)
+        arguments = _arguments(ready, out)
         states = None
         if any(ctx.needs_input_grad):
-            chunks = -(-u.shape[1] // native.SCAN_CHUNK)
-            states = u.new_empty(u.shape[0], chunks, *A.shape)
-        ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, states)
-        arguments = _arguments(u, delta, A, B, C, D, z, delta_bias, states)
-        arguments.out = out.data_ptr()
+            states = u.new_empty(batch, -(-length // native.SCAN_CHUNK), *A.shape)
+            arguments.states = states.data_ptr()
+        ctx.save_for_backward(*ready, states)
         native.call("recall_scan_forward", arguments, native.threads(u.numel()))
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        u, delta, A, B, C, D, z, delta_bias, states = ctx.saved_tensors
+        *saved, states = ctx.saved_tensors
+        u, _, A, B, C, _, z, _ = saved
         batch, _, channels = u.shape
         state = A.shape[0]
-        grad_out = native.rows(grad_out)
+        grad_out = grad_out.contiguous() if grad_out.ndim == 2 else native.rows(grad_out)
         grad_u, grad_delta = u.new_empty(u.shape), u.new_empty(u.shape)
-        grad_z = None if z is None else u.new_empty(u.shape)
+        grad_z = None if z is None else u.new_empty(z.shape)
         grad_B, grad_C = u.new_empty(B.shape), u.new_empty(C.shape)
         shares = u.new_empty(batch, state + 2, channels)
 
-        arguments = _arguments(u, delta, A, B, C, D, z, delta_bias, states)
-        arguments.grad_out, arguments.grad_out_stride = grad_out.data_ptr(), grad_out.stride(1)
+        arguments = _arguments(cast(Inputs, tuple(saved)), grad_out)
+        arguments.states = states.data_ptr()
+        arguments.grad_out, arguments.grad_out_stride = grad_out.data_ptr(), grad_out.stride(-2)
         arguments.grad_u, arguments.grad_delta = grad_u.data_ptr(), grad_delta.data_ptr()
         arguments.grad_z = None if grad_z is None else grad_z.data_ptr()
         arguments.grad_B, arguments.grad_C = grad_B.data_ptr(), grad_C.data_ptr()
@@ -146,40 +247,6 @@ class _CompiledScan(torch.autograd.Function):
         native.call("recall_scan_backward", arguments, native.threads(u.numel()))
         grad_A, grad_D, grad_bias = shares[0].split([state, 1, 1])
         return (
-            *(grad_u, grad_delta, grad_A.t(), grad_B, grad_C),
+            *(None, grad_u, grad_delta, grad_A.t(), grad_B, grad_C),
             *(grad_D.squeeze(0), grad_z, grad_bias.squeeze(0)),
         )
-
-
-def _arguments(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor | None,
-    delta_bias: Tensor,
-    states: Tensor | None,
-) -> native.Scan:
-    batch, length, channels = u.shape
-    return native.Scan(
-        batch=batch,
-        length=length,
-        channels=channels,
-        state=A.shape[0],
-        u=u.data_ptr(),
-        delta=delta.data_ptr(),
-        B=B.data_ptr(),
-        C=C.data_ptr(),
-        z=None if z is None else z.data_ptr(),
-        u_stride=u.stride(1),
-        delta_stride=delta.stride(1),
-        B_stride=B.stride(1),
-        C_stride=C.stride(1),
-        z_stride=0 if z is None else z.stride(1),
-        A=A.data_ptr(),
-        D=D.data_ptr(),
-        delta_bias=delta_bias.data_ptr(),
-        states=None if states is None else states.data_ptr(),
-    )

@@ -1,32 +1,12 @@
-"""Causal self-attention, without positions or with rotary ones.
-
-RoPE (Su et al. 2021, arXiv:2104.09864) turns each pair of a query's and of a key's numbers by
-an angle proportional to the position (section 3.2.2, eq. 15), so a score depends on the
-distance between the two alone.
-Nothing here fixes a length: the angles are computed for the positions at hand.
-"""
+"""Causal self-attention, without positions or with rotary ones (RoPE)."""
 
 import torch
-from einops import rearrange
-from jaxtyping import Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recall_arena.kernels import causal_attention, last_attention
+from recall_arena.kernels import causal_self_attention, rotary_angles
 from recall_arena.mixers.mixer import Mixer
-from recall_arena.shapes import Heads, Hidden, LastHidden
-
-Positions = Int64[Tensor, " length"]
-
-
-def rotate(x: Heads, positions: Positions, base: float = 10_000.0) -> Heads:
-    """Turn each head's numbers i and i + w / 2 by position * base^(-2i / w), w its width."""
-    half = x.shape[-1] // 2
-    frequency = base ** -(torch.arange(half, dtype=x.dtype, device=x.device) / half)
-    angle = positions.to(x.dtype).unsqueeze(1) * frequency
-    cos, sin = angle.cos(), angle.sin()
-    left, right = x[..., :half], x[..., half:]
-    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
+from recall_arena.shapes import Hidden, LastHidden
 
 
 class Attention(Mixer):
@@ -47,30 +27,20 @@ class Attention(Mixer):
         self.out_proj = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Hidden) -> Hidden:
-        q, k, v = map(self._split, self.in_proj(x).chunk(3, dim=-1))
-        if self.rotary:
-            positions = torch.arange(x.shape[1], device=x.device)
-            q, k = rotate(q, positions), rotate(k, positions)
-        return self.out_proj(self._merge(causal_attention(q, k, v)))
+        return self.out_proj(causal_self_attention(self.in_proj(x), self.heads, self._angles(x)))
 
     def last(self, x: Hidden) -> LastHidden:
         width = x.shape[2]
-        q = self._split(F.linear(x[:, -1:], self.in_proj.weight[:width]))
-        k, v = map(self._split, F.linear(x, self.in_proj.weight[width:]).chunk(2, dim=-1))
-        if self.rotary:
-            positions = torch.arange(x.shape[1], device=x.device)
-            q, k = rotate(q, positions[-1:]), rotate(k, positions)
-        return self.out_proj(self._merge(last_attention(q, k, v))).squeeze(1)
+        q = F.linear(x[:, -1:], self.in_proj.weight[:width])
+        kv = F.linear(x, self.in_proj.weight[width:])
+        y = causal_self_attention(kv, self.heads, self._angles(x), q)
+        return self.out_proj(y).squeeze(1)
 
     def state_size(self, context: int) -> int:
         return 2 * context * self.out_proj.in_features  # a key and a value for each token
 
-    def _split(self, x: Hidden) -> Heads:
-        return rearrange(
-            x,
-            "batch length (heads head_width) -> batch heads length head_width",
-            heads=self.heads,
-        )
-
-    def _merge(self, x: Heads) -> Hidden:
-        return rearrange(x, "batch heads length head_width -> batch length (heads head_width)")
+    def _angles(self, x: Hidden) -> Tensor | None:
+        if not self.rotary:
+            return None
+        positions = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)
+        return rotary_angles(positions, x.shape[2] // self.heads)

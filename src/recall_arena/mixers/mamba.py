@@ -13,13 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recall_arena.kernels import causal_conv, selective_scan
-from recall_arena.mixers.mixer import Mixer
-from recall_arena.shapes import Channels, Hidden, LastHidden
+from recall_arena.kernels import (
+    causal_conv,
+    continued_scan,
+    last_selective_scan,
+    selective_scan,
+)
+from recall_arena.mixers.mixer import Mixer, State
+from recall_arena.shapes import Channels, Hidden, LastHidden, Selection
 
 
 class Mamba(Mixer):
     """A gated, causally convolved, input-dependent linear recurrence."""
+
+    continues = True
 
     def __init__(self, width: int, *, state: int = 16, expand: int = 2, window: int = 4) -> None:
         super().__init__()
@@ -39,23 +46,41 @@ class Mamba(Mixer):
     def forward(self, x: Hidden) -> Hidden:
         u, z = self.in_proj(x).chunk(2, dim=-1)
         u = causal_conv(u, self.conv1d.weight.squeeze(1), self._conv_bias())
-        return self.out_proj(self._select_and_scan(u, z))
+        delta, B, C = self._select(u)
+        y = selective_scan(u, delta, self._A(), B, C, self.D, z, self.dt_proj.bias)
+        return self.out_proj(y)
 
     def last(self, x: Hidden) -> LastHidden:
         into_u, into_z = self.in_proj.weight.chunk(2)
         u = causal_conv(F.linear(x, into_u), self.conv1d.weight.squeeze(1), self._conv_bias())
         z = F.linear(x[:, -1], into_z)
-        return self.out_proj(self._select_and_scan(u, None)[:, -1] * F.silu(z))
+        delta, B, C = self._select(u)
+        y = last_selective_scan(u, delta, self._A(), B, C, self.D, z, self.dt_proj.bias)
+        return self.out_proj(y)
+
+    @torch.no_grad()
+    def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
+        window, inner = self.conv1d.kernel_size[0], self.conv1d.in_channels
+        start = (x.new_zeros(x.shape[0], window - 1, inner), None)
+        tail, h = start if state is None else state
+        u, z = self.in_proj(x).chunk(2, dim=-1)
+        seen = torch.cat([tail, u], dim=1)
+        u = causal_conv(seen, self.conv1d.weight.squeeze(1), self._conv_bias())[:, window - 1 :]
+        delta, B, C = self._select(u)
+        y, h = continued_scan(u, delta, self._A(), B, C, self.D, z, self.dt_proj.bias, h)
+        return self.out_proj(y), (seen[:, seen.shape[1] - window + 1 :].clone(), h)
 
     def state_size(self, context: int) -> int:
         """A state a channel, and the inputs that the convolution still sees; no matter how long."""
         inner, state = self.A_log.shape
         return inner * (state + self.conv1d.kernel_size[0] - 1)
 
-    def _select_and_scan(self, u: Channels, z: Channels | None) -> Channels:
+    def _select(self, u: Channels) -> tuple[Channels, Selection, Selection]:
         delta, B, C = self.x_proj(u).split(self.split, dim=-1)
-        delta = F.linear(delta, self.dt_proj.weight)  # its bias is added inside the scan
-        return selective_scan(u, delta, -self.A_log.exp(), B, C, self.D, z, self.dt_proj.bias)
+        return F.linear(delta, self.dt_proj.weight), B, C  # dt_proj's bias is added in the scan
+
+    def _A(self) -> Tensor:
+        return -self.A_log.exp()
 
     def _conv_bias(self) -> Tensor:
         assert self.conv1d.bias is not None

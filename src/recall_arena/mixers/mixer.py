@@ -2,13 +2,19 @@
 
 from abc import ABC, abstractmethod
 
-from torch import nn
+from torch import Tensor, nn
 
 from recall_arena.shapes import Hidden, LastHidden
+
+State = tuple[Tensor, ...]
+"""What a mixer carries from one part of a sequence to the next."""
 
 
 class Mixer(nn.Module, ABC):
     """Moves information from earlier positions to later ones, at any length."""
+
+    continues = False
+    """Whether a state of fixed size stands for the past, so that `continued` can go on from it."""
 
     @abstractmethod
     def forward(self, x: Hidden) -> Hidden:
@@ -21,3 +27,14 @@ class Mixer(nn.Module, ABC):
     @abstractmethod
     def state_size(self, context: int) -> int:
         """How many numbers must be kept, after `context` tokens, to go on without them."""
+
+    def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
+        """The outputs of a sequence's next positions, and the state after them; no gradients.
+
+        `state` is that after the positions before, None at the start.  Raises NotImplementedError
+        where no state of fixed size stands for the past.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} keeps every token of the past: a sequence cannot be worked "
+            "through part by part"
+        )

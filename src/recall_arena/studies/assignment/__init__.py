@@ -4,9 +4,11 @@ Cost: 28 runs a seed.  `recall study run assignment` says how far it is.
 """
 
 from recall_arena.records import Store
+from recall_arena.runs import REVISION
 from recall_arena.studies.assignment import problem1, problem2, problem3
 from recall_arena.studies.assignment.pictures import rate_search
 from recall_arena.studies.assignment.rates import (
+    Trial,
     published,
     search_runs,
     trials,
@@ -62,7 +64,7 @@ def rate_section() -> Section:
         f"iterations, else the most accurate one. A search run had at most {_budgets()} "
         "iterations in Problems 1, 2 and 3. AdamW without weight decay, 200 iterations of warm-up, "
         "a constant rate, then linear to zero over the last fifth of the budget; gradients clipped "
-        "at norm 1.",
+        f"at norm 1.{_searched_before(found)}",
         pictures=(rate_search("rates", found),),
         tables=(
             Table(
@@ -71,6 +73,18 @@ def rate_section() -> Section:
                 rate_table(found),
             ),
         ),
+    )
+
+
+def _searched_before(found: list[Trial]) -> str:
+    """A sentence, if the search ran on other code than the results."""
+    revisions = {trial.revision for trial in found}
+    if revisions == {REVISION}:
+        return ""
+    said = " and ".join(str(revision) for revision in sorted(revisions))
+    return (
+        f" The search ran with revision {said} of the code, the results with revision {REVISION}: "
+        "the same definitions, rounded differently."
     )
 
 

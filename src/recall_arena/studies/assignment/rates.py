@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 
 from recall_arena.evaluation import Contexts
-from recall_arena.records import Store
+from recall_arena.records import Record, Store
 from recall_arena.runs import Run
 from recall_arena.studies.assignment.settings import CONTEXT, SETTINGS, Scale, Setting
 
@@ -24,7 +24,10 @@ FILE = files("recall_arena") / "studies" / "assignment" / "rates.json"
 
 @dataclass(frozen=True)
 class Trial:
-    """One rate tried on one setting, and how it did on validation sequences of length L."""
+    """One rate tried on one setting, and how it did on validation sequences of length L.
+
+    revision  that of the code which ran the search
+    """
 
     setting: str
     rate: float
@@ -33,6 +36,7 @@ class Trial:
     steps: int
     solved_at: int | None
     address: str
+    revision: int
 
 
 def search_run(setting: Setting, rate: float, scale: Scale) -> Run:
@@ -50,25 +54,32 @@ def search_runs(scale: Scale, problems: Iterable[int]) -> list[Run]:
 
 def trials(scale: Scale, store: Store) -> list[Trial]:
     """What the search found, as far as the store has it."""
-    found = []
-    for setting in SETTINGS:
-        for rate in RATES[setting.width]:
-            address = search_run(setting, rate, scale).address
-            if address in store:
-                outcome = store.read(address).outcome
-                checks = outcome.checks.accuracy()
-                found.append(
-                    Trial(
-                        setting=setting.key,
-                        rate=rate,
-                        accuracy=checks[-1] if checks else 0.0,
-                        ended_by=outcome.ended_by,
-                        steps=outcome.steps,
-                        solved_at=outcome.solved_at,
-                        address=address,
-                    )
-                )
-    return found
+    tried = [
+        (setting, rate, search_run(setting, rate, scale).address)
+        for setting in SETTINGS
+        for rate in RATES[setting.width]
+    ]
+    return [
+        trial(setting, rate, store.read(address))
+        for setting, rate, address in tried
+        if address in store
+    ]
+
+
+def trial(setting: Setting, rate: float, record: Record) -> Trial:
+    """What a record says about a rate."""
+    outcome = record.outcome
+    checks = outcome.checks.accuracy()
+    return Trial(
+        setting=setting.key,
+        rate=rate,
+        accuracy=checks[-1] if checks else 0.0,
+        ended_by=outcome.ended_by,
+        steps=outcome.steps,
+        solved_at=outcome.solved_at,
+        address=record.address,
+        revision=record.run["revision"],
+    )
 
 
 def best(tried: Iterable[Trial]) -> Trial:

@@ -88,10 +88,10 @@ SCALES = {
         Scale(
             name="quick",
             seeds=1,
-            steps={1: 12_000, 2: 10_000, 3: 4_000},
+            steps={1: 18_000, 2: 15_000, 3: 5_000},
             search_steps={1: 12_000, 2: 5_000, 3: 3_000},
             contexts=Contexts(last=LONGEST),
-            about="20 to 25 minutes on two cores: one seed",
+            about="about 20 minutes on two cores: one seed",
         ),
         Scale(
             name="full",

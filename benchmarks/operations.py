@@ -1,0 +1,218 @@
+"""How fast is each kernel, forward and backward, and how far from what the core allows?
+
+Timed are the output alone, as in evaluation; the forward pass of training, which keeps what
+backward needs; the backward pass; and both together, for XLA does better with both in one jit.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks import compiling, roofline
+from benchmarks.measuring import (
+    OURS,
+    Builders,
+    Contender,
+    Results,
+    Stage,
+    Unavailable,
+    compare,
+    optional,
+)
+from benchmarks.report import Options, Report, Row, Setting
+from benchmarks.torch_models import arrays, fused_attention, reference_scan, softmax_attention
+from recall_arena.kernels import (
+    causal_attention,
+    causal_conv,
+    causal_conv_definition,
+    selective_scan,
+    selective_scan_definition,
+)
+
+PART = "operations"
+STATE, WINDOW = 16, 4
+FLOOR = "the core's floor"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One kernel: what computes it, on what, and the least work that it is.
+
+    eager     PyTorch functions by name, the definition first
+    unrolled  whether JAX's function, which has the operation's name, takes `unroll`
+    """
+
+    name: str
+    ours: Callable[..., Tensor]
+    eager: dict[str, Callable[..., Tensor]]
+    inputs: dict[str, Tensor]
+    work: roofline.Passes
+    unrolled: bool = False
+
+
+def run(options: Options, report: Report) -> None:
+    """Every operation at every width and length."""
+    widths, lengths = options.widths or (8, 64), options.lengths or (64, 100)
+    for width, length in itertools.product(widths, lengths):
+        sizes = {"batch": options.batch, "L": length, "d": width}
+        for make in (scan, conv, attention):
+            operation = make(options.batch, length, width)
+            setting = Setting(PART, operation.name, sizes)
+            rows = compare(setting, builders(operation, options, report), options, report)
+            add_floors(setting, operation, rows, options, report)
+
+
+def scan(batch: int, length: int, width: int) -> Operation:
+    """The selective scan as in a fresh Mamba block of this width."""
+    generator = torch.Generator().manual_seed(0)
+    channels = 2 * width
+    normal = partial(_normal, generator)
+    steps = torch.rand(channels, generator=generator).mul(4.6).sub(6.9).exp()  # 1e-3 to 1e-1
+    inputs = {
+        "u": normal(batch, length, channels),
+        "delta": normal(batch, length, channels),
+        "A": (-torch.arange(1.0, STATE + 1).repeat(channels, 1)).requires_grad_(),
+        "B": normal(batch, length, STATE),
+        "C": normal(batch, length, STATE),
+        "D": torch.ones(channels, requires_grad=True),
+        "z": normal(batch, length, channels),
+        "delta_bias": steps.expm1().log().requires_grad_(),
+    }
+    definition = {
+        "recall-arena, definition": selective_scan_definition,
+        "mamba-ssm's reference loop, transcribed": reference_scan,
+    }
+    work = roofline.scan_work(batch, length, channels, STATE)
+    return Operation("selective_scan", selective_scan, definition, inputs, work, unrolled=True)
+
+
+def conv(batch: int, length: int, width: int) -> Operation:
+    """The causal convolution as in a Mamba block of this width."""
+    generator = torch.Generator().manual_seed(0)
+    channels = 2 * width
+    inputs = {
+        "x": _normal(generator, batch, length, channels),
+        "weight": _normal(generator, channels, WINDOW),
+        "bias": _normal(generator, channels),
+    }
+    definition = {"recall-arena, definition": causal_conv_definition}
+    work = roofline.conv_work(batch, length, channels, WINDOW)
+    return Operation("causal_conv", causal_conv, definition, inputs, work)
+
+
+def attention(batch: int, length: int, width: int) -> Operation:
+    """Causal attention with one head as wide as the model."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = {name: _normal(generator, batch, 1, length, width) for name in ("q", "k", "v")}
+    eager = {
+        "PyTorch, softmax of products": softmax_attention,
+        "PyTorch, scaled_dot_product_attention": fused_attention,
+    }
+    work = roofline.attention_work(batch, 1, length, width)
+    return Operation("causal_attention", causal_attention, eager, inputs, work)
+
+
+def _normal(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator, requires_grad=True)
+
+
+def builders(operation: Operation, options: Options, report: Report) -> Builders:
+    """The operation's contenders."""
+    inputs = operation.inputs
+    with torch.no_grad():
+        shape = operation.ours(*inputs.values()).shape
+    arriving = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+    def compiled() -> Contender:
+        function = compiling.compiled(next(iter(operation.eager.values())))
+        made = contender("torch.compile of the definition", function, inputs, arriving)
+        return compiling.within(options.compile_limit, made)
+
+    def in_jax() -> Contender:
+        with optional():
+            from benchmarks import jax_contenders, jax_models
+
+        function = jax_models.OPERATIONS[operation.name]
+        if not operation.unrolled:
+            return jax_contenders.operation("JAX", function, inputs, arriving)
+
+        def unrolled(unroll: int) -> Contender:
+            given = partial(function, unroll=unroll)
+            return jax_contenders.together(f"JAX, unroll {unroll}", given, inputs, arriving)
+
+        best, unroll = jax_contenders.best_unroll(unrolled, report)
+        given = partial(function, unroll=unroll)
+        return jax_contenders.operation(best.name, given, inputs, arriving)
+
+    made: Builders = {
+        OURS: lambda: contender(OURS, operation.ours, inputs, arriving),
+        "JAX": in_jax,
+    }
+    for name, function in operation.eager.items():
+        made[name] = partial(contender, name, function, inputs, arriving)
+    if options.compile_limit > 0:
+        made["torch.compile"] = compiled
+    return made
+
+
+def contender(
+    name: str, function: Callable[..., Tensor], inputs: dict[str, Tensor], arriving: Tensor
+) -> Contender:
+    """A PyTorch function without gradients, its two passes apart, and both."""
+    given = list(inputs.values())
+
+    def forward(_: object = None) -> Tensor:
+        return function(*given)
+
+    def backward(out: Tensor) -> Sequence[Tensor]:
+        return torch.autograd.grad(out, given, arriving)
+
+    def results() -> Results:
+        out = forward()
+        return arrays({"output": out, **dict(zip(inputs, backward(out), strict=True))})
+
+    chains: list[dict[str, Stage]] = [
+        {"inference": torch.inference_mode()(forward)},
+        {"forward": forward, "backward": backward},
+        {"forward and backward": lambda _: backward(forward())},
+    ]
+    return Contender(name, results, chains)
+
+
+def add_floors(
+    setting: Setting, operation: Operation, rows: list[Row], options: Options, report: Report
+) -> None:
+    """One row for each pass of ours: the least time that its work takes on this machine."""
+    works = {"inference": operation.work["forward"], **operation.work}
+    for row in [row for row in rows if row.contender == OURS and row.stage in works]:
+        work = works[row.stage]
+        try:
+            peaks = roofline.measured_peaks(work.bytes)
+        except Unavailable as reason:
+            report.leave_out(setting, FLOOR, str(reason))
+            return
+        floor = 1e3 * work.floor(peaks, options.threads)
+        figures = {
+            "Mexp": work.exponentials / 1e6,
+            "Mfma": work.multiply_adds / 1e6,
+            "MB": work.bytes / 1e6,
+            "Gexp/s": peaks.exponentials / 1e9,
+            "Gfma/s": peaks.multiply_adds / 1e9,
+            "GB/s": peaks.bytes / 1e9,
+            "ours / floor": row.median_ms / floor,
+        }
+        report.rows.append(
+            replace(
+                row,
+                contender=FLOOR,
+                rounds=0,
+                median_ms=floor,
+                quartiles_ms=(floor, floor),
+                ratio=floor / row.median_ms,
+                figures=figures,
+            )
+        )

@@ -1,0 +1,93 @@
+"""How fast is a whole training step: data, forward, loss, backward, clipping, AdamW?
+
+The assignment's six models.  PyTorch's contenders go through `recall_arena.training.train`
+like ours, with other mixers; JAX does the whole step in one jit.
+"""
+
+import itertools
+
+import torch
+from torch.nn import functional as F
+
+from benchmarks.measuring import OURS, Builders, Contender, Results, Stage, compare, optional
+from benchmarks.report import Options, Report, Setting
+from benchmarks.torch_models import arrays, eager, eager_with_mambapy, with_mixers
+from recall_arena.model import LAYERS, ModelSpec, SequenceModel, named_model
+from recall_arena.seeds import generator
+from recall_arena.tasks import AssociativeRecall, Batch
+from recall_arena.training import Schedule, train
+
+PART = "step"
+TASK = AssociativeRecall()
+
+Unrolls = dict[tuple[int, int], int]
+"""The best number of unrolled positions by (width, context), found on the Mamba stack."""
+
+
+def run(options: Options, report: Report) -> None:
+    """Every model at every width and length."""
+    unrolls: Unrolls = {}
+    widths, lengths = options.widths or (8, 64), options.lengths or (64,)
+    for width, length, name in itertools.product(widths, lengths, _mamba_first()):
+        schedule = Schedule(1e-3, 1_000_000, length, options.batch)
+        spec = named_model(name, vocabulary=16, width=width, longest_context=3 * length)
+        setting = Setting(PART, name, {"batch": options.batch, "L": length, "d": width})
+        compare(setting, builders(spec, schedule, unrolls, report), options, report)
+
+
+def _mamba_first() -> list[str]:
+    """The models' names; the hybrids take over what the Mamba stack found."""
+    return sorted(LAYERS, key=lambda name: name != "mamba")
+
+
+def builders(spec: ModelSpec, schedule: Schedule, unrolls: Unrolls, report: Report) -> Builders:
+    """The model's contenders, all with the weights of ours."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = SequenceModel(spec)
+    batch = TASK.sample(schedule.batch, schedule.context, generator("benchmark"))
+
+    def in_jax() -> Contender:
+        with optional():
+            from benchmarks import jax_contenders, jax_training
+
+        def unrolled(unroll: int) -> Contender:
+            converted = jax_training.converted(spec, model, unroll)
+            name = f"JAX, unroll {unroll}" if "mamba" in spec.layers else "JAX"
+            return jax_contenders.training(name, *converted, TASK, schedule, batch)
+
+        if "mamba" not in spec.layers:
+            return unrolled(1)
+        place = (spec.width, schedule.context)
+        if place in unrolls:
+            return unrolled(unrolls[place])
+        best, unrolls[place] = jax_contenders.best_unroll(unrolled, report)
+        return best
+
+    def ours() -> Contender:
+        return training(OURS, model, schedule, batch)
+
+    def in_torch() -> Contender:
+        return training("PyTorch, eager", with_mixers(model, eager()), schedule, batch)
+
+    def with_mambapy() -> Contender:
+        other = with_mixers(model, eager_with_mambapy)
+        return training("PyTorch, mambapy", other, schedule, batch)
+
+    made: Builders = {OURS: ours, "JAX": in_jax, "PyTorch, eager": in_torch}
+    return made | {"PyTorch, mambapy": with_mambapy} if "mamba" in spec.layers else made
+
+
+def training(name: str, model: SequenceModel, schedule: Schedule, batch: Batch) -> Contender:
+    """Steps of a PyTorch model; checked by the loss and the gradients on `batch`."""
+    losses = train(model, TASK, schedule, seed=0)
+    stages: dict[str, Stage] = {"step": lambda _: next(losses)}
+    return Contender(name, lambda: loss_and_gradients(model, batch), [stages])
+
+
+def loss_and_gradients(model: SequenceModel, batch: Batch) -> Results:
+    """The loss, as "output", and the gradient of every trained weight."""
+    wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    loss = F.cross_entropy(model(batch.tokens), batch.answers)
+    gradients = torch.autograd.grad(loss, list(wanted.values()))
+    return arrays({"output": loss, **dict(zip(wanted, gradients, strict=True))})

@@ -1,0 +1,286 @@
+// Causal softmax attention for small heads, forward and backward, RoPE applied on the way in.
+//
+//   s_ij  = scale q_i . k_j  for j <= position of i            scale = 1 / sqrt(width)
+//   p_ij  = exp(s_ij) / sum_j exp(s_ij)
+//   out_i = sum_j p_ij v_j
+//
+//   dp_ij = dout_i . v_j                     ds_ij = p_ij (dp_ij - sum_j p_ij dp_ij)
+//   dq_i  = scale sum_j ds_ij k_j            dk_j  = scale sum_i ds_ij q_i
+//   dv_j  = sum_i p_ij dout_i
+//
+// The queries are the last `queries` positions; one head of one sequence is worked on at a time.
+// A lane is a query, so that nothing is added up across lanes: its keys follow one another.  For
+// dk and dv a lane is one of the head's numbers.  Every product is an instance of `multiply`.
+//
+// With RoPE (arXiv:2104.09864, eq. 34), q and k are turned as they are packed, and dq and dk are
+// turned back as they are stored.
+
+#pragma once
+
+#include "lanes.hpp"
+#include "operations.hpp"
+
+namespace recall::RECALL_ISA {
+
+constexpr int tile = 8;  // results that are added up at once, enough to hide an addition's latency
+
+inline std::int64_t round_up(std::int64_t x, std::int64_t to) { return (x + to - 1) / to * to; }
+
+inline Lanes larger(Lanes x, Lanes y) { return x > y ? x : y; }
+
+// Adds sum_k scalars[r, k] vectors[k] to result[r].
+inline void multiply(Lanes* result, std::int64_t count, const float* vectors, std::int64_t step,
+                     const float* scalars, std::int64_t row, std::int64_t column) {
+  Lanes sum[tile];
+  for (int r = 0; r < tile; ++r) sum[r] = result[r];
+  for (std::int64_t k = 0; k < count; ++k) {
+    const Lanes x = load(vectors + k * step);
+    for (int r = 0; r < tile; ++r) sum[r] += x * scalars[r * row + k * column];
+  }
+  for (int r = 0; r < tile; ++r) result[r] = sum[r];
+}
+
+struct AttentionKernel {
+  const Attention& p;
+  // Queries are filled up to whole vectors by zeros in front, where they see the fewest keys; keys
+  // and the head's numbers at the end.
+  std::int64_t padding, padded, keys, wide;
+  float scale;
+  float *k, *v;                  // (keys, wide)
+  float *q_columns, *d_columns;  // (wide, padded): queries, scaled for powers of two; dout
+  float *q_rows, *d_rows;        // (padded, wide): queries; dout
+  float *weights, *slopes;       // (keys, padded): p and ds
+  float *columns;                // (wide, padded): out, then dq
+  float *rows;                   // (keys, wide): dv, then dk
+  float *largest, *share;        // (padded,): max_j s_ij, 1 / sum_j exp(s_ij)
+
+  AttentionKernel(const Attention& of, float* memory)
+      : p(of),
+        padding(round_up(p.queries, lanes) - p.queries),
+        padded(p.queries + padding),
+        keys(round_up(p.length, tile)),
+        wide(round_up(p.width, lanes > tile ? lanes : tile)),
+        scale(1.0f / __builtin_sqrtf(static_cast<float>(p.width))) {
+    std::int64_t used = 0;
+    const auto take = [&](std::int64_t floats) {
+      float* start = memory ? memory + used : nullptr;
+      used += floats;
+      return start;
+    };
+    for (float** part : {&k, &v, &rows}) *part = take(keys * wide);
+    for (float** part : {&q_columns, &d_columns, &columns, &q_rows, &d_rows})
+      *part = take(wide * padded);
+    for (float** part : {&weights, &slopes}) *part = take(keys * padded);
+    for (float** part : {&largest, &share}) *part = take(padded);
+    floats = used;
+    if (memory) std::memset(memory, 0, sizeof(float) * used);  // what only fills up stays zero
+  }
+  std::int64_t floats;
+
+  // The rows of one head of one sequence.
+  struct Rows {
+    float* first;
+    std::int64_t stride;
+
+    float* operator[](std::int64_t row) const { return first + row * stride; }
+  };
+
+  Rows rows_of(const Heads& of, std::int64_t item) const {
+    return {of.data + item / p.heads * of.batch + item % p.heads * of.head, of.row};
+  }
+
+  void copy(const float* from, float* to) const {
+    for (std::int64_t w = 0; w < p.width; w += lanes) {
+      const int count = part(p.width - w);
+      store(to + w, load(from + w, count), count);
+    }
+  }
+
+  static int part(std::int64_t left) { return left < lanes ? static_cast<int>(left) : lanes; }
+
+  // Copies one row, turned forward (+1) or back (-1) by its position's angles where there are any.
+  void turn(const float* from, std::int64_t position, float way, float* to) const {
+    if (!p.cosines) return copy(from, to);
+    const std::int64_t half = p.width / 2;
+    for (std::int64_t i = 0; i < half; i += lanes) {
+      const int count = part(half - i);
+      const Lanes left = load(from + i, count), right = load(from + half + i, count);
+      const Lanes cosine = load(p.cosines + position * half + i, count);
+      const Lanes sine = way * load(p.sines + position * half + i, count);
+      store(to + i, left * cosine - right * sine, count);
+      store(to + half + i, right * cosine + left * sine, count);
+    }
+  }
+
+  std::int64_t position(std::int64_t query) const { return p.length - p.queries + query; }
+
+  void pack(std::int64_t item) const {
+    const Rows q = rows_of(p.q, item), key = rows_of(p.k, item), value = rows_of(p.v, item);
+    for (std::int64_t j = 0; j < p.length; ++j) {
+      turn(key[j], j, 1.0f, k + j * wide);
+      copy(value[j], v + j * wide);
+    }
+    for (std::int64_t i = 0; i < p.queries; ++i)
+      turn(q[i], position(i), 1.0f, q_rows + (padding + i) * wide);
+    into_columns(q_rows, scale * log2_e, q_columns);
+  }
+
+  // (padded, wide) to (wide, padded), times a factor.
+  void into_columns(const float* from, float times, float* to) const {
+    for (std::int64_t i = 0; i < padded; i += lanes)
+      for (std::int64_t w = 0; w < p.width; w += lanes)
+        transpose_square(from + i * wide + w, wide, times, to + w * padded + i, padded);
+  }
+
+  void into_rows(const float* from, float* to) const {
+    for (std::int64_t i = 0; i < padded; i += lanes)
+      for (std::int64_t w = 0; w < p.width; w += lanes)
+        transpose_square(from + w * padded + i, padded, 1.0f, to + i * wide + w, wide);
+  }
+
+  static void transpose_square(const float* from, std::int64_t row, float times, float* to,
+                               std::int64_t column) {
+    Lanes square[lanes];
+    for (int r = 0; r < lanes; ++r) square[r] = load(from + r * row);
+    transpose(square);
+    for (int r = 0; r < lanes; ++r) store(to + r * column, square[r] * times);
+  }
+
+  // A vector of queries: the position of each, and one more than the last key that any sees.
+  struct Block {
+    std::int64_t first, keys;
+    Lanes position;
+  };
+
+  Block block(std::int64_t first) const {
+    Block b{first, p.length - padded + first + lanes, Lanes{}};
+    for (int lane = 0; lane < lanes; ++lane) {
+      const std::int64_t query = first + lane - padding;
+      b.position[lane] = static_cast<float>(position(query < 0 ? 0 : query));
+    }
+    return b;
+  }
+
+  // The products of a block's columns with the keys from j on.
+  void products(const Block& b, const float* of, const float* with, std::int64_t j,
+                Lanes* result) const {
+    for (int r = 0; r < tile; ++r) result[r] = Lanes{};
+    multiply(result, p.width, of + b.first, padded, with + j * wide, wide, 1);
+  }
+
+  // (wide, padded): times sum_j weight[j] of[j] for a block of queries.
+  void mix(const Block& b, const float* weight, const float* of, Lanes times) const {
+    for (std::int64_t w = 0; w < p.width; w += tile) {
+      Lanes sum[tile]{};
+      multiply(sum, b.keys, weight + b.first, padded, of + w, 1, wide);
+      for (int r = 0; r < tile; ++r) store(columns + (w + r) * padded + b.first, sum[r] * times);
+    }
+  }
+
+  void forward_block(const Block& b) const {
+    Lanes most = splat(-1e30f), total{};
+    for (std::int64_t j = 0; j < b.keys; j += tile) {
+      Lanes s[tile];
+      products(b, q_columns, k, j, s);
+      for (int r = 0; r < tile; ++r) {
+        s[r] = b.position < static_cast<float>(j + r) ? splat(-1e30f) : s[r];
+        most = larger(most, s[r]);
+        store(weights + (j + r) * padded + b.first, s[r]);
+      }
+    }
+    for (std::int64_t j = 0; j < b.keys; ++j) {
+      float* cell = weights + j * padded + b.first;
+      const Lanes e = power_of_two(load(cell) - most);
+      total += e;
+      store(cell, e);
+    }
+    const Lanes part = 1.0f / total;
+    mix(b, weights, v, part);
+    store(largest + b.first, most);
+    store(share + b.first, part);
+  }
+
+  void forward(std::int64_t item) const {
+    pack(item);
+    for (std::int64_t first = 0; first < padded; first += lanes) forward_block(block(first));
+    into_rows(columns, q_rows);
+    const Rows out = rows_of(p.out, item);
+    for (std::int64_t i = 0; i < p.queries; ++i) copy(q_rows + (padding + i) * wide, out[i]);
+    const std::size_t bytes = sizeof(float) * p.queries;
+    std::memcpy(p.softmax + 2 * item * p.queries, largest + padding, bytes);
+    std::memcpy(p.softmax + (2 * item + 1) * p.queries, share + padding, bytes);
+  }
+
+  void pack_gradient(std::int64_t item) const {
+    const Rows dout = rows_of(p.grad_out, item);
+    for (std::int64_t i = 0; i < p.queries; ++i)
+      copy(dout[i], d_rows + (padding + i) * wide);
+    into_columns(d_rows, 1.0f, d_columns);
+    const std::size_t bytes = sizeof(float) * p.queries;
+    std::memcpy(largest + padding, p.softmax + 2 * item * p.queries, bytes);
+    std::memcpy(share + padding, p.softmax + (2 * item + 1) * p.queries, bytes);
+  }
+
+  void backward_block(const Block& b) const {
+    const Lanes most = load(largest + b.first), part = load(share + b.first);
+    Lanes own{};
+    for (std::int64_t j = 0; j < b.keys; j += tile) {
+      Lanes s[tile], dp[tile];
+      products(b, q_columns, k, j, s);
+      products(b, d_columns, v, j, dp);
+      for (int r = 0; r < tile; ++r) {
+        const Lanes weight = b.position < static_cast<float>(j + r)
+                                 ? Lanes{} : power_of_two(s[r] - most) * part;
+        own += weight * dp[r];
+        store(weights + (j + r) * padded + b.first, weight);
+        store(slopes + (j + r) * padded + b.first, dp[r]);
+      }
+    }
+    for (std::int64_t j = 0; j < round_up(b.keys, tile); ++j) {
+      const std::int64_t cell = j * padded + b.first;
+      store(slopes + cell, load(weights + cell) * (load(slopes + cell) - own));
+    }
+    mix(b, slopes, k, splat(scale));
+  }
+
+  // (keys, wide): times sum_i cells[j, i] of[i], over the blocks that see the key j.
+  void gather(const float* cells, const float* of, float times) const {
+    for (std::int64_t j = 0; j < keys; j += tile) {
+      const std::int64_t unseen = j - (p.length - padded), first = unseen > 0 ? unseen / lanes * lanes : 0;
+      for (std::int64_t w = 0; w < p.width; w += lanes) {
+        Lanes sum[tile]{};
+        multiply(sum, padded - first, of + first * wide + w, wide, cells + j * padded + first, padded, 1);
+        for (int r = 0; r < tile; ++r) store(rows + (j + r) * wide + w, sum[r] * times);
+      }
+    }
+  }
+
+  void backward(std::int64_t item) const {
+    pack(item);
+    pack_gradient(item);
+    for (std::int64_t first = 0; first < padded; first += lanes) backward_block(block(first));
+    const Rows dq = rows_of(p.grad_q, item), dk = rows_of(p.grad_k, item);
+    const Rows dv = rows_of(p.grad_v, item);
+    gather(weights, d_rows, 1.0f);
+    for (std::int64_t j = 0; j < p.length; ++j) copy(rows + j * wide, dv[j]);
+    gather(slopes, q_rows, scale);
+    for (std::int64_t j = 0; j < p.length; ++j) turn(rows + j * wide, j, -1.0f, dk[j]);
+    into_rows(columns, d_rows);
+    for (std::int64_t i = 0; i < p.queries; ++i)
+      turn(d_rows + (padding + i) * wide, position(i), -1.0f, dq[i]);
+  }
+};
+
+inline void attention_forward(const Attention& p, std::int64_t begin, std::int64_t end, float* scratch) {
+  const AttentionKernel kernel(p, scratch);
+  for (std::int64_t item = begin; item < end; ++item) kernel.forward(item);
+}
+
+inline void attention_backward(const Attention& p, std::int64_t begin, std::int64_t end, float* scratch) {
+  const AttentionKernel kernel(p, scratch);
+  for (std::int64_t item = begin; item < end; ++item) kernel.backward(item);
+}
+
+inline std::int64_t attention_scratch(const Attention& p) { return AttentionKernel(p, nullptr).floats; }
+
+}  // namespace recall::RECALL_ISA

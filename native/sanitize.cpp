@@ -1,0 +1,142 @@
+// Every kernel on buffers of exactly the size that it may touch, for the address and
+// undefined-behaviour sanitizers, which stop at the first read or write beyond one; the leak
+// sanitizer speaks at the end of thousands of calls.  `make sanitize` builds and runs it.
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "operations.hpp"
+
+extern "C" {
+const char* recall_instruction_set();
+int recall_choose_instruction_set(const char* name);
+void recall_scan_forward(const recall::Scan* p, int threads);
+void recall_scan_backward(const recall::Scan* p, int threads);
+void recall_conv_forward(const recall::Conv* p, int threads);
+void recall_conv_backward(const recall::Conv* p, int threads);
+void recall_attention_forward(const recall::Attention* p, int threads);
+void recall_attention_backward(const recall::Attention* p, int threads);
+}
+
+namespace {
+
+std::mt19937 random_bits(0);
+
+// A buffer of its own, so that one float beyond it is noticed.
+struct Buffers {
+  std::vector<std::unique_ptr<float[]>> all;
+
+  float* operator()(std::int64_t floats) {
+    std::normal_distribution<float> normal;
+    all.push_back(std::make_unique<float[]>(floats));
+    for (std::int64_t i = 0; i < floats; ++i) all.back()[i] = normal(random_bits);
+    return all.back().get();
+  }
+};
+
+bool finite(const float* x, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i)
+    if (!std::isfinite(x[i])) return false;
+  return true;
+}
+
+bool scan(int batch, int length, int channels, int state, bool gated, bool last, int threads) {
+  Buffers make;
+  const std::int64_t inner = std::int64_t{batch} * length * channels;
+  const std::int64_t selection = std::int64_t{batch} * length * state;
+  const std::int64_t read = last ? std::int64_t{batch} * channels : inner;
+  const std::int64_t chunks = (length + recall::scan_chunk - 1) / recall::scan_chunk;
+  recall::Scan p{};
+  p.batch = batch, p.length = length, p.channels = channels, p.state = state, p.last = last;
+  p.u = make(inner), p.delta = make(inner), p.B = make(selection), p.C = make(selection);
+  p.z = gated ? make(read) : nullptr;
+  p.u_stride = p.delta_stride = p.z_stride = p.grad_out_stride = channels;
+  p.B_stride = p.C_stride = state;
+  float* A = make(state * channels);
+  for (int i = 0; i < state * channels; ++i) A[i] = -std::exp(A[i]);
+  p.A = A, p.D = make(channels), p.delta_bias = make(channels);
+  p.initial = make(std::int64_t{batch} * state * channels);
+  p.final = make(std::int64_t{batch} * state * channels);
+  p.out = make(read), p.states = make(batch * chunks * state * channels);
+  recall_scan_forward(&p, threads);
+  p.grad_out = make(read);
+  p.grad_u = make(inner), p.grad_delta = make(inner), p.grad_z = gated ? make(read) : nullptr;
+  p.grad_B = make(selection), p.grad_C = make(selection);
+  p.grad_A = make(std::int64_t{batch} * (state + 2) * channels);
+  p.grad_D = p.grad_A + state * channels, p.grad_bias = p.grad_D + channels;
+  recall_scan_backward(&p, threads);
+  return finite(p.out, read) && finite(p.grad_u, inner) && finite(p.grad_B, selection);
+}
+
+bool conv(int batch, int length, int channels, int window, int threads) {
+  Buffers make;
+  const std::int64_t inner = std::int64_t{batch} * length * channels;
+  recall::Conv p{};
+  p.batch = batch, p.length = length, p.channels = channels, p.window = window;
+  p.x = make(inner), p.x_stride = p.grad_out_stride = channels;
+  p.weight = make(window * channels), p.bias = make(channels), p.out = make(inner);
+  recall_conv_forward(&p, threads);
+  p.grad_out = make(inner), p.grad_x = make(inner);
+  p.grad_weight = make(std::int64_t{batch} * (window + 1) * channels);
+  p.grad_bias = p.grad_weight + window * channels;
+  recall_conv_backward(&p, threads);
+  return finite(p.out, inner) && finite(p.grad_x, inner);
+}
+
+bool attention(int batch, int heads, int length, int queries, int width, bool rotary, int threads) {
+  Buffers make;
+  const auto rows = [&](int positions) {
+    const std::int64_t head = std::int64_t{positions} * width;
+    return recall::Heads{make(batch * heads * head), heads * head, head, width};
+  };
+  recall::Attention p{};
+  p.batch = batch, p.heads = heads, p.length = length, p.queries = queries, p.width = width;
+  p.q = rows(queries), p.k = rows(length), p.v = rows(length), p.out = rows(queries);
+  p.cosines = rotary ? make(length * (width / 2)) : nullptr;
+  p.sines = rotary ? make(length * (width / 2)) : nullptr;
+  p.softmax = make(std::int64_t{batch} * heads * 2 * queries);
+  recall_attention_forward(&p, threads);
+  p.grad_out = rows(queries), p.grad_q = rows(queries);
+  p.grad_k = rows(length), p.grad_v = rows(length);
+  recall_attention_backward(&p, threads);
+  const std::int64_t total = std::int64_t{batch} * heads * width;
+  return finite(p.out.data, total * queries) && finite(p.grad_k.data, total * length);
+}
+
+int run_all() {
+  int calls = 0, wrong = 0;
+  const auto check = [&](bool right) { ++calls, wrong += !right; };
+  for (int threads : {1, 3})
+    for (int length : {1, 2, 7, 8, 9, 17, 33})
+      for (int channels : {1, 4, 5, 8, 16, 17, 33}) {
+        for (int state : {1, 3, 8, 16, 17})
+          for (bool gated : {false, true})
+            for (bool last : {false, true}) check(scan(3, length, channels, state, gated, last, threads));
+        for (int window : {1, 3, 4, 16}) check(conv(3, length, channels, window, threads));
+        for (int queries : {1, (length + 1) / 2, length})
+          for (int heads : {1, 2}) {
+            check(attention(2, heads, length, queries, channels, false, threads));
+            check(attention(2, heads, length, queries, 2 * channels, true, threads));
+          }
+      }
+  std::printf("%s: %d operations forward and backward, %d wrong\n", recall_instruction_set(), calls, wrong);
+  return wrong;
+}
+
+}  // namespace
+
+int main() {
+  int wrong = 0;
+  for (const char* name : {"avx512", "avx2", "baseline"}) {
+    if (recall_choose_instruction_set(name) == 0) {
+      for (int repeat = 0; repeat < 3; ++repeat) wrong += run_all();
+    } else {
+      std::printf("%s: not on this processor\n", name);
+    }
+  }
+  return wrong != 0;
+}

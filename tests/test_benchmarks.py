@@ -1,0 +1,418 @@
+"""The benchmarks compare like with like: equal contenders, counted work, honest refusals."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import block, evaluation, operations, roofline, step
+from benchmarks.__main__ import PARTS, chosen
+from benchmarks.long_pass import CONTENDERS, measured
+from benchmarks.measuring import (
+    FEWEST_ROUNDS,
+    OURS,
+    TOLERANCE,
+    Contender,
+    Unavailable,
+    compare,
+    difference,
+    take_turns,
+)
+from benchmarks.report import Options, Report, Row, Setting
+from recall_arena.evaluation import held_out
+from recall_arena.model import LAYERS, SequenceModel, named_model
+from recall_arena.tasks import AssociativeRecall
+from recall_arena.training import Schedule
+
+ROOT = Path(__file__).parent.parent
+SETTING = Setting("block", "mamba", {"batch": 2, "L": 3})
+TASK = AssociativeRecall(queries=4)
+
+needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
+
+
+# JAX, in a process of its own: once it has computed, its process must not be forked
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[ProcessPoolExecutor]:
+    """A fresh process; it compiles fast rather than fast code."""
+    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    with (
+        mock.patch.dict(os.environ, {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}),
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
+    ):
+        yield pool
+
+
+def error_in_training(name: str, unroll: int) -> float:
+    """How far JAX's loss and gradients are from ours."""
+    from benchmarks import jax_contenders, jax_training
+
+    torch.manual_seed(0)
+    spec = named_model(name, vocabulary=16, width=8, longest_context=27)
+    model, batch = SequenceModel(spec), TASK.sample(3, 9, torch.Generator().manual_seed(0))
+    converted = jax_training.converted(spec, model, unroll)
+    actual = jax_contenders.loss_and_gradients(*converted, batch)
+    return difference(actual, step.loss_and_gradients(model, batch))
+
+
+@needs_jax
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_model_in_jax_equals_ours_in_loss_and_gradients(child, name):
+    assert child.submit(error_in_training, name, 1).result() <= 1e-5
+
+
+def errors_in_operations() -> dict[str, float]:
+    """How far JAX's operations are from ours, in output and gradients."""
+    found = {}
+    with mock.patch("benchmarks.jax_contenders.UNROLLS", (2,)):
+        for make in (operations.scan, operations.conv, operations.attention):
+            operation = make(2, 7, 8)
+            made = operations.builders(operation, Options(), Report())
+            found[operation.name] = difference(made["JAX"]().results(), made[OURS]().results())
+    return found
+
+
+@needs_jax
+def test_every_operation_in_jax_equals_ours(child):
+    errors = child.submit(errors_in_operations).result()
+    assert errors.keys() == {"selective_scan", "causal_conv", "causal_attention"}
+    assert all(error <= 1e-5 for error in errors.values()), errors
+
+
+def weights_after_steps() -> tuple[list[float], list[float]]:
+    """One weight vector after five steps of JAX's AdamW behind its clipping, and of PyTorch's."""
+    import jax.numpy as jnp
+
+    from benchmarks import jax_training
+
+    gradients = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)) * 10 ** torch.arange(
+        -3.0, 3.0
+    )
+    weight = torch.nn.Parameter(torch.linspace(-1, 1, 6))
+    optimizer = torch.optim.AdamW([weight], lr=0.1, weight_decay=0.0)
+    state = jax_training.first_state({"w": jnp.array(weight.detach().numpy())})
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        torch.nn.utils.clip_grad_norm_([weight], 1.0)
+        optimizer.step()
+        clipped = jax_training.clipped({"w": jnp.array(gradient.numpy())}, 1.0)
+        state = jax_training.adamw(state, clipped, 0.1)
+    return state.weights["w"].tolist(), weight.tolist()
+
+
+@needs_jax
+def test_clipping_and_adamw_in_jax_equal_torchs(child):
+    actual, expected = child.submit(weights_after_steps).result()
+    assert actual == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def sampled() -> tuple[np.ndarray, np.ndarray]:
+    """A batch that JAX drew."""
+    import jax
+
+    from benchmarks import jax_training
+
+    tokens, answers = jax_training.sample(TASK, 512, 9, jax.random.key(0))
+    return np.asarray(tokens), np.asarray(answers)
+
+
+@needs_jax
+def test_sequences_drawn_in_jax_are_the_tasks(child):
+    tokens, answers = child.submit(sampled).result()
+    body, query = tokens[:, :-1], tokens[:, -1:]
+    first = (body == query).argmax(axis=1)
+
+    assert tokens.shape == (512, 10)
+    assert set(query.ravel()) == set(range(TASK.queries))
+    assert set(answers) == set(body.ravel()) == set(range(TASK.vocabulary))
+    assert set(first) == set(range(9 - TASK.delay))
+    np.testing.assert_array_equal(body[np.arange(512), first + TASK.delay], answers)
+
+
+def test_without_jax_its_contender_is_unavailable_and_says_why(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    made = operations.builders(operations.conv(2, 7, 8), Options(), Report())
+    with pytest.raises(Unavailable, match="jax is not installed"):
+        made["JAX"]()
+
+
+# The other contenders
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_eager_model_equals_ours_in_loss_and_gradients(name):
+    schedule = Schedule(0.01, steps=10, context=9, batch=3)
+    spec = named_model(name, vocabulary=16, width=8, longest_context=27)
+    made = step.builders(spec, schedule, {}, Report())
+    del made["JAX"]
+    expected = made[OURS]().results()
+    assert len(made) >= 2
+    for name, build in made.items():
+        assert difference(build().results(), expected) <= 1e-5, name
+
+
+@pytest.mark.parametrize("part", ["mamba", "attention", "attention-rope"])
+def test_the_blocks_agree(part):
+    x, arriving = torch.randn(2, 2, 7, 8, generator=torch.Generator().manual_seed(0))
+    x.requires_grad_()
+    made = (
+        block.mamba_builders(x, arriving, Options(), Report())
+        if part == "mamba"
+        else block.attention_builders(x, arriving, rotary=part == "attention-rope")
+    )
+    del made["JAX"]
+    expected = made[OURS]().results()
+    for name, build in made.items():
+        assert difference(build().results(), expected) <= 1e-5, name
+
+
+@pytest.mark.parametrize("make", [operations.scan, operations.conv, operations.attention])
+def test_the_operations_agree(make):
+    made = operations.builders(make(2, 7, 8), Options(compile_limit=0), Report())
+    del made["JAX"]
+    expected = made[OURS]().results()
+    assert len(made) >= 2
+    for name, build in made.items():
+        assert difference(build().results(), expected) <= 1e-5, name
+
+
+@pytest.mark.parametrize(("sequences", "context"), [(1000, 192), (1000, 2), (7, 64), (83, 4000)])
+def test_evaluation_works_in_equal_parts_that_leave_no_sequence_out(sequences, context):
+    batch = held_out(AssociativeRecall(), context, sequences, "benchmark")
+    batch.tokens[:, 0] = torch.arange(sequences)
+    parts = evaluation.chunks(batch)
+
+    assert len({part.tokens.shape for part in parts}) == 1
+    assert {int(first) for part in parts for first in part.tokens[:, 0]} == set(range(sequences))
+    assert sum(len(part.answers) for part in parts) < sequences + len(parts)
+
+
+@pytest.mark.parametrize("name", [OURS, "PyTorch, eager"])
+def test_a_long_pass_is_measured(name):
+    done = measured(name, 128, rounds=2, patience=60.0)
+    expected = measured(OURS, 128, rounds=1, patience=60.0)
+
+    assert name in CONTENDERS
+    assert done.logits == pytest.approx(expected.logits, abs=1e-5)
+    assert len(done.seconds) == 2
+    assert done.mebibytes >= 0
+
+
+# Who is timed
+
+
+def fake(name: str, numbers: dict[str, np.ndarray], note: Callable[[str], object]) -> Contender:
+    return Contender(name, lambda: numbers, [{"forward": lambda _: note(name)}])
+
+
+def numbers(first: float) -> dict[str, np.ndarray]:
+    return {"output": np.array([first, 2.0]), "x": np.zeros(3)}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        numbers(1 + 4 * TOLERANCE),
+        numbers(np.nan),
+        {"output": np.array([1.0, 2.0])},
+        {"output": np.array([1.0]), "x": np.zeros(3)},
+        {"output": np.array([1.0, 2.0]), "x": np.full(3, 1e-9)},
+    ],
+)
+def test_a_contender_that_disagrees_is_told_and_not_timed(wrong, capsys):
+    timed: list[str] = []
+    made = {
+        OURS: lambda: fake(OURS, numbers(1), timed.append),
+        "wrong": lambda: fake("wrong", wrong, timed.append),
+        "right": lambda: fake("right", numbers(1 + TOLERANCE), timed.append),
+    }
+    report = Report()
+    rows = compare(SETTING, made, Options(rounds=2), report)
+
+    assert [row.contender for row in rows] == [OURS, "right"]
+    assert "wrong" not in timed
+    assert [left.contender for left in report.left_out] == ["wrong"]
+    assert "wrong: NOT TIMED, disagrees" in capsys.readouterr().err
+    assert "wrong left out, disagrees" in "\n".join(report.tables("block"))
+
+
+def test_a_contender_whose_package_is_missing_is_told_and_left_out(capsys):
+    def missing() -> Contender:
+        raise Unavailable("abacus is not installed")
+
+    report = Report()
+    made = {OURS: lambda: fake(OURS, numbers(1), id), "abacus": missing}
+    assert len(compare(SETTING, made, Options(rounds=2), report)) == 1
+    assert "abacus is not installed" in capsys.readouterr().err
+
+
+def test_only_wanted_contenders_are_built():
+    def never() -> Contender:
+        raise AssertionError
+
+    made = {OURS: lambda: fake(OURS, numbers(1), id), "JAX": never}
+    rows = compare(SETTING, made, Options(rounds=2, contenders=("mambapy",)), Report())
+    assert [row.contender for row in rows] == [OURS]
+    assert Options(contenders=("jax",)).wants("JAX, unroll 8")
+
+
+@pytest.mark.parametrize(("quick", "order"), [(60.0, "ab" + 4 * "aabb"), (0.0, 5 * "ab")])
+def test_contenders_take_turns_after_a_first_one_and_quick_ones_warm_up(quick, order, monkeypatch):
+    monkeypatch.setattr("benchmarks.measuring.QUICK", quick)
+    called: list[str] = []
+    both = [fake(name, {}, called.append) for name in "ab"]
+    times = take_turns(both, rounds=4, patience=60.0)
+    assert "".join(called) == order
+    assert len(times["a"].seconds["forward"]) == 4
+
+
+def test_a_slow_contender_takes_fewer_turns():
+    times = take_turns([fake("a", {}, id)], rounds=9, patience=0.0)
+    assert len(times["a"].seconds["forward"]) == FEWEST_ROUNDS
+
+
+# What is told
+
+
+def test_json_has_what_tables_have_and_more(tmp_path):
+    report = Report()
+    made = {
+        OURS: lambda: fake(OURS, numbers(1), id),
+        "other": lambda: fake("other", numbers(1), id),
+    }
+    compare(SETTING, made, Options(rounds=3, threads=2), report)
+    report.write(tmp_path / "all.json", {"processor": "abacus"}, Options(rounds=3))
+    told = json.loads((tmp_path / "all.json").read_text())
+
+    assert told.keys() == {"machine", "options", "rows", "left_out"}
+    assert [row["contender"] for row in told["rows"]] == [OURS, "other"]
+    for row in told["rows"]:
+        assert row["part"] == "block"
+        assert row["shape"] == {"batch": 2, "L": 3}
+        assert row["threads"] == 2
+        assert row["rounds"] == 3
+        low, high = row["quartiles_ms"]
+        assert 0 < low <= row["median_ms"] <= high
+    ours, other = told["rows"]
+    assert ours["ratio"] == 1
+    assert other["ratio"] == pytest.approx(other["median_ms"] / ours["median_ms"])
+
+
+def row(contender: str, rounds: int, figures: dict[str, float]) -> Row:
+    times = (1234.5, (1000.4, 2000.0), 1.0, 1.0)
+    return Row("step", "mamba", "step", {"d": 8}, 1, contender, rounds, *times, figures)
+
+
+def test_a_table_has_one_line_a_row_and_bounds_stand_apart():
+    report = Report([row(OURS, 3, {}), row("JAX", 3, {"compile s": 0.1234}), row("floor", 0, {})])
+    head, _, ours, jax, blank, *bounds = report.tables("step")
+
+    assert head.endswith("| times ours | compile s |")
+    assert ours == "| mamba, step | d 8 | recall-arena | 3 | 1234 | 1000-2000 | 1.00 |  |"
+    assert jax.endswith("| 0.123 |")
+    assert blank == ""
+    assert len(bounds) == 4
+    assert report.tables("block") == []
+
+
+def test_a_table_tells_of_a_busy_machine():
+    busy = replace(row("JAX", 3, {}), cores=0.25)
+    told = Report([row(OURS, 3, {}), busy]).tables("step")
+    assert "* 1 of 2 measurements had less than 0.9 of a core, down to 0.25" in told[-2]
+
+
+def test_the_command_line_chooses():
+    parts, options, path = chosen(["step", "--widths", "8", "16", "--json", "a.json"])
+    assert (parts, options.widths, path) == (["step"], (8, 16), Path("a.json"))
+    assert chosen([]) == (list(PARTS), Options(), None)
+
+
+@pytest.mark.parametrize("words", [["stepp"], ["--rounds", "1"], ["--threads", "0"]])
+def test_the_command_line_refuses_nonsense(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        chosen(words)
+    assert ended.value.code == 2
+    assert words[-1] in capsys.readouterr().err
+
+
+def test_a_part_runs_from_the_command_line(tmp_path):
+    words = ["step", "--widths", "8", "--lengths", "4", "--batch", "2", "--rounds", "2"]
+    words += ["--contenders", "eager", "--json", str(tmp_path / "all.json")]
+    command = [sys.executable, "-m", "benchmarks", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("## step\n")
+    told = json.loads((tmp_path / "all.json").read_text())
+    subjects = [(each["subject"], each["contender"]) for each in told["rows"]]
+    assert set(subjects) == {(name, who) for name in LAYERS for who in (OURS, "PyTorch, eager")}
+
+
+# The roofline
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize(
+    ("work", "sizes", "powers"),
+    [
+        (roofline.scan_work, (3, 20, 8, 16), (1, 1, None, None)),
+        (roofline.conv_work, (3, 20, 8, 4), (1, 1, 1, None)),
+        (roofline.attention_work, (3, 2, 20, 8), (1, 1, None, None)),
+    ],
+)
+def test_work_grows_in_proportion_to_independent_axes(work, sizes, powers, direction):
+    once = work(*sizes)[direction]
+    for axis, power in enumerate(powers):
+        if power is not None:
+            doubled = list(sizes)
+            doubled[axis] *= 2
+            twice = work(*doubled)[direction]
+            assert twice.exponentials == 2 * once.exponentials
+            assert twice.multiply_adds == 2 * once.multiply_adds
+            assert twice.bytes == 2 * once.bytes
+
+
+def test_the_scans_work_is_that_of_its_states_and_a_little_for_each_channel():
+    counts = [roofline.scan_work(1, 1, 1, state)["forward"] for state in (1, 2, 3)]
+    assert {b.exponentials - a.exponentials for a, b in pairwise(counts)} == {1}
+    assert {b.multiply_adds - a.multiply_adds for a, b in pairwise(counts)} == {4}
+    assert {b.bytes - a.bytes for a, b in pairwise(counts)} == {8}
+
+
+def test_attentions_work_is_its_causal_half():
+    cells = sum(1 for query in range(20) for key in range(20) if key <= query)
+    passes = roofline.attention_work(1, 1, 20, 8)
+    assert passes["forward"].exponentials == passes["backward"].exponentials == cells
+    assert passes["forward"].multiply_adds == 16 * cells
+    assert passes["backward"].multiply_adds == 40 * cells
+
+
+def test_a_floor_adds_arithmetic_and_takes_the_larger_of_it_and_memory():
+    peaks = roofline.Peaks(exponentials=10, multiply_adds=100, bytes=1000)
+    assert roofline.Work(20, 300, 0).floor(peaks) == pytest.approx(5)
+    assert roofline.Work(20, 300, 7000).floor(peaks) == pytest.approx(7)
+    assert roofline.Work(20, 300, 7000).floor(peaks, cores=2) == pytest.approx(3.5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_peaks_are_those_of_functions_that_are_right():
+    peaks = roofline.measured_peaks(1 << 16, seconds=0.01)
+    assert peaks.multiply_adds > peaks.exponentials > 1e6
+    assert peaks.bytes > 1e6
+    for x in np.linspace(-20, 5, 26):
+        assert roofline.exponential(float(x)) == pytest.approx(np.exp(x), rel=1e-6)
