@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_model, save_file
 
 from recall_arena.model import SequenceModel
 from recall_arena.runs import Run, build
@@ -17,7 +17,8 @@ def save_weights(model: SequenceModel, path: Path) -> None:
     """Write a model's weights, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_model(model, str(partial))
+    # Copies, for in a trained model the tensors are parts of one vector.
+    save_file({name: tensor.clone() for name, tensor in model.state_dict().items()}, partial)
     partial.replace(path)
 
 
