@@ -17,7 +17,7 @@ LARGEST_STATE = 256
 LARGEST_WINDOW = 16
 LARGEST_HEAD = 256
 SCAN_CHUNK = 8
-SMALLEST_SHARE = 1 << 15  # elements below which a second thread costs more than it brings
+SMALLEST_SHARE = 1 << 17  # elements below which a second thread costs more than it brings
 
 
 def _fields(integers: str, pointers: str) -> list[tuple[str, type]]:
