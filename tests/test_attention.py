@@ -21,6 +21,7 @@ from recall_arena.kernels import (
     causal_self_attention,
     rotary_angles,
 )
+from recall_arena.kernels.causal_attention import LONGEST
 from recall_arena.seeds import generator
 
 LENGTHS = [1, 2, 3, 15, 16, 17, 64, 100, 257]
@@ -213,7 +214,7 @@ def test_each_input_has_its_gradient_whichever_others_are_wanted(fast, definitio
         assert torch.equal(leaves[wanted].grad, everything[f"gradient of {wanted}"])
 
 
-@pytest.mark.parametrize(("length", "width"), [(1025, 8), (5, 257)])
+@pytest.mark.parametrize(("length", "width"), [(LONGEST + 1, 8), (5, 257)])
 def test_sizes_beyond_the_kernel_run_as_pytorch_does(length, width):
     inputs = attention_inputs(length, length, width, batch=1)
     assert not runs_compiled(causal_attention, inputs)

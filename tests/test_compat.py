@@ -6,7 +6,7 @@ An error counts relative to the largest magnitude of the exact result.
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kernel_checks import needs_kernels
 from torch import Tensor, nn
 
 from recall_arena.kernels import native
@@ -34,8 +35,6 @@ SINGLE = 5e-6
 HALF = 0.05
 CHAINED = 1e-4  # a whole model in single precision, one order of summation against another
 
-needs_kernels = pytest.mark.skipif(native.LIBRARY is None, reason=f"here run {native.REASON}")
-
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -49,20 +48,6 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(native, "call", listed)
     return names
-
-
-@pytest.fixture(params=["avx512", "avx2", "baseline"])
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The compiled kernels for one instruction set; the best one again afterwards."""
-    best = native.instruction_set()
-    if best is None:
-        pytest.skip(f"here run {native.REASON}")
-    try:
-        native.choose_instruction_set(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield request.param
-    native.choose_instruction_set(best)
 
 
 def compiled(*names: str) -> list[str]:
