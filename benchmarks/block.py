@@ -21,9 +21,8 @@ from benchmarks.torch_models import (
     arrays,
     fused_attention,
     mambapy_block,
-    softmax_attention,
 )
-from recall_arena.kernels import selective_scan_definition
+from recall_arena.kernels import causal_attention_definition, selective_scan_definition
 from recall_arena.mixers import Attention, Mamba
 
 PART = "block"
@@ -131,7 +130,7 @@ def attention_builders(x: Tensor, arriving: Tensor, *, rotary: bool) -> Builders
         OURS: lambda: contender(OURS, ours, x, arriving),
         "JAX": in_jax,
         fused: partial(eager, fused, fused_attention),
-        plain: partial(eager, plain, softmax_attention),
+        plain: partial(eager, plain, causal_attention_definition),
     }
 
 

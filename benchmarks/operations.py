@@ -24,9 +24,10 @@ from benchmarks.measuring import (
     optional,
 )
 from benchmarks.report import Options, Report, Row, Setting
-from benchmarks.torch_models import arrays, fused_attention, reference_scan, softmax_attention
+from benchmarks.torch_models import arrays, fused_attention, reference_scan
 from recall_arena.kernels import (
     causal_attention,
+    causal_attention_definition,
     causal_conv,
     causal_conv_definition,
     selective_scan,
@@ -109,7 +110,7 @@ def attention(batch: int, length: int, width: int) -> Operation:
     generator = torch.Generator().manual_seed(0)
     inputs = {name: _normal(generator, batch, 1, length, width) for name in ("q", "k", "v")}
     eager = {
-        "PyTorch, softmax of products": softmax_attention,
+        "PyTorch, softmax of products": causal_attention_definition,
         "PyTorch, scaled_dot_product_attention": fused_attention,
     }
     work = roofline.attention_work(batch, 1, length, width)

@@ -51,14 +51,6 @@ def reference_scan(
     return y.transpose(1, 2)
 
 
-def softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention in three operations; fewer queries than keys are the last ones."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    queries, keys = scores.shape[-2:]
-    future = torch.ones(queries, keys, dtype=torch.bool).triu(1 + keys - queries)
-    return F.softmax(scores.masked_fill(future, float("-inf")), dim=-1) @ v
-
-
 def fused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """PyTorch's own fused attention; a lone query is the last one and sees every key."""
     return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[-2] > 1)
@@ -97,12 +89,11 @@ class PlainAttention(Attention):
 
     def __init__(self, width: int, rotary: bool, attend: Attend) -> None:
         super().__init__(width, rotary=rotary)
-        self.turns = rotary
         self.attend = attend
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.in_proj(x).unsqueeze(1).chunk(3, dim=-1)
-        if self.turns:
+        if self.rotary:
             q, k = rotated(q, k)
         return self.out_proj(self.attend(q, k, v).squeeze(1))
 
@@ -110,7 +101,7 @@ class PlainAttention(Attention):
         width = x.shape[2]
         q = F.linear(x[:, -1:], self.in_proj.weight[:width]).unsqueeze(1)
         k, v = F.linear(x, self.in_proj.weight[width:]).unsqueeze(1).chunk(2, dim=-1)
-        if self.turns:
+        if self.rotary:
             q, k = rotated(q, k)
         return self.out_proj(self.attend(q, k, v)[:, 0, 0])
 

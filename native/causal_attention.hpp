@@ -24,8 +24,6 @@ namespace recall::RECALL_ISA {
 
 constexpr int tile = 8;  // results that are added up at once, enough to hide an addition's latency
 
-inline std::int64_t round_up(std::int64_t x, std::int64_t to) { return (x + to - 1) / to * to; }
-
 inline Lanes larger(Lanes x, Lanes y) { return x > y ? x : y; }
 
 // Adds sum_k scalars[r, k] vectors[k] to result[r].
@@ -91,19 +89,17 @@ struct AttentionKernel {
 
   void copy(const float* from, float* to) const {
     for (std::int64_t w = 0; w < p.width; w += lanes) {
-      const int count = part(p.width - w);
+      const int count = filled(p.width - w);
       store(to + w, load(from + w, count), count);
     }
   }
-
-  static int part(std::int64_t left) { return left < lanes ? static_cast<int>(left) : lanes; }
 
   // Copies one row, turned forward (+1) or back (-1) by its position's angles where there are any.
   void turn(const float* from, std::int64_t position, float way, float* to) const {
     if (!p.cosines) return copy(from, to);
     const std::int64_t half = p.width / 2;
     for (std::int64_t i = 0; i < half; i += lanes) {
-      const int count = part(half - i);
+      const int count = filled(half - i);
       const Lanes left = load(from + i, count), right = load(from + half + i, count);
       const Lanes cosine = load(p.cosines + position * half + i, count);
       const Lanes sine = way * load(p.sines + position * half + i, count);
@@ -265,7 +261,7 @@ struct AttentionKernel {
     for (std::int64_t j = 0; j < p.length; ++j) copy(rows + j * wide, dv[j]);
     gather(slopes, q_rows, scale);
     for (std::int64_t j = 0; j < p.length; ++j) turn(rows + j * wide, j, -1.0f, dk[j]);
-    into_rows(columns, d_rows);
+    into_rows(columns, d_rows);  // its padding stays zero, for that of dout was
     for (std::int64_t i = 0; i < p.queries; ++i)
       turn(d_rows + (padding + i) * wide, position(i), -1.0f, dq[i]);
   }

@@ -80,20 +80,16 @@ struct ConvKernel {
     store(p.grad_bias + share, dbias, count);
   }
 
-  static int width(const Conv& p, std::int64_t channel) {
-    return p.channels - channel < lanes ? static_cast<int>(p.channels - channel) : lanes;
-  }
-
   static void forward(const Conv& p, std::int64_t begin, std::int64_t end) {
     for (std::int64_t sequence = begin; sequence < end; ++sequence)
       for (std::int64_t channel = 0; channel < p.channels; channel += lanes)
-        forward_group(p, sequence, channel, width(p, channel));
+        forward_group(p, sequence, channel, filled(p.channels - channel));
   }
 
   static void backward(const Conv& p, std::int64_t begin, std::int64_t end, float* scratch) {
     for (std::int64_t sequence = begin; sequence < end; ++sequence)
       for (std::int64_t channel = 0; channel < p.channels; channel += lanes)
-        backward_group(p, sequence, channel, width(p, channel), reinterpret_cast<Lanes*>(scratch));
+        backward_group(p, sequence, channel, filled(p.channels - channel), reinterpret_cast<Lanes*>(scratch));
   }
 };
 

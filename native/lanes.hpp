@@ -35,6 +35,11 @@ typedef std::int32_t Bits __attribute__((vector_size(4 * RECALL_LANES)));
 
 inline Lanes splat(float x) { return x - Lanes{}; }  // x + 0 would have to care for -0
 
+inline std::int64_t round_up(std::int64_t x, std::int64_t to) { return (x + to - 1) / to * to; }
+
+// How many lanes the next vector fills where `left` numbers are left.
+inline int filled(std::int64_t left) { return left < lanes ? static_cast<int>(left) : lanes; }
+
 // Loads `count` floats and sets the remaining lanes to zero.
 inline Lanes load(const float* from, int count = lanes) {
   Lanes x{};

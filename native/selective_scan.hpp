@@ -176,7 +176,7 @@ struct ScanKernel {
 
     // A chunk's positions times states, filled up to whole vectors.
     static std::int64_t cells(const Scan& p) {
-      return (scan_chunk * p.state + lanes - 1) / lanes * lanes;
+      return round_up(scan_chunk * p.state, lanes);
     }
 
     static std::int64_t floats(const Scan& p) {
@@ -272,7 +272,7 @@ struct ScanKernel {
   static void forward(const Scan& p, std::int64_t begin, std::int64_t end) {
     for (std::int64_t sequence = begin; sequence < end; ++sequence)
       for (std::int64_t channel = 0; channel < p.channels; channel += lanes)
-        forward_group({p, sequence, channel, width(p, channel)});
+        forward_group({p, sequence, channel, filled(p.channels - channel)});
   }
 
   static void backward(const Scan& p, std::int64_t begin, std::int64_t end, float* memory) {
@@ -283,7 +283,7 @@ struct ScanKernel {
         for (std::int64_t cell = 0; cell < Scratch::cells(p); ++cell)
           s.dB[cell] = s.dC[cell] = Lanes{};
         for (std::int64_t channel = 0; channel < p.channels; channel += lanes)
-          backward_chunk({p, sequence, channel, width(p, channel)}, s, chunk);
+          backward_chunk({p, sequence, channel, filled(p.channels - channel)}, s, chunk);
         const std::int64_t first = (sequence * p.length + chunk * scan_chunk) * p.state;
         store_sums(p.grad_B + first, s.dB, steps_of(p, chunk) * p.state);
         store_sums(p.grad_C + first, s.dC, steps_of(p, chunk) * p.state);
@@ -294,23 +294,19 @@ struct ScanKernel {
 
   static void store_sums(float* to, const Lanes* rows, std::int64_t count) {
     for (std::int64_t row = 0; row < count; row += lanes)
-      store(to + row, sums(rows + row), count - row < lanes ? static_cast<int>(count - row) : lanes);
+      store(to + row, sums(rows + row), filled(count - row));
   }
 
   static void store_shares(const Scan& p, const Scratch& s, std::int64_t sequence) {
     const int state = state_of(p);
     for (std::int64_t channel = 0; channel < p.channels; channel += lanes) {
-      const Group group{p, sequence, channel, width(p, channel)};
+      const Group group{p, sequence, channel, filled(p.channels - channel)};
       const Lanes* dA = s.carry + channel / lanes * (2 * state + 2) + state;
       const std::int64_t share = sequence * (state + 2);
       for (int n = 0; n < state; ++n) group.put(p.grad_A, share + n, dA[n]);
       group.put(p.grad_D, share, dA[state]);
       group.put(p.grad_bias, share, dA[state + 1]);
     }
-  }
-
-  static int width(const Scan& p, std::int64_t channel) {
-    return p.channels - channel < lanes ? static_cast<int>(p.channels - channel) : lanes;
   }
 };
 

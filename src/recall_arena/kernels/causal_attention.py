@@ -68,8 +68,7 @@ def causal_attention(q: Queries, k: Heads, v: Heads, angles: Angles | None = Non
     """
     _check_shapes(q, k, v, angles)
     if _small(k) and native.fits(q, k, v):
-        tables = (None, None) if angles is None else (angles.cos(), angles.sin())
-        out: Tensor = _CompiledAttention.apply(q, k, v, *tables)  # type: ignore[no-untyped-call]
+        out: Tensor = _CompiledAttention.apply(q, k, v, *_tables(angles))  # type: ignore[no-untyped-call]
         return out
     q, k = _rotated(q, k, angles)
     if q.shape[2] == k.shape[2]:
@@ -91,8 +90,7 @@ def causal_self_attention(
     _check_shapes(*parts, angles)
     if not (_small(parts[1]) and native.fits(packed, parts[0])):
         return merge_heads(causal_attention(*parts, angles))
-    tables = (None, None) if angles is None else (angles.cos(), angles.sin())
-    out: Tensor = _PackedAttention.apply(packed, q, heads, *tables)  # type: ignore[no-untyped-call]
+    out: Tensor = _PackedAttention.apply(packed, q, heads, *_tables(angles))  # type: ignore[no-untyped-call]
     return out
 
 
@@ -116,6 +114,11 @@ def split_heads(x: Packed, parts: int, heads: int) -> tuple[Tensor, ...]:
 def merge_heads(x: Queries) -> Beside:
     """The heads of each position beside one another: (batch, length, heads head_width)."""
     return x.transpose(1, 2).flatten(2)
+
+
+def _tables(angles: Angles | None) -> tuple[Tensor | None, Tensor | None]:
+    """The cosines and sines that the compiled kernel turns by."""
+    return (None, None) if angles is None else (angles.cos(), angles.sin())
 
 
 def _small(k: Tensor) -> bool:
@@ -156,7 +159,7 @@ class _CompiledAttention(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, cosines: Tensor | None, sines: Tensor | None
     ) -> Tensor:
-        q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
+        q, k, v = map(_unit_stride, (q, k, v))
         out, softmax = _forward((q, k, v), cosines, sines)
         ctx.save_for_backward(q, k, v, cosines, sines, softmax)
         return out
@@ -221,12 +224,17 @@ def _backward(
     gradients: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     """Fill in the gradients of q, k and v."""
-    grad_out = grad_out if grad_out.stride(3) == 1 else grad_out.contiguous()
+    grad_out = _unit_stride(grad_out)
     arguments = _arguments(inputs, cosines, sines, softmax)
     arguments.grad_out = native.heads(grad_out)
     for name, gradient in zip(("grad_q", "grad_k", "grad_v"), gradients, strict=True):
         setattr(arguments, name, native.heads(gradient))
     native.call("recall_attention_backward", arguments, _threads(inputs[1]))
+
+
+def _unit_stride(x: Tensor) -> Tensor:
+    """`x` itself if the numbers of a head follow one another, else a contiguous copy."""
+    return x if x.stride(3) == 1 else x.contiguous()
 
 
 def _like(x: Tensor) -> Tensor:

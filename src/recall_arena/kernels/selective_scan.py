@@ -179,12 +179,15 @@ def _compiled(inputs: Inputs) -> bool:
 def _in_rows(inputs: Inputs) -> Inputs:
     """The tensors as the kernel reads them; A comes transposed."""
     u, delta, A, B, C, D, z, delta_bias = inputs
-    gate = z.contiguous() if z is not None and z.ndim == 2 else z
-    gate = native.rows(gate) if gate is not None and gate.ndim == 3 else gate
     return (
         *(native.rows(u), native.rows(delta), A.t().contiguous(), native.rows(B), native.rows(C)),
-        *(D.contiguous(), gate, delta_bias.contiguous()),
+        *(D.contiguous(), None if z is None else _read_rows(z), delta_bias.contiguous()),
     )
+
+
+def _read_rows(x: Tensor) -> Tensor:
+    """A row for each position that is read: (batch, length, channels), or (batch, channels)."""
+    return x.contiguous() if x.ndim == 2 else native.rows(x)
 
 
 def _arguments(inputs: Inputs, out: Tensor) -> native.Scan:
@@ -229,7 +232,7 @@ class _CompiledScan(torch.autograd.Function):
         u, _, A, B, C, _, z, _ = saved
         batch, _, channels = u.shape
         state = A.shape[0]
-        grad_out = grad_out.contiguous() if grad_out.ndim == 2 else native.rows(grad_out)
+        grad_out = _read_rows(grad_out)
         grad_u, grad_delta = u.new_empty(u.shape), u.new_empty(u.shape)
         grad_z = None if z is None else u.new_empty(z.shape)
         grad_B, grad_C = u.new_empty(B.shape), u.new_empty(C.shape)
