@@ -18,6 +18,7 @@
 #pragma once
 
 #include "lanes.hpp"
+#include "matrix.hpp"
 #include "operations.hpp"
 
 namespace recall::RECALL_ISA {
@@ -76,13 +77,6 @@ struct AttentionKernel {
   std::int64_t floats;
 
   // The rows of one head of one sequence.
-  struct Rows {
-    float* first;
-    std::int64_t stride;
-
-    float* operator[](std::int64_t row) const { return first + row * stride; }
-  };
-
   Rows rows_of(const Heads& of, std::int64_t item) const {
     return {of.data + item / p.heads * of.batch + item % p.heads * of.head, of.row};
   }

@@ -148,4 +148,34 @@ void recall_attention_backward(const recall::Attention* p, int threads) {
   });
 }
 
+void recall_mamba_forward(const recall::Mamba* p, int threads) {
+  recall::share_out(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {
+    const recall::Scratch scratch(recall::chosen->mamba_scratch(*p));
+    recall::chosen->mamba_forward(*p, begin, end, scratch.get());
+  });
+}
+
+void recall_mamba_backward(const recall::Mamba* p, int threads) {
+  recall::share_out(threads, p->portions, [p](std::int64_t begin, std::int64_t end) {
+    const recall::Scratch scratch(recall::chosen->mamba_scratch(*p));
+    recall::chosen->mamba_backward(*p, begin, end, scratch.get());
+  });
+  recall::add_shares(p->gradients, p->portions, p->numbers);
+}
+
+void recall_self_attention_forward(const recall::SelfAttention* p, int threads) {
+  recall::share_out(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {
+    const recall::Scratch scratch(recall::chosen->self_attention_scratch(*p));
+    recall::chosen->self_attention_forward(*p, begin, end, scratch.get());
+  });
+}
+
+void recall_self_attention_backward(const recall::SelfAttention* p, int threads) {
+  recall::share_out(threads, p->portions, [p](std::int64_t begin, std::int64_t end) {
+    const recall::Scratch scratch(recall::chosen->self_attention_scratch(*p));
+    recall::chosen->self_attention_backward(*p, begin, end, scratch.get());
+  });
+  recall::add_shares(p->gradients, p->portions, p->numbers);
+}
+
 }  // extern "C"

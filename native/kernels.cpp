@@ -1,7 +1,9 @@
 // The kernels for one instruction set.  CMake compiles this file once for each.
 
+#include "attention_mixer.hpp"
 #include "causal_attention.hpp"
 #include "causal_conv.hpp"
+#include "mamba_mixer.hpp"
 #include "selective_scan.hpp"
 
 #define RECALL_TEXT_(name) #name
@@ -11,9 +13,22 @@ namespace recall::RECALL_ISA {
 
 extern const Kernels kernels;
 const Kernels kernels = {
-    RECALL_TEXT(RECALL_ISA), scan_forward,      scan_backward,      scan_scratch,
-    conv_forward,            conv_backward,     conv_scratch,
-    attention_forward,       attention_backward, attention_scratch,
+    RECALL_TEXT(RECALL_ISA),
+    scan_forward,
+    scan_backward,
+    scan_scratch,
+    conv_forward,
+    conv_backward,
+    conv_scratch,
+    attention_forward,
+    attention_backward,
+    attention_scratch,
+    mamba_forward,
+    mamba_backward,
+    mamba_scratch,
+    self_attention_forward,
+    self_attention_backward,
+    self_attention_scratch,
 };
 
 }  // namespace recall::RECALL_ISA

@@ -32,6 +32,7 @@ namespace recall::RECALL_ISA {
 constexpr int lanes = RECALL_LANES;
 typedef float Lanes __attribute__((vector_size(4 * RECALL_LANES)));
 typedef std::int32_t Bits __attribute__((vector_size(4 * RECALL_LANES)));
+typedef std::uint32_t Wrapping __attribute__((vector_size(4 * RECALL_LANES)));
 
 inline Lanes splat(float x) { return x - Lanes{}; }  // x + 0 would have to care for -0
 
@@ -39,6 +40,12 @@ inline std::int64_t round_up(std::int64_t x, std::int64_t to) { return (x + to -
 
 // How many lanes the next vector fills where `left` numbers are left.
 inline int filled(std::int64_t left) { return left < lanes ? static_cast<int>(left) : lanes; }
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+inline __m256i first_lanes(int count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+#endif
 
 // Loads `count` floats and sets the remaining lanes to zero.
 inline Lanes load(const float* from, int count = lanes) {
@@ -49,6 +56,8 @@ inline Lanes load(const float* from, int count = lanes) {
   }
 #if defined(__AVX512F__)
   return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+#elif defined(__AVX2__)
+  return _mm256_maskload_ps(from, first_lanes(count));
 #else
   for (int lane = 0; lane < count; ++lane) x[lane] = from[lane];
   return x;
@@ -62,6 +71,8 @@ inline void store(float* to, Lanes x, int count = lanes) {
   }
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), x);
+#elif defined(__AVX2__)
+  _mm256_maskstore_ps(to, first_lanes(count), x);
 #else
   for (int lane = 0; lane < count; ++lane) to[lane] = x[lane];
 #endif
@@ -124,7 +135,7 @@ inline Lanes power_of_two(Lanes x) {
 #if defined(__AVX512F__)
   return _mm512_scalef_ps(p, k);
 #else
-  Bits exponent, value;
+  Wrapping exponent, value;  // a lane whose result nobody reads may exceed 127
   std::memcpy(&exponent, &shifted, sizeof exponent);
   std::memcpy(&value, &p, sizeof value);
   value += exponent << 23;  // the bits of `round` itself leave at the top
@@ -163,6 +174,17 @@ inline Softplus softplus(Lanes x) {
   p = p * t - 0.499994934f;
   p = p * t + 0.99999994f;
   return {at_least(x, 0.0f) + p * t, (x < 0.0f ? t : splat(1.0f)) * reciprocal(t + 1.0f)};
+}
+
+template <class Body, int... i>
+RECALL_INLINE inline void each_of(const Body& body, std::integer_sequence<int, i...>) {
+  (body(i), ...);
+}
+
+// body(0), body(1), ... written out, so that an array which they index can stay in registers.
+template <int count, class Body>
+RECALL_INLINE inline void each(const Body& body) {
+  each_of(body, std::make_integer_sequence<int, count>());
 }
 
 // Transposes the 2 x 2 blocks that a pair of rows has at distance `apart`: b's left numbers change

@@ -25,6 +25,7 @@ struct Scan {
   float *grad_u, *grad_delta, *grad_z;     // (batch, length, channels)
   float *grad_B, *grad_C;                  // (batch, length, state)
   float *grad_A, *grad_D, *grad_bias;      // one share a sequence: (batch, state + 2, channels)
+  float* again;       // backward: room for `out`, computed again; may be null
   std::int64_t last;  // not 0: z, out, grad_out and grad_z are (batch, channels), the last position's
 };
 
@@ -55,6 +56,39 @@ struct Attention {
   Heads grad_out, grad_q, grad_k, grad_v;
 };
 
+// A Mamba mixer: projections, convolution, scan.  Weights are laid out as torch's modules keep them.
+struct Mamba {
+  std::int64_t batch, length, width, channels, state, window, rank;
+  const float* x;  // (batch, length, width)
+  const float *in_proj, *conv_weight, *conv_bias, *x_proj, *dt_weight, *dt_bias, *A_log, *D, *out_proj;
+  float* out;         // (batch, length, width)
+  float *before, *z;  // (batch, length, channels): both halves of in_proj x
+  float* u;           // (batch, length, channels): the convolved first half
+  float* selection;   // (batch, length, rank + 2 state): x_proj u
+  float* states;      // (batch, chunks, state, channels); may be null, as may all of these but `out`
+  const float* grad_out;
+  float* grad_x;
+  float* gradients;  // (portions, numbers): one share a portion of the batch, see `mamba_mixer.hpp`
+  std::int64_t portions, numbers;
+  std::int64_t last;  // not 0: z, out and grad_out have the last position alone
+};
+
+// Self-attention between its projections.  Weights are laid out as torch's modules keep them.
+struct SelfAttention {
+  std::int64_t batch, length, width, heads, queries;  // the last `queries` of `length` positions ask
+  const float* x;                                     // (batch, length, width)
+  const float *in_proj, *out_proj;
+  const float *cosines, *sines;  // (length, width / heads / 2): RoPE's angles; null: none
+  float* out;                    // (batch, queries, width)
+  float *q, *mixed;              // (batch, queries, width): queries; what the heads give
+  float* kv;                     // (batch, length, 2 width): keys, values
+  float* softmax;                // (batch, heads, 2, queries)
+  const float* grad_out;
+  float* grad_x;
+  float* gradients;  // (portions, numbers): one share a portion of the batch: in_proj, out_proj
+  std::int64_t portions, numbers;
+};
+
 constexpr int scan_chunk = 8;
 constexpr int largest_state = 256;
 constexpr int largest_window = 16;
@@ -74,6 +108,15 @@ struct Kernels {
   void (*attention_forward)(const Attention&, std::int64_t begin, std::int64_t end, float* scratch);
   void (*attention_backward)(const Attention&, std::int64_t begin, std::int64_t end, float* scratch);
   std::int64_t (*attention_scratch)(const Attention&);
+  // Forward these work through sequences, backward through portions of the batch.
+  void (*mamba_forward)(const Mamba&, std::int64_t begin, std::int64_t end, float* scratch);
+  void (*mamba_backward)(const Mamba&, std::int64_t begin, std::int64_t end, float* scratch);
+  std::int64_t (*mamba_scratch)(const Mamba&);
+  void (*self_attention_forward)(const SelfAttention&, std::int64_t begin, std::int64_t end,
+                                 float* scratch);
+  void (*self_attention_backward)(const SelfAttention&, std::int64_t begin, std::int64_t end,
+                                  float* scratch);
+  std::int64_t (*self_attention_scratch)(const SelfAttention&);
 };
 
 }  // namespace recall

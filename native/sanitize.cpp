@@ -20,6 +20,10 @@ void recall_conv_forward(const recall::Conv* p, int threads);
 void recall_conv_backward(const recall::Conv* p, int threads);
 void recall_attention_forward(const recall::Attention* p, int threads);
 void recall_attention_backward(const recall::Attention* p, int threads);
+void recall_mamba_forward(const recall::Mamba* p, int threads);
+void recall_mamba_backward(const recall::Mamba* p, int threads);
+void recall_self_attention_forward(const recall::SelfAttention* p, int threads);
+void recall_self_attention_backward(const recall::SelfAttention* p, int threads);
 }
 
 namespace {
@@ -107,6 +111,50 @@ bool attention(int batch, int heads, int length, int queries, int width, bool ro
   return finite(p.out.data, total * queries) && finite(p.grad_k.data, total * length);
 }
 
+bool mamba(int batch, int length, int width, int channels, int state, bool last, int threads) {
+  Buffers make;
+  recall::Mamba p{};
+  p.batch = batch, p.length = length, p.width = width, p.channels = channels, p.state = state;
+  p.window = 4, p.rank = 2, p.last = last, p.portions = 2;
+  const std::int64_t rows = std::int64_t{batch} * length, read = last ? batch : rows;
+  const std::int64_t selected = p.rank + 2 * state;
+  const std::int64_t chunks = (length + recall::scan_chunk - 1) / recall::scan_chunk;
+  p.numbers = channels * (3 * width + p.window + 1 + selected + p.rank + state + 2);
+  p.x = make(rows * width), p.in_proj = make(2 * channels * width);
+  p.conv_weight = make(channels * p.window), p.conv_bias = make(channels);
+  p.x_proj = make(selected * channels), p.dt_weight = make(channels * p.rank);
+  p.A_log = make(channels * state), p.D = make(channels), p.dt_bias = make(channels);
+  p.out_proj = make(width * channels), p.out = make(read * width);
+  recall_mamba_forward(&p, threads);
+  p.before = make(rows * channels), p.z = make(read * channels), p.u = make(rows * channels);
+  p.selection = make(rows * selected), p.states = make(batch * chunks * state * channels);
+  recall_mamba_forward(&p, threads);
+  p.grad_out = make(read * width), p.grad_x = make(rows * width);
+  p.gradients = make(p.portions * p.numbers);
+  recall_mamba_backward(&p, threads);
+  return finite(p.out, read * width) && finite(p.grad_x, rows * width) && finite(p.gradients, p.numbers);
+}
+
+bool self_attention(int batch, int length, int queries, int width, int heads, bool rotary, int threads) {
+  Buffers make;
+  recall::SelfAttention p{};
+  p.batch = batch, p.length = length, p.queries = queries, p.width = width, p.heads = heads;
+  p.portions = 2, p.numbers = 4 * width * width;
+  const std::int64_t rows = std::int64_t{batch} * length, asking = std::int64_t{batch} * queries;
+  p.x = make(rows * width), p.in_proj = make(3 * width * width), p.out_proj = make(width * width);
+  p.cosines = rotary ? make(length * (width / heads / 2)) : nullptr;
+  p.sines = rotary ? make(length * (width / heads / 2)) : nullptr;
+  p.out = make(asking * width);
+  recall_self_attention_forward(&p, threads);
+  p.q = make(asking * width), p.mixed = make(asking * width), p.kv = make(rows * 2 * width);
+  p.softmax = make(std::int64_t{batch} * heads * 2 * queries);
+  recall_self_attention_forward(&p, threads);
+  p.grad_out = make(asking * width), p.grad_x = make(rows * width);
+  p.gradients = make(p.portions * p.numbers);
+  recall_self_attention_backward(&p, threads);
+  return finite(p.out, asking * width) && finite(p.grad_x, rows * width) && finite(p.gradients, p.numbers);
+}
+
 int run_all() {
   int calls = 0, wrong = 0;
   const auto check = [&](bool right) { ++calls, wrong += !right; };
@@ -116,11 +164,14 @@ int run_all() {
         for (int state : {1, 3, 8, 16, 17})
           for (bool gated : {false, true})
             for (bool last : {false, true}) check(scan(3, length, channels, state, gated, last, threads));
+        for (bool last : {false, true})
+          for (int state : {3, 16}) check(mamba(3, length, 5, channels, state, last, threads));
         for (int window : {1, 3, 4, 16}) check(conv(3, length, channels, window, threads));
         for (int queries : {1, (length + 1) / 2, length})
           for (int heads : {1, 2}) {
             check(attention(2, heads, length, queries, channels, false, threads));
             check(attention(2, heads, length, queries, 2 * channels, true, threads));
+            check(self_attention(3, length, queries, 2 * heads * channels, heads, heads == 2, threads));
           }
       }
   std::printf("%s: %d operations forward and backward, %d wrong\n", recall_instruction_set(), calls, wrong);

@@ -40,16 +40,11 @@ struct ScanKernel {
   template <class Body>
   static void each_state(const Scan& p, const Body& body) {
     if constexpr (Fixed) {
-      each_of(std::make_integer_sequence<int, Fixed>(), body);
+      each<Fixed>(body);
     } else {
       for (int n = 0; n < state_of(p); ++n) body(n);
     }
   }
-  template <int... n, class Body>
-  static void each_of(std::integer_sequence<int, n...>, const Body& body) {
-    (body(n), ...);
-  }
-
   static std::int64_t chunks(const Scan& p) { return (p.length + scan_chunk - 1) / scan_chunk; }
 
   static std::int64_t groups(const Scan& p) { return (p.channels + lanes - 1) / lanes; }
@@ -216,6 +211,7 @@ struct ScanKernel {
       if (!p.z) continue;
       const Lanes y = readout(p, row, s.h + (step + 1) * state_of(p)) + D * group.u(row);
       const Lanes z = group.at(p.z, read, p.z_stride), gate = sigmoid(z);
+      if (p.again) group.put(p.again, read, y * (z * gate));
       group.put(p.grad_z, read, dy[step] * y * gate * (1.0f + z * (1.0f - gate)));
       dy[step] *= z * gate;
     }

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from recall_arena.kernels import (
     causal_attention,
     causal_attention_definition,
-    causal_self_attention,
     rotary_angles,
 )
 from recall_arena.kernels.causal_attention import LONGEST
@@ -142,42 +141,6 @@ def test_the_layout_of_the_arriving_gradient_changes_nothing(fast, definition):
         once = torch.autograd.grad(out, leaves, laid_out, retain_graph=True)
         again = torch.autograd.grad(out, leaves, laid_out.contiguous(), retain_graph=True)
         assert all(map(torch.equal, once, again))
-
-
-# Queries, keys and values beside one another
-
-
-@pytest.mark.parametrize("turned", [False, True], ids=["plain", "rotary"])
-@pytest.mark.parametrize("heads", [1, 2])
-@pytest.mark.usefixtures("instruction_set")
-def test_one_tensor_gives_the_numbers_of_three(heads, turned):
-    angle = angles(17, 8 // heads) if turned else None
-    packed = torch.randn(3, 17, 24, generator=generator("packed")).requires_grad_()
-    arriving = torch.randn(3, 17, 8, generator=generator("arriving"))
-
-    def by_three(x: Tensor) -> Tensor:
-        parts = [part.unflatten(2, (heads, -1)).transpose(1, 2) for part in x.chunk(3, dim=2)]
-        return causal_attention(*parts, angle).transpose(1, 2).flatten(2)
-
-    def by_one(x: Tensor) -> Tensor:
-        return causal_self_attention(x, heads, angle)
-
-    results = []
-    for function in (by_one, by_three):
-        out = function(packed)
-        results.append((out, *torch.autograd.grad(out, packed, arriving)))
-    assert all(map(torch.equal, *results))
-
-
-@pytest.mark.usefixtures("instruction_set")
-def test_separate_queries_are_those_of_the_last_positions():
-    packed = torch.randn(3, 17, 24, generator=generator("packed")).requires_grad_()
-    whole = causal_self_attention(packed, 2)[:, -5:]
-    last = causal_self_attention(packed[..., 8:], 2, None, packed[:, -5:, :8])
-    assert_near({"": last}, {"": whole.double()}, TOLERANCE)
-    arriving = torch.randn(whole.shape, generator=generator("arriving"))
-    expected, actual = (torch.autograd.grad(out, packed, arriving)[0] for out in (whole, last))
-    assert_near({"": actual}, {"": expected.double()}, TOLERANCE)
 
 
 # Determinism, and where PyTorch runs instead

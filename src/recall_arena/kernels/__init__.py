@@ -1,12 +1,18 @@
 """The operations under the mixers: each with its definition in PyTorch and its fast form."""
 
+from recall_arena.kernels.attention_mixer import attention_mixer, attention_mixer_definition
 from recall_arena.kernels.causal_attention import (
     causal_attention,
     causal_attention_definition,
-    causal_self_attention,
     rotary_angles,
 )
 from recall_arena.kernels.causal_conv import causal_conv, causal_conv_definition
+from recall_arena.kernels.mamba_mixer import (
+    MambaWeights,
+    last_mamba_mixer,
+    mamba_mixer,
+    mamba_mixer_definition,
+)
 from recall_arena.kernels.selective_scan import (
     continued_scan,
     continued_scan_definition,
@@ -16,14 +22,19 @@ from recall_arena.kernels.selective_scan import (
 )
 
 __all__ = [
+    "MambaWeights",
+    "attention_mixer",
+    "attention_mixer_definition",
     "causal_attention",
     "causal_attention_definition",
     "causal_conv",
     "causal_conv_definition",
-    "causal_self_attention",
     "continued_scan",
     "continued_scan_definition",
+    "last_mamba_mixer",
     "last_selective_scan",
+    "mamba_mixer",
+    "mamba_mixer_definition",
     "rotary_angles",
     "selective_scan",
     "selective_scan_definition",

@@ -28,8 +28,6 @@ LONGEST = 512
 to 2.9 times, measured on AVX-512; at 1,024 its tables leave the cache and it is the slower one."""
 
 Angles = Float[Tensor, "length half_width"]
-Packed = Float[Tensor, "batch length packed_width"]
-Beside = Float[Tensor, "batch queries width"]
 
 
 def rotary_angles(
@@ -67,8 +65,8 @@ def causal_attention(q: Queries, k: Heads, v: Heads, angles: Angles | None = Non
     do not fit together.
     """
     _check_shapes(q, k, v, angles)
-    if _small(k) and native.fits(q, k, v):
-        out: Tensor = _CompiledAttention.apply(q, k, v, *_tables(angles))  # type: ignore[no-untyped-call]
+    if is_small(*k.shape[2:]) and native.fits(q, k, v):
+        out: Tensor = _CompiledAttention.apply(q, k, v, *tables(angles))  # type: ignore[no-untyped-call]
         return out
     q, k = _rotated(q, k, angles)
     if q.shape[2] == k.shape[2]:
@@ -76,53 +74,14 @@ def causal_attention(q: Queries, k: Heads, v: Heads, angles: Angles | None = Non
     return F.scaled_dot_product_attention(q, k, v, attn_mask=~_future(q, k))
 
 
-def causal_self_attention(
-    packed: Packed, heads: int, angles: Angles | None = None, q: Beside | None = None
-) -> Beside:
-    """`causal_attention` of queries, keys and values that lie beside one another.
-
-    packed (batch, length, 3 heads head_width): the queries of all heads, then the keys, then the
-    values.  With `q` (batch, queries, heads head_width), the last positions' queries, `packed` has
-    keys and values alone.  The result is (batch, queries, heads head_width): the numbers of
-    `causal_attention`, without the copy that gathers the gradients of three tensors.
-    """
-    parts = _parts(packed, q, heads)
-    _check_shapes(*parts, angles)
-    if not (_small(parts[1]) and native.fits(packed, parts[0])):
-        return merge_heads(causal_attention(*parts, angles))
-    out: Tensor = _PackedAttention.apply(packed, q, heads, *_tables(angles))  # type: ignore[no-untyped-call]
-    return out
-
-
-def _parts(packed: Packed, q: Beside | None, heads: int) -> tuple[Queries, Heads, Heads]:
-    """Queries, keys and values, each with an axis of heads."""
-    first = (
-        split_heads(packed, 3, heads)
-        if q is None
-        else (*split_heads(q, 1, heads), *split_heads(packed, 2, heads))
-    )
-    return first[0], first[1], first[2]
-
-
-def split_heads(x: Packed, parts: int, heads: int) -> tuple[Tensor, ...]:
-    """The `parts` of x (batch, length, parts heads head_width), each with an axis of heads."""
-    batch, length, width = x.shape
-    head_width = width // (parts * heads)
-    return x.reshape(batch, length, parts, heads, head_width).permute(2, 0, 3, 1, 4).unbind()
-
-
-def merge_heads(x: Queries) -> Beside:
-    """The heads of each position beside one another: (batch, length, heads head_width)."""
-    return x.transpose(1, 2).flatten(2)
-
-
-def _tables(angles: Angles | None) -> tuple[Tensor | None, Tensor | None]:
+def tables(angles: Angles | None) -> tuple[Tensor | None, Tensor | None]:
     """The cosines and sines that the compiled kernel turns by."""
     return (None, None) if angles is None else (angles.cos(), angles.sin())
 
 
-def _small(k: Tensor) -> bool:
-    return k.shape[2] <= LONGEST and k.shape[3] <= native.LARGEST_HEAD
+def is_small(length: int, head_width: int) -> bool:
+    """Whether the compiled kernel is the faster one."""
+    return length <= LONGEST and head_width <= native.LARGEST_HEAD
 
 
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor, angles: Tensor | None) -> None:
@@ -173,35 +132,6 @@ class _CompiledAttention(torch.autograd.Function):
         return *gradients, None, None
 
 
-class _PackedAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        packed: Tensor,
-        q: Tensor | None,
-        heads: int,
-        cosines: Tensor | None,
-        sines: Tensor | None,
-    ) -> Tensor:
-        packed, q = packed.contiguous(), None if q is None else q.contiguous()
-        out, softmax = _forward(_parts(packed, q, heads), cosines, sines)
-        ctx.save_for_backward(packed, q, cosines, sines, softmax)
-        ctx.heads = heads
-        return merge_heads(out)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        packed, q, cosines, sines, softmax = ctx.saved_tensors
-        grad_packed = torch.empty_like(packed)
-        grad_q = None if q is None else torch.empty_like(q)
-        (arriving,) = split_heads(grad_out, 1, ctx.heads)
-        inputs = _parts(packed, q, ctx.heads)
-        gradients = _parts(grad_packed, grad_q, ctx.heads)
-        _backward(inputs, cosines, sines, softmax, arriving, gradients)
-        return grad_packed, grad_q, None, None, None
-
-
 def _forward(
     inputs: tuple[Tensor, Tensor, Tensor], cosines: Tensor | None, sines: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -238,7 +168,7 @@ def _unit_stride(x: Tensor) -> Tensor:
 
 
 def _like(x: Tensor) -> Tensor:
-    """Room for a tensor of x's shape whose heads lie beside one another, as `merge_heads` wants."""
+    """Room for a tensor of x's shape whose heads lie beside one another, as a mixer wants."""
     batch, heads, length, width = x.shape
     return x.new_empty(batch, length, heads, width).transpose(1, 2)
 

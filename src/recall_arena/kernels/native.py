@@ -17,6 +17,7 @@ LARGEST_STATE = 256
 LARGEST_WINDOW = 16
 LARGEST_HEAD = 256
 SCAN_CHUNK = 8
+PORTIONS = 16  # of a batch, whose gradients are added up apart: as many threads may work on them
 SMALLEST_SHARE = 1 << 17  # elements below which a second thread costs more than it brings
 
 
@@ -34,7 +35,7 @@ class Scan(ctypes.Structure):
         + _fields("u_stride delta_stride B_stride C_stride z_stride", "A D delta_bias")
         + _fields("", "initial final out states grad_out")
         + _fields("grad_out_stride", "grad_u grad_delta grad_z grad_B grad_C")
-        + _fields("", "grad_A grad_D grad_bias")
+        + _fields("", "grad_A grad_D grad_bias again")
         + _fields("last", "")
     )
 
@@ -64,6 +65,27 @@ class Attention(ctypes.Structure):
         + _fields("", "cosines sines")
         + [("out", Heads), *_fields("", "softmax")]
         + [(name, Heads) for name in ("grad_out", "grad_q", "grad_k", "grad_v")]
+    )
+
+
+class Mamba(ctypes.Structure):
+    """The arguments of Mamba's mixer, as `native/operations.hpp` lays them out."""
+
+    _fields_ = (
+        _fields("batch length width channels state window rank", "x")
+        + _fields("", "in_proj conv_weight conv_bias x_proj dt_weight dt_bias A_log D out_proj")
+        + _fields("", "out before z u selection states grad_out grad_x gradients")
+        + _fields("portions numbers last", "")
+    )
+
+
+class SelfAttention(ctypes.Structure):
+    """The arguments of the attention mixer, as `native/operations.hpp` lays them out."""
+
+    _fields_ = (
+        _fields("batch length width heads queries", "x in_proj out_proj cosines sines")
+        + _fields("", "out q mixed kv softmax grad_out grad_x gradients")
+        + _fields("portions numbers", "")
     )
 
 
@@ -120,6 +142,11 @@ def rows(x: Tensor) -> Tensor:
     """`x` itself if one stride leads from each position to the next, else a contiguous copy."""
     by_rows = x.stride(2) == 1 and x.stride(0) == x.shape[1] * x.stride(1)
     return x if by_rows else x.clone(memory_format=torch.contiguous_format)
+
+
+def shares(batch: int, weights: tuple[Tensor, ...]) -> Tensor:
+    """Room for the weights' gradients from each portion of a batch: (portions, numbers)."""
+    return weights[0].new_empty(min(PORTIONS, batch), sum(w.numel() for w in weights))
 
 
 def threads(elements: int) -> int:

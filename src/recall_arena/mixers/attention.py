@@ -2,9 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from recall_arena.kernels import causal_self_attention, rotary_angles
+from recall_arena.kernels import attention_mixer, rotary_angles
 from recall_arena.mixers.mixer import Mixer
 from recall_arena.shapes import Hidden, LastHidden
 
@@ -27,17 +26,17 @@ class Attention(Mixer):
         self.out_proj = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Hidden) -> Hidden:
-        return self.out_proj(causal_self_attention(self.in_proj(x), self.heads, self._angles(x)))
+        return attention_mixer(x, *self._weights(), self.heads, self._angles(x))
 
     def last(self, x: Hidden) -> LastHidden:
-        width = x.shape[2]
-        q = F.linear(x[:, -1:], self.in_proj.weight[:width])
-        kv = F.linear(x, self.in_proj.weight[width:])
-        y = causal_self_attention(kv, self.heads, self._angles(x), q)
-        return self.out_proj(y).squeeze(1)
+        y = attention_mixer(x, *self._weights(), self.heads, self._angles(x), queries=1)
+        return y.squeeze(1)
 
     def state_size(self, context: int) -> int:
         return 2 * context * self.out_proj.in_features  # a key and a value for each token
+
+    def _weights(self) -> tuple[Tensor, Tensor]:
+        return self.in_proj.weight, self.out_proj.weight
 
     def _angles(self, x: Hidden) -> Tensor | None:
         if not self.rotary:

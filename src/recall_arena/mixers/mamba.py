@@ -4,23 +4,24 @@
     y_t = C_t . h_t + D u_t                             readout, eq. (2b)
 
 Delta, B and C depend on the token (section 3.2); A and D do not.  Names follow the paper and
-the authors' code, so weights load from one into the other.  Read `forward` beside figure 3.
+the authors' code, so weights load from one into the other.  `kernels/mamba_mixer.py` has the map
+itself, to be read beside figure 3.
 """
 
 import math
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from recall_arena.kernels import (
+    MambaWeights,
     causal_conv,
     continued_scan,
-    last_selective_scan,
-    selective_scan,
+    last_mamba_mixer,
+    mamba_mixer,
 )
 from recall_arena.mixers.mixer import Mixer, State
-from recall_arena.shapes import Channels, Hidden, LastHidden, Selection
+from recall_arena.shapes import Hidden, LastHidden
 
 
 class Mamba(Mixer):
@@ -33,10 +34,9 @@ class Mamba(Mixer):
         inner = expand * width
         rank = math.ceil(width / 16)
 
-        self.split = [rank, state, state]
         self.in_proj = nn.Linear(width, 2 * inner, bias=False)
         self.conv1d = nn.Conv1d(inner, inner, window, groups=inner, padding=window - 1)
-        self.x_proj = nn.Linear(inner, sum(self.split), bias=False)
+        self.x_proj = nn.Linear(inner, rank + 2 * state, bias=False)
         self.dt_proj = nn.Linear(rank, inner)
         self.A_log = nn.Parameter(torch.arange(1.0, state + 1).log().repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
@@ -44,30 +44,22 @@ class Mamba(Mixer):
         self._spread_time_steps()
 
     def forward(self, x: Hidden) -> Hidden:
-        u, z = self.in_proj(x).chunk(2, dim=-1)
-        u = causal_conv(u, self.conv1d.weight.squeeze(1), self._conv_bias())
-        delta, B, C = self._select(u)
-        y = selective_scan(u, delta, self._A(), B, C, self.D, z, self.dt_proj.bias)
-        return self.out_proj(y)
+        return mamba_mixer(x, self._weights())
 
     def last(self, x: Hidden) -> LastHidden:
-        into_u, into_z = self.in_proj.weight.chunk(2)
-        u = causal_conv(F.linear(x, into_u), self.conv1d.weight.squeeze(1), self._conv_bias())
-        z = F.linear(x[:, -1], into_z)
-        delta, B, C = self._select(u)
-        y = last_selective_scan(u, delta, self._A(), B, C, self.D, z, self.dt_proj.bias)
-        return self.out_proj(y)
+        return last_mamba_mixer(x, self._weights())
 
     @torch.no_grad()
     def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
+        w = self._weights()
         window, inner = self.conv1d.kernel_size[0], self.conv1d.in_channels
         start = (x.new_zeros(x.shape[0], window - 1, inner), None)
         tail, h = start if state is None else state
         u, z = self.in_proj(x).chunk(2, dim=-1)
         seen = torch.cat([tail, u], dim=1)
-        u = causal_conv(seen, self.conv1d.weight.squeeze(1), self._conv_bias())[:, window - 1 :]
-        delta, B, C = self._select(u)
-        y, h = continued_scan(u, delta, self._A(), B, C, self.D, z, self.dt_proj.bias, h)
+        u = causal_conv(seen, w.conv1d.squeeze(1), w.conv_bias)[:, window - 1 :]
+        delta, B, C = w.select(u)
+        y, h = continued_scan(u, delta, -w.A_log.exp(), B, C, w.D, z, w.dt_bias, h)
         return self.out_proj(y), (seen[:, seen.shape[1] - window + 1 :].clone(), h)
 
     def state_size(self, context: int) -> int:
@@ -75,16 +67,13 @@ class Mamba(Mixer):
         inner, state = self.A_log.shape
         return inner * (state + self.conv1d.kernel_size[0] - 1)
 
-    def _select(self, u: Channels) -> tuple[Channels, Selection, Selection]:
-        delta, B, C = self.x_proj(u).split(self.split, dim=-1)
-        return F.linear(delta, self.dt_proj.weight), B, C  # dt_proj's bias is added in the scan
-
-    def _A(self) -> Tensor:
-        return -self.A_log.exp()
-
-    def _conv_bias(self) -> Tensor:
+    def _weights(self) -> MambaWeights:
         assert self.conv1d.bias is not None
-        return self.conv1d.bias
+        return MambaWeights(
+            *(self.in_proj.weight, self.conv1d.weight, self.conv1d.bias),
+            *(self.x_proj.weight, self.dt_proj.weight),
+            *(self.A_log, self.D, self.dt_proj.bias, self.out_proj.weight),
+        )
 
     @torch.no_grad()
     def _spread_time_steps(self, shortest: float = 1e-3, longest: float = 1e-1) -> None:

@@ -1,0 +1,262 @@
+// Mamba's mixer from end to end (arXiv:2312.00752, figure 3), forward and backward, a few sequences
+// at a time, so that what one step leaves is still in the cache when the next one reads it.
+//
+//   (before, z)      = in_proj x
+//   u                = silu(convolution of before)
+//   (delta, B, C)    = x_proj u
+//   y                = scan of u with dt_weight delta, A = -exp(A_log), B, C, D, gated by z
+//   out              = out_proj y
+//
+// Backward, the same path in reverse; `d` stands for the gradient that arrives at what follows it:
+//
+//   dy = out_proj^T dout                      dout_proj = dout^T y
+//   du, dstep, dB, dC, dz, dA, dD, dbias      from the scan; dA_log = A dA
+//   ddelta = dt_weight^T dstep                ddt_weight = dstep^T delta
+//   du    += x_proj^T (ddelta, dB, dC)        dx_proj = (ddelta, dB, dC)^T u
+//   dbefore, dconvolution                     from the convolution
+//   dx = in_proj^T (dbefore, dz)              din_proj = (dbefore, dz)^T x
+//
+// A portion of the batch adds up its own share of the weights' gradients, in this order:
+//
+//   in_proj (2 channels, width), convolution (window, channels), its bias, x_proj (rank + 2 state,
+//   channels), dt_weight (rank, channels), A_log (state, channels), D, dt_bias, out_proj (width,
+//   channels)
+
+#pragma once
+
+#include "causal_conv.hpp"
+#include "matrix.hpp"
+#include "memory.hpp"
+#include "operations.hpp"
+#include "selective_scan.hpp"
+
+namespace recall::RECALL_ISA {
+
+struct MambaKernel {
+  const Mamba& p;
+  std::int64_t selected, most;  // numbers of a row of x_proj u; sequences at once
+  float *into_inner, *into_selection, *into_steps, *into_width;  // the weights, turned over
+  float *window, *A;                                             // (window, channels); (state, channels)
+  float *before, *z, *u, *selection;                             // where the caller keeps none
+  float *steps, *y, *dy, *du, *dsteps, *dz, *dB, *dC, *dlow, *dbefore, *shares;
+  float *scan_memory, *conv_memory;
+  std::int64_t floats;
+
+  MambaKernel(const Mamba& of, float* block)
+      : p(of), selected(p.rank + 2 * p.state), most(at_once(p.length, p.width, p.batch)) {
+    Memory memory(block);
+    const std::int64_t rows = most * p.length, inner = rows * p.channels;
+    into_inner = memory.take(2 * p.channels * p.width);
+    into_selection = memory.take(selected * p.channels);
+    into_steps = memory.take(p.rank * p.channels);
+    into_width = memory.take(p.channels * p.width);
+    window = memory.take(p.window * p.channels);
+    A = memory.take(p.state * p.channels);
+    for (float** part : {&before, &z, &u, &steps, &y, &dy, &du, &dsteps, &dz, &dbefore})
+      *part = memory.take(inner);
+    selection = memory.take(rows * selected);
+    for (float** part : {&dB, &dC}) *part = memory.take(rows * p.state);
+    dlow = memory.take(rows * p.rank);
+    shares = memory.take(most * (p.state + 2 + p.window + 1) * p.channels);
+    scan_memory = memory.take(scan_scratch(scan(most)));
+    conv_memory = memory.take(conv_scratch(conv(nullptr, most)));
+    floats = memory.used();
+    if (memory) prepare();
+  }
+
+  void prepare() const {
+    turn_over(p.in_proj, 2 * p.channels, p.width, into_inner);
+    turn_over(p.x_proj, selected, p.channels, into_selection);
+    turn_over(p.dt_weight, p.channels, p.rank, into_steps);
+    turn_over(p.out_proj, p.width, p.channels, into_width);
+    turn_over(p.conv_weight, p.channels, p.window, window);
+    turn_over(p.A_log, p.channels, p.state, A);
+    const std::int64_t numbers = p.state * p.channels;
+    for (std::int64_t i = 0; i < numbers; i += lanes)
+      store(A + i, -exponential(load(A + i, filled(numbers - i))), filled(numbers - i));
+  }
+
+  // The rows of some sequences, and those of their positions that are read.
+  struct Part {
+    std::int64_t first, sequences, rows, read;
+  };
+
+  Part part(std::int64_t first, std::int64_t sequences) const {
+    const std::int64_t rows = sequences * p.length;
+    return {first, sequences, rows, p.last ? sequences : rows};
+  }
+
+  // Where a tensor of `width` numbers a position, kept by the caller or not, begins for a part.
+  float* kept(float* by_caller, float* otherwise, const Part& part, std::int64_t width) const {
+    return by_caller ? by_caller + part.first * p.length * width : otherwise;
+  }
+  float* before_of(const Part& part) const { return kept(p.before, before, part, p.channels); }
+  float* u_of(const Part& part) const { return kept(p.u, u, part, p.channels); }
+  float* selection_of(const Part& part) const { return kept(p.selection, selection, part, selected); }
+  float* z_of(const Part& part) const { return p.z ? p.z + read_rows(part) * p.channels : z; }
+
+  std::int64_t chunks() const { return (p.length + scan_chunk - 1) / scan_chunk; }
+  float* states_of(const Part& part) const {
+    return p.states ? p.states + part.first * chunks() * p.state * p.channels : nullptr;
+  }
+
+  // How many rows that are read lie before a part.
+  std::int64_t read_rows(const Part& part) const {
+    return p.last ? part.first : part.first * p.length;
+  }
+
+  Given x_of(const Part& part) const {
+    return {p.x + part.first * p.length * p.width, p.width};
+  }
+  Given read_x_of(const Part& part) const {
+    const Given x = x_of(part);
+    return p.last ? Given{x[p.length - 1], p.length * p.width} : x;
+  }
+
+  Conv conv(const float* from, std::int64_t sequences) const {
+    Conv c{};
+    c.batch = sequences, c.length = p.length, c.channels = p.channels, c.window = p.window;
+    c.x = from, c.x_stride = c.grad_out_stride = p.channels;
+    c.weight = window, c.bias = p.conv_bias;
+    return c;
+  }
+
+  Scan scan(std::int64_t sequences) const {
+    Scan s{};
+    s.batch = sequences, s.length = p.length, s.channels = p.channels, s.state = p.state;
+    s.u_stride = s.delta_stride = s.z_stride = s.grad_out_stride = p.channels;
+    s.B_stride = s.C_stride = selected;
+    s.delta = steps, s.A = A, s.D = p.D, s.delta_bias = p.dt_bias;
+    s.last = p.last;
+    return s;
+  }
+
+  Scan scan(const Part& part) const {
+    Scan s = scan(part.sequences);
+    s.u = u_of(part), s.z = z_of(part);
+    s.B = selection_of(part) + p.rank, s.C = s.B + p.state;
+    s.states = states_of(part);
+    return s;
+  }
+
+  void time_steps(const Part& part) const {
+    product(part.rows, p.channels, p.rank, as_it_is({selection_of(part), selected}),
+            {into_steps, p.channels}, {steps, p.channels});
+  }
+
+  void forward(const Part& part) const {
+    const std::int64_t inner = p.channels;
+    const Scalars x = as_it_is(x_of(part)), read_x = as_it_is(read_x_of(part));
+    product(part.rows, inner, p.width, x, {into_inner, 2 * inner}, {before_of(part), inner});
+    product(part.read, inner, p.width, read_x, {into_inner + inner, 2 * inner}, {z_of(part), inner});
+    Conv c = conv(before_of(part), part.sequences);
+    c.out = u_of(part);
+    conv_forward(c, 0, part.sequences);
+    product(part.rows, selected, inner, as_it_is({c.out, inner}), {into_selection, selected},
+            {selection_of(part), selected});
+    time_steps(part);
+    Scan s = scan(part);
+    s.out = y;
+    scan_forward(s, 0, part.sequences);
+    product(part.read, p.width, inner, as_it_is({y, inner}), {into_width, p.width},
+            {p.out + read_rows(part) * p.width, p.width});
+  }
+
+  // The places in one share of the weights' gradients.
+  struct Gradients {
+    float *in_proj, *convolution, *x_proj, *dt_weight, *A_log, *out_proj;
+
+    Gradients(const Mamba& p, float* share) {
+      in_proj = share;
+      convolution = in_proj + 2 * p.channels * p.width;
+      x_proj = convolution + (p.window + 1) * p.channels;
+      dt_weight = x_proj + (p.rank + 2 * p.state) * p.channels;
+      A_log = dt_weight + p.rank * p.channels;
+      out_proj = A_log + (p.state + 2) * p.channels;
+    }
+  };
+
+  void backward(const Part& part, const Gradients& to) const {
+    const Given dout{p.grad_out + read_rows(part) * p.width, p.width};
+    fetch(u_of(part), part.rows * p.channels), fetch(z_of(part), part.read * p.channels);
+    fetch(states_of(part), part.sequences * chunks() * p.state * p.channels);
+    product(part.read, p.channels, p.width, as_it_is(dout), {p.out_proj, p.channels}, {dy, p.channels});
+    backward_scan(part, to);
+    add_product(p.width, p.channels, part.read, turned(dout), {y, p.channels}, {to.out_proj, p.channels});
+    backward_selection(part, to);
+    backward_conv(part, to);
+    backward_projection(part, to);
+  }
+
+  void backward_scan(const Part& part, const Gradients& to) const {
+    time_steps(part);
+    Scan s = scan(part);
+    s.again = y, s.grad_out = dy;
+    s.grad_u = du, s.grad_delta = dsteps, s.grad_z = dz, s.grad_B = dB, s.grad_C = dC;
+    s.grad_A = shares, s.grad_D = s.grad_A + p.state * p.channels, s.grad_bias = s.grad_D + p.channels;
+    scan_backward(s, 0, part.sequences, scan_memory);
+    const std::int64_t share = (p.state + 2) * p.channels;
+    for (std::int64_t sequence = 0; sequence < part.sequences; ++sequence)
+      for (std::int64_t i = 0; i < p.state * p.channels; ++i) shares[sequence * share + i] *= A[i];
+    add_shares(part.sequences, share, to.A_log);
+  }
+
+  void backward_selection(const Part& part, const Gradients& to) const {
+    const std::int64_t inner = p.channels, state = p.state, rank = p.rank;
+    const float* low = selection_of(part);
+    product(part.rows, rank, inner, as_it_is({dsteps, inner}), {p.dt_weight, rank}, {dlow, rank});
+    add_product(rank, inner, part.rows, turned({low, selected}), {dsteps, inner}, {to.dt_weight, inner});
+    const Given u{u_of(part), inner};
+    std::int64_t row = 0;
+    for (const Given& from : {Given{dlow, rank}, Given{dB, state}, Given{dC, state}}) {
+      const std::int64_t width = from.stride;
+      add_product(part.rows, inner, width, as_it_is(from), {p.x_proj + row * inner, inner}, {du, inner});
+      add_product(width, inner, part.rows, turned(from), u, {to.x_proj + row * inner, inner});
+      row += width;
+    }
+  }
+
+  void backward_conv(const Part& part, const Gradients& to) const {
+    Conv c = conv(before_of(part), part.sequences);
+    c.grad_out = du, c.grad_x = dbefore;
+    c.grad_weight = shares, c.grad_bias = shares + p.window * p.channels;
+    conv_backward(c, 0, part.sequences, conv_memory);
+    add_shares(part.sequences, (p.window + 1) * p.channels, to.convolution);
+  }
+
+  void backward_projection(const Part& part, const Gradients& to) const {
+    const std::int64_t inner = p.channels, width = p.width;
+    const std::int64_t apart = p.last ? p.length * width : width;
+    float* dx = p.grad_x + part.first * p.length * width;
+    product(part.rows, width, inner, as_it_is({dbefore, inner}), {p.in_proj, width}, {dx, width});
+    add_product(part.read, width, inner, as_it_is({dz, inner}), {p.in_proj + inner * width, width},
+                {p.last ? dx + (p.length - 1) * width : dx, apart});
+    add_product(inner, width, part.rows, turned({dbefore, inner}), x_of(part), {to.in_proj, width});
+    add_product(inner, width, part.read, turned({dz, inner}), read_x_of(part),
+                {to.in_proj + inner * width, width});
+  }
+
+  // Adds the shares of a part's sequences, one after another.
+  void add_shares(std::int64_t sequences, std::int64_t numbers, float* to) const {
+    for (std::int64_t sequence = 0; sequence < sequences; ++sequence)
+      for (std::int64_t i = 0; i < numbers; ++i) to[i] += shares[sequence * numbers + i];
+  }
+};
+
+inline void mamba_forward(const Mamba& p, std::int64_t begin, std::int64_t end, float* scratch) {
+  const MambaKernel kernel(p, scratch);
+  each_part(begin, end, kernel.most, [&](std::int64_t first, std::int64_t count) {
+    kernel.forward(kernel.part(first, count));
+  });
+}
+
+inline void mamba_backward(const Mamba& p, std::int64_t begin, std::int64_t end, float* scratch) {
+  const MambaKernel kernel(p, scratch);
+  each_portion(p, begin, end, kernel.most, [&](std::int64_t first, std::int64_t count, float* share) {
+    kernel.backward(kernel.part(first, count), {p, share});
+  });
+}
+
+inline std::int64_t mamba_scratch(const Mamba& p) { return MambaKernel(p, nullptr).floats; }
+
+}  // namespace recall::RECALL_ISA

@@ -1,0 +1,197 @@
+"""Mamba's mixer from end to end (Gu & Dao 2023, arXiv:2312.00752, figure 3).
+
+    u, z        = in_proj x
+    u           = silu(conv1d u)
+    delta, B, C = x_proj u
+    out         = out_proj(scan(u, dt_proj delta, -exp(A_log), B, C, D) silu(z))
+
+`mamba_mixer_definition` says what this means; `mamba_mixer` works through it a few sequences at a
+time, so that what one line leaves is still in the cache when the next one reads it.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from recall_arena.kernels import native
+from recall_arena.kernels.causal_conv import causal_conv
+from recall_arena.kernels.selective_scan import selective_scan
+from recall_arena.shapes import Channels, Hidden, LastHidden, Selection
+
+PerChannel = Float[Tensor, " channels"]
+
+
+class MambaWeights(NamedTuple):
+    """The mixer's weights, as torch's modules and the authors' code lay them out."""
+
+    in_proj: Float[Tensor, "twice_channels width"]
+    conv1d: Float[Tensor, "channels 1 window"]
+    conv_bias: PerChannel
+    x_proj: Float[Tensor, "selected channels"]
+    dt_proj: Float[Tensor, "channels rank"]
+    A_log: Float[Tensor, "channels state"]
+    D: PerChannel
+    dt_bias: PerChannel
+    out_proj: Float[Tensor, "width channels"]
+
+    def select(self, u: Channels) -> tuple[Channels, Selection, Selection]:
+        """delta, before dt_proj's bias and the softplus, and B and C, at each position."""
+        state, rank = self.A_log.shape[1], self.dt_proj.shape[1]
+        delta, B, C = F.linear(u, self.x_proj).split([rank, state, state], dim=-1)
+        return F.linear(delta, self.dt_proj), B, C
+
+
+def mamba_mixer_definition(x: Hidden, weights: MambaWeights) -> Hidden:
+    """The figure, one line a box.  Any float type, any device."""
+    w = weights
+    u, z = F.linear(x, w.in_proj).chunk(2, dim=-1)
+    u = causal_conv(u, w.conv1d.squeeze(1), w.conv_bias)
+    delta, B, C = w.select(u)
+    y = selective_scan(u, delta, -w.A_log.exp(), B, C, w.D, z, w.dt_bias)
+    return F.linear(y, w.out_proj)
+
+
+def mamba_mixer(x: Hidden, weights: MambaWeights) -> Hidden:
+    """Every position's output.
+
+    Runs compiled for float32 on the CPU with at most 256 states and a window of at most 16;
+    otherwise as the definition.  Bit-identical from call to call, for any number of threads.
+    Raises ValueError if the shapes do not fit together.
+    """
+    _check_shapes(x, weights)
+    if _compiled(x, weights):
+        out: Tensor = _CompiledMamba.apply(False, x, *weights)  # type: ignore[no-untyped-call]
+        return out
+    return mamba_mixer_definition(x, weights)
+
+
+def last_mamba_mixer(x: Hidden, weights: MambaWeights) -> LastHidden:
+    """`mamba_mixer` at the last position alone: the same numbers for less work."""
+    _check_shapes(x, weights)
+    if _compiled(x, weights):
+        out: Tensor = _CompiledMamba.apply(True, x, *weights)  # type: ignore[no-untyped-call]
+        return out
+    return mamba_mixer_definition(x, weights)[:, -1]
+
+
+def _check_shapes(x: Tensor, weights: MambaWeights) -> None:
+    """The compiled kernel reads where the shapes say, so they are compared before it may."""
+    (channels, state), rank = weights.A_log.shape, weights.dt_proj.shape[1]
+    width, window = x.shape[2], weights.conv1d.shape[2]
+    expected = (
+        (2 * channels, width),
+        (channels, 1, window),
+        (channels,),
+        (rank + 2 * state, channels),
+        (channels, rank),
+        (channels, state),
+        (channels,),
+        (channels,),
+        (width, channels),
+    )
+    for name, weight, shape in zip(weights._fields, weights, expected, strict=True):
+        if weight.shape != shape:
+            raise ValueError(
+                f"{name} must be {shape} where x is {tuple(x.shape)}, A_log {(channels, state)} "
+                f"and dt_proj {tuple(weights.dt_proj.shape)}; got {tuple(weight.shape)}"
+            )
+
+
+def _compiled(x: Tensor, weights: MambaWeights) -> bool:
+    """Whether the compiled kernel takes these tensors."""
+    return native.fits(x, *weights) and (
+        weights.A_log.shape[1] <= native.LARGEST_STATE
+        and weights.conv1d.shape[2] <= native.LARGEST_WINDOW
+    )
+
+
+def _arguments(x: Tensor, weights: MambaWeights, last: bool) -> native.Mamba:
+    w = weights
+    (batch, length, width), (channels, state) = x.shape, w.A_log.shape
+    return native.Mamba(
+        batch=batch,
+        length=length,
+        width=width,
+        channels=channels,
+        state=state,
+        window=w.conv1d.shape[2],
+        rank=w.dt_proj.shape[1],
+        x=x.data_ptr(),
+        in_proj=w.in_proj.data_ptr(),
+        conv_weight=w.conv1d.data_ptr(),
+        conv_bias=w.conv_bias.data_ptr(),
+        x_proj=w.x_proj.data_ptr(),
+        dt_weight=w.dt_proj.data_ptr(),
+        dt_bias=w.dt_bias.data_ptr(),
+        A_log=w.A_log.data_ptr(),
+        D=w.D.data_ptr(),
+        out_proj=w.out_proj.data_ptr(),
+        last=last,
+    )
+
+
+def _kept(x: Tensor, weights: MambaWeights, last: bool) -> dict[str, Tensor]:
+    """Room for what the backward pass reads again, by its name in the kernel."""
+    batch, length, _ = x.shape
+    selected, channels = weights.x_proj.shape
+    chunks = -(-length // native.SCAN_CHUNK)
+    return {
+        "before": x.new_empty(batch, length, channels),
+        "z": x.new_empty(batch, 1 if last else length, channels),
+        "u": x.new_empty(batch, length, channels),
+        "selection": x.new_empty(batch, length, selected),
+        "states": x.new_empty(batch, chunks, weights.A_log.shape[1], channels),
+    }
+
+
+def _threads(x: Tensor, weights: MambaWeights) -> int:
+    return native.threads(x.shape[0] * x.shape[1] * weights.D.shape[0])
+
+
+def _unpacked(share: Tensor, weights: MambaWeights) -> list[Tensor]:
+    """The weights' gradients; the kernel keeps those of three with the channels last."""
+    parts = share.split([w.numel() for w in weights])
+    turned = (weights.conv1d, weights.dt_proj, weights.A_log)
+    return [
+        part.view(w.shape[-1], w.shape[0]).t().view(w.shape)
+        if any(w is other for other in turned)
+        else part.view(w.shape)
+        for part, w in zip(parts, weights, strict=True)
+    ]
+
+
+class _CompiledMamba(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, last: bool, x: Tensor, *given: Tensor) -> Tensor:
+        x, weights = x.contiguous(), MambaWeights(*(w.contiguous() for w in given))
+        out = torch.empty_like(x[:, -1] if last else x)
+        kept = _kept(x, weights, last) if any(ctx.needs_input_grad) else {}
+        arguments = _arguments(x, weights, last)
+        arguments.out = out.data_ptr()
+        for name, room in kept.items():
+            setattr(arguments, name, room.data_ptr())
+        ctx.save_for_backward(x, *weights, *kept.values())
+        ctx.kept, ctx.last = tuple(kept), last
+        native.call("recall_mamba_forward", arguments, _threads(x, weights))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        x, *saved = ctx.saved_tensors
+        weights = MambaWeights(*saved[: len(MambaWeights._fields)])
+        grad_out, grad_x = grad_out.contiguous(), torch.empty_like(x)
+        shares = native.shares(x.shape[0], weights)
+
+        arguments = _arguments(x, weights, ctx.last)
+        for name, tensor in zip(ctx.kept, saved[len(weights) :], strict=True):
+            setattr(arguments, name, tensor.data_ptr())
+        arguments.grad_out, arguments.grad_x = grad_out.data_ptr(), grad_x.data_ptr()
+        arguments.gradients = shares.data_ptr()
+        arguments.portions, arguments.numbers = shares.shape
+        native.call("recall_mamba_backward", arguments, _threads(x, weights))
+        return None, grad_x, *_unpacked(shares[0], weights)

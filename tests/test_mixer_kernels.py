@@ -1,0 +1,194 @@
+"""The mixers' kernels, from projection to projection, are held to their definitions in float64."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from kernel_checks import Inputs, assert_identical, assert_near, needs_kernels
+from torch import Tensor
+
+from recall_arena.kernels import attention_mixer, mamba_mixer, native
+from recall_arena.mixers import Attention, Mamba, Mixer
+from recall_arena.seeds import generator
+
+TOLERANCE = 1e-5  # of the largest number: the weights' gradients have up to 10,000 terms
+
+MIXERS = {
+    "mamba": lambda width: Mamba(width),
+    "mamba, odd sizes": lambda width: Mamba(width, state=5, expand=3, window=3),
+    "attention": lambda width: Attention(width),
+    "RoPE, two heads": lambda width: Attention(width, heads=2, rotary=True),
+}
+SHAPES = [  # batch, length, width
+    *((2, length, 8) for length in (1, 2, 3, 15, 16, 17, 64, 100, 257)),
+    *((3, 17, width) for width in (4, 12, 16, 20, 64)),
+    (70, 9, 8),  # more sequences than portions
+    (17, 65, 64),
+]
+EVERY, LAST = "every position", "last position"
+
+each_mixer = pytest.mark.parametrize("name", MIXERS)
+each_reading = pytest.mark.parametrize("reading", [EVERY, LAST])
+
+
+def made(name: str, width: int) -> Mixer:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return MIXERS[name](width)
+
+
+def input_of(batch: int, length: int, width: int) -> Tensor:
+    return torch.randn(batch, length, width, generator=generator("mixer", batch, length, width))
+
+
+def read(mixer: Mixer, x: Tensor, reading: str) -> Tensor:
+    return mixer.last(x) if reading == LAST else mixer(x)
+
+
+def value_and_gradients(mixer: Mixer, x: Tensor, reading: str) -> dict[str, Tensor]:
+    x = x.detach().requires_grad_()
+    out = read(mixer, x, reading)
+    arriving = torch.randn(out.shape, generator=generator("arriving")).to(out.dtype)
+    weights = dict(mixer.named_parameters())
+    gradients = torch.autograd.grad(out, [x, *weights.values()], arriving)
+    return {"value": out.detach(), **dict(zip(["x", *weights], gradients, strict=True))}
+
+
+def runs_compiled(mixer: Mixer, x: Tensor) -> bool:
+    return type(mixer(x).grad_fn).__name__.startswith("_Compiled")
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@each_reading
+@each_mixer
+@pytest.mark.usefixtures("instruction_set")
+def test_values_and_gradients_are_those_of_the_definition(name, reading, shape):
+    mixer, x = made(name, shape[2]), input_of(*shape)
+    assert runs_compiled(mixer, x)
+    exact = value_and_gradients(copy.deepcopy(mixer).double(), x.double(), reading)
+    assert_near(value_and_gradients(mixer, x, reading), exact, TOLERANCE)
+
+
+@each_reading
+@each_mixer
+@pytest.mark.usefixtures("instruction_set", "shared_out")
+def test_repeats_and_threads_change_no_bit(name, reading):
+    mixer, x = made(name, 16), input_of(37, 33, 16)
+    torch.set_num_threads(1)
+    first = value_and_gradients(mixer, x, reading)
+    for threads in (1, 2, 3, 40):
+        torch.set_num_threads(threads)
+        assert_identical(value_and_gradients(mixer, x, reading), first)
+
+
+@each_reading
+@each_mixer
+@needs_kernels
+def test_a_sequence_does_not_depend_on_its_batch(name, reading):
+    mixer, x = made(name, 8), input_of(7, 33, 8)
+    assert torch.equal(read(mixer, x, reading)[2:3], read(mixer, x[2:3], reading))
+
+
+@each_reading
+@each_mixer
+@needs_kernels
+def test_without_gradients_the_outputs_are_the_same(name, reading):
+    mixer, x = made(name, 8), input_of(7, 33, 8)
+    with torch.no_grad():
+        assert torch.equal(read(mixer, x, reading), read(mixer.requires_grad_(True), x, reading))
+        alone = read(mixer, x, reading)
+    assert torch.equal(read(mixer, x, reading).detach(), alone)
+
+
+@each_mixer
+@needs_kernels
+def test_each_weight_has_its_gradient_whichever_others_are_wanted(name):
+    mixer, x = made(name, 8), input_of(3, 17, 8)
+    everything = value_and_gradients(mixer, x, EVERY)
+    for wanted in dict(mixer.named_parameters()):
+        for other, weight in mixer.named_parameters():
+            weight.grad = None
+            weight.requires_grad_(other == wanted)
+        out = mixer(x)
+        out.backward(torch.randn(out.shape, generator=generator("arriving")))
+        assert torch.equal(mixer.get_parameter(wanted).grad, everything[wanted])
+
+
+@each_mixer
+@needs_kernels
+def test_the_layout_in_memory_changes_nothing(name):
+    mixer, x = made(name, 8), input_of(3, 17, 8)
+    expected = value_and_gradients(mixer, x, EVERY)
+    turned = x.transpose(0, 1).contiguous().transpose(0, 1)
+    assert_identical(value_and_gradients(mixer, turned, EVERY), expected)
+    arriving = torch.ones(()).expand(x.shape)
+    leaf = x.detach().requires_grad_()
+    (once,) = torch.autograd.grad(mixer(leaf), leaf, arriving)
+    (again,) = torch.autograd.grad(mixer(leaf), leaf, arriving.contiguous())
+    assert torch.equal(once, again)
+
+
+@each_mixer
+def test_nothing_in_gives_nothing_out(name):
+    mixer = made(name, 8)
+    assert mixer(torch.zeros(0, 5, 8)).shape == (0, 5, 8)
+    assert mixer(torch.zeros(2, 0, 8)).shape == (2, 0, 8)
+
+
+@each_mixer
+def test_float64_runs_as_the_definition(name):
+    assert not runs_compiled(made(name, 8).double(), input_of(2, 5, 8).double())
+
+
+def test_sizes_beyond_the_kernel_run_as_the_definition():
+    x = input_of(2, 5, 8)
+    assert not runs_compiled(Mamba(8, state=native.LARGEST_STATE + 1), x)
+    assert not runs_compiled(Mamba(8, window=native.LARGEST_WINDOW + 1), x)
+    assert not runs_compiled(Attention(8), input_of(1, 513, 8))
+
+
+def weights_of(mixer: Mamba) -> Inputs:
+    return mixer._weights()._asdict()
+
+
+@pytest.mark.parametrize("wrong", dict.fromkeys(weights_of(Mamba(8))))
+def test_a_mamba_weight_that_does_not_fit_is_refused(wrong):
+    mixer = Mamba(8)
+    weights = mixer._weights()
+    narrower = weights._replace(**{wrong: getattr(weights, wrong)[:-1]})
+    with pytest.raises(Exception, match=r"must be|Type-check error"):
+        mamba_mixer(input_of(2, 5, 8), narrower)
+
+
+@pytest.mark.parametrize(
+    ("in_proj", "out_proj", "heads", "queries"),
+    [
+        ((24, 7), (8, 8), 1, None),
+        ((23, 8), (8, 8), 1, None),
+        ((24, 8), (8, 7), 1, None),
+        ((24, 8), (8, 8), 3, None),
+        ((24, 8), (8, 8), 1, 6),
+        ((24, 8), (8, 8), 1, 0),
+    ],
+)
+def test_attention_that_does_not_fit_is_refused(in_proj, out_proj, heads, queries):
+    with pytest.raises(Exception, match=r"must be|Type-check error"):
+        attention_mixer(
+            input_of(2, 5, 8), torch.zeros(in_proj), torch.zeros(out_proj), heads, None, queries
+        )
+
+
+@needs_kernels
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells how many pages")
+def test_ten_thousand_calls_leave_no_memory_behind():
+    mixers, x = [made("mamba", 8), made("RoPE, two heads", 8)], input_of(2, 9, 8)
+
+    def pages(calls: int) -> int:
+        for _ in range(calls):
+            for mixer in mixers:
+                mixer(x).sum().backward()
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    before = pages(500)
+    assert pages(10_000) - before < 500  # 2 MB: two hundred bytes a call would be seen
