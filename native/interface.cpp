@@ -1,7 +1,10 @@
 // The C ABI: chooses the instruction set, shares the sequences out among threads, and adds
-// the sequences' shares of the parameters' gradients in a fixed order.  There is no thread
-// pool and no state but the choice of instruction set, so a forked process may call it too.
+// the sequences' shares of the parameters' gradients in a fixed order.  There is no thread pool of
+// its own, and a forked process may call it too.
 
+#include <pthread.h>
+
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -69,16 +72,41 @@ class Scratch {
   float* memory_;
 };
 
+// OpenMP's way to run work(data) on a team of threads, of the library that PyTorch has loaded: its
+// threads wait for work, awake for a while, and would keep ours from the cores.
+using Parallel = void (*)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+Parallel team = nullptr;
+
+// A team does not survive a fork: a child that inherits one would wait for threads it lacks.
+const int at_fork = pthread_atfork(nullptr, nullptr, [] { team = nullptr; });
+
+// body(begin, end) for equal shares of the items.  Whoever is free takes the next share, so that all
+// are done by however many threads come.
+template <class Body>
+class Shares {
+ public:
+  Shares(int count, std::int64_t items, const Body& body) : count_(count), items_(items), body_(body) {}
+
+  void work() {
+    const FlushSubnormals guard;
+    for (int i; (i = next_++) < count_;) body_(items_ * i / count_, items_ * (i + 1) / count_);
+  }
+  static void work_on(void* shares) { static_cast<Shares*>(shares)->work(); }
+
+ private:
+  const int count_;
+  const std::int64_t items_;
+  const Body& body_;
+  std::atomic<int> next_{0};
+};
+
 template <class Body>
 void share_out(int threads, std::int64_t items, const Body& body) {
-  const auto work = [&body](std::int64_t begin, std::int64_t end) {
-    const FlushSubnormals guard;
-    body(begin, end);
-  };
+  Shares<Body> shares(threads, items, body);
+  if (threads > 1 && team) return team(shares.work_on, &shares, threads, 0);
   std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i)
-    others.emplace_back(work, items * i / threads, items * (i + 1) / threads);
-  work(0, items / threads);
+  for (int i = 1; i < threads; ++i) others.emplace_back([&shares] { shares.work(); });
+  shares.work();
   for (auto& other : others) other.join();
 }
 
@@ -105,6 +133,9 @@ int recall_choose_instruction_set(const char* name) {
   }
   return 1;
 }
+
+// From now on calls of several threads run on the team of this OpenMP, given its GOMP_parallel.
+void recall_use_team(void* parallel) { recall::team = reinterpret_cast<recall::Parallel>(parallel); }
 
 void recall_scan_forward(const recall::Scan* p, int threads) {
   recall::share_out(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {

@@ -106,7 +106,17 @@ def _find() -> tuple[ctypes.CDLL | None, str]:
         )
     library = ctypes.CDLL(installed.origin)
     library.recall_instruction_set.restype = ctypes.c_char_p
+    _share_team(library)
     return library, "compiled"
+
+
+def _share_team(library: ctypes.CDLL) -> None:
+    """Let the kernels' threads be those of the OpenMP that torch has loaded, where it is GNU's."""
+    try:
+        parallel = ctypes.CDLL(None).GOMP_parallel
+    except (AttributeError, OSError, TypeError):  # another OpenMP or none, or Windows
+        return
+    library.recall_use_team(parallel)
 
 
 LIBRARY, REASON = _find()
