@@ -36,7 +36,10 @@ struct SelfAttentionKernel {
     softmax = memory.take(most * p.heads * 2 * p.queries);
     attention_memory = memory.take(attention_scratch(attention({0, most})));
     floats = memory.used();
-    if (!memory) return;
+  }
+
+  // What the forward pass alone reads.
+  void turn_projections() const {
     turn_over(p.in_proj, 3 * p.width, p.width, into_qkv);
     turn_over(p.out_proj, p.width, p.width, into_width);
   }
@@ -130,6 +133,7 @@ struct SelfAttentionKernel {
 inline void self_attention_forward(const SelfAttention& p, std::int64_t begin, std::int64_t end,
                                    float* scratch) {
   const SelfAttentionKernel kernel(p, scratch);
+  kernel.turn_projections();
   each_part(begin, end, kernel.most, [&](std::int64_t first, std::int64_t count) {
     kernel.forward({first, count});
   });

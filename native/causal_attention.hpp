@@ -19,6 +19,7 @@
 
 #include "lanes.hpp"
 #include "matrix.hpp"
+#include "memory.hpp"
 #include "operations.hpp"
 
 namespace recall::RECALL_ISA {
@@ -53,26 +54,21 @@ struct AttentionKernel {
   float *rows;                   // (keys, wide): dv, then dk
   float *largest, *share;        // (padded,): max_j s_ij, 1 / sum_j exp(s_ij)
 
-  AttentionKernel(const Attention& of, float* memory)
+  AttentionKernel(const Attention& of, float* block)
       : p(of),
         padding(round_up(p.queries, lanes) - p.queries),
         padded(p.queries + padding),
         keys(round_up(p.length, tile)),
         wide(round_up(p.width, lanes > tile ? lanes : tile)),
         scale(1.0f / __builtin_sqrtf(static_cast<float>(p.width))) {
-    std::int64_t used = 0;
-    const auto take = [&](std::int64_t floats) {
-      float* start = memory ? memory + used : nullptr;
-      used += floats;
-      return start;
-    };
-    for (float** part : {&k, &v, &rows}) *part = take(keys * wide);
+    Memory memory(block);
+    for (float** part : {&k, &v, &rows}) *part = memory.take(keys * wide);
     for (float** part : {&q_columns, &d_columns, &columns, &q_rows, &d_rows})
-      *part = take(wide * padded);
-    for (float** part : {&weights, &slopes}) *part = take(keys * padded);
-    for (float** part : {&largest, &share}) *part = take(padded);
-    floats = used;
-    if (memory) std::memset(memory, 0, sizeof(float) * used);  // what only fills up stays zero
+      *part = memory.take(wide * padded);
+    for (float** part : {&weights, &slopes}) *part = memory.take(keys * padded);
+    for (float** part : {&largest, &share}) *part = memory.take(padded);
+    floats = memory.used();
+    if (block) std::memset(block, 0, sizeof(float) * floats);  // what only fills up stays zero
   }
   std::int64_t floats;
 

@@ -110,6 +110,17 @@ void share_out(int threads, std::int64_t items, const Body& body) {
   for (auto& other : others) other.join();
 }
 
+// work(operation, begin, end, scratch) for equal shares of the items, each with scratch of its own.
+template <class Operation>
+void share_out(int threads, std::int64_t items, const Operation& p,
+               void (*work)(const Operation&, std::int64_t, std::int64_t, float*),
+               std::int64_t (*floats)(const Operation&)) {
+  share_out(threads, items, [&](std::int64_t begin, std::int64_t end) {
+    const Scratch scratch(floats(p));
+    work(p, begin, end, scratch.get());
+  });
+}
+
 // Adds the shares of all sequences into that of the first.
 void add_shares(float* shares, std::int64_t batch, std::int64_t size) {
   for (std::int64_t sequence = 1; sequence < batch; ++sequence)
@@ -144,10 +155,8 @@ void recall_scan_forward(const recall::Scan* p, int threads) {
 }
 
 void recall_scan_backward(const recall::Scan* p, int threads) {
-  recall::share_out(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {
-    const recall::Scratch scratch(recall::chosen->scan_scratch(*p));
-    recall::chosen->scan_backward(*p, begin, end, scratch.get());
-  });
+  recall::share_out(threads, p->batch, *p, recall::chosen->scan_backward,
+                    recall::chosen->scan_scratch);
   recall::add_shares(p->grad_A, p->batch, (p->state + 2) * p->channels);
 }
 
@@ -158,54 +167,40 @@ void recall_conv_forward(const recall::Conv* p, int threads) {
 }
 
 void recall_conv_backward(const recall::Conv* p, int threads) {
-  recall::share_out(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {
-    const recall::Scratch scratch(recall::chosen->conv_scratch(*p));
-    recall::chosen->conv_backward(*p, begin, end, scratch.get());
-  });
+  recall::share_out(threads, p->batch, *p, recall::chosen->conv_backward,
+                    recall::chosen->conv_scratch);
   recall::add_shares(p->grad_weight, p->batch, (p->window + 1) * p->channels);
 }
 
 void recall_attention_forward(const recall::Attention* p, int threads) {
-  recall::share_out(threads, p->batch * p->heads, [p](std::int64_t begin, std::int64_t end) {
-    const recall::Scratch scratch(recall::chosen->attention_scratch(*p));
-    recall::chosen->attention_forward(*p, begin, end, scratch.get());
-  });
+  recall::share_out(threads, p->batch * p->heads, *p, recall::chosen->attention_forward,
+                    recall::chosen->attention_scratch);
 }
 
 void recall_attention_backward(const recall::Attention* p, int threads) {
-  recall::share_out(threads, p->batch * p->heads, [p](std::int64_t begin, std::int64_t end) {
-    const recall::Scratch scratch(recall::chosen->attention_scratch(*p));
-    recall::chosen->attention_backward(*p, begin, end, scratch.get());
-  });
+  recall::share_out(threads, p->batch * p->heads, *p, recall::chosen->attention_backward,
+                    recall::chosen->attention_scratch);
 }
 
 void recall_mamba_forward(const recall::Mamba* p, int threads) {
-  recall::share_out(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {
-    const recall::Scratch scratch(recall::chosen->mamba_scratch(*p));
-    recall::chosen->mamba_forward(*p, begin, end, scratch.get());
-  });
+  recall::share_out(threads, p->batch, *p, recall::chosen->mamba_forward,
+                    recall::chosen->mamba_scratch);
 }
 
 void recall_mamba_backward(const recall::Mamba* p, int threads) {
-  recall::share_out(threads, p->portions, [p](std::int64_t begin, std::int64_t end) {
-    const recall::Scratch scratch(recall::chosen->mamba_scratch(*p));
-    recall::chosen->mamba_backward(*p, begin, end, scratch.get());
-  });
+  recall::share_out(threads, p->portions, *p, recall::chosen->mamba_backward,
+                    recall::chosen->mamba_scratch);
   recall::add_shares(p->gradients, p->portions, p->numbers);
 }
 
 void recall_self_attention_forward(const recall::SelfAttention* p, int threads) {
-  recall::share_out(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {
-    const recall::Scratch scratch(recall::chosen->self_attention_scratch(*p));
-    recall::chosen->self_attention_forward(*p, begin, end, scratch.get());
-  });
+  recall::share_out(threads, p->batch, *p, recall::chosen->self_attention_forward,
+                    recall::chosen->self_attention_scratch);
 }
 
 void recall_self_attention_backward(const recall::SelfAttention* p, int threads) {
-  recall::share_out(threads, p->portions, [p](std::int64_t begin, std::int64_t end) {
-    const recall::Scratch scratch(recall::chosen->self_attention_scratch(*p));
-    recall::chosen->self_attention_backward(*p, begin, end, scratch.get());
-  });
+  recall::share_out(threads, p->portions, *p, recall::chosen->self_attention_backward,
+                    recall::chosen->self_attention_scratch);
   recall::add_shares(p->gradients, p->portions, p->numbers);
 }
 

@@ -64,11 +64,15 @@ struct MambaKernel {
     if (memory) prepare();
   }
 
-  void prepare() const {
+  // What the forward pass alone reads.
+  void turn_projections() const {
     turn_over(p.in_proj, 2 * p.channels, p.width, into_inner);
     turn_over(p.x_proj, selected, p.channels, into_selection);
-    turn_over(p.dt_weight, p.channels, p.rank, into_steps);
     turn_over(p.out_proj, p.width, p.channels, into_width);
+  }
+
+  void prepare() const {
+    turn_over(p.dt_weight, p.channels, p.rank, into_steps);
     turn_over(p.conv_weight, p.channels, p.window, window);
     turn_over(p.A_log, p.channels, p.state, A);
     const std::int64_t numbers = p.state * p.channels;
@@ -245,6 +249,7 @@ struct MambaKernel {
 
 inline void mamba_forward(const Mamba& p, std::int64_t begin, std::int64_t end, float* scratch) {
   const MambaKernel kernel(p, scratch);
+  kernel.turn_projections();
   each_part(begin, end, kernel.most, [&](std::int64_t first, std::int64_t count) {
     kernel.forward(kernel.part(first, count));
   });
