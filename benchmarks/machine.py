@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from recall_arena.executors.memory import keep_freed_memory
 from recall_arena.kernels import native
 
 PACKAGES = ("torch", "numpy", "jax", "jaxlib", "mambapy", "transformers")
@@ -26,6 +27,7 @@ def confine(threads: int) -> None:
     os.environ["NPROC"] = os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as in a run's process; PyTorch's contenders gain from it too
     if sys.platform == "linux":
         allowed = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, allowed[-threads:])

@@ -6,24 +6,23 @@ backward needs; the backward pass; and both together, for XLA does better with b
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from benchmarks import compiling, roofline
+from benchmarks import compiling, floors, roofline
 from benchmarks.measuring import (
     OURS,
     Builders,
     Contender,
     Results,
     Stage,
-    Unavailable,
     compare,
     optional,
 )
-from benchmarks.report import Options, Report, Row, Setting
+from benchmarks.report import Options, Report, Setting
 from benchmarks.torch_models import arrays, fused_attention, reference_scan
 from recall_arena.kernels import (
     causal_attention,
@@ -36,7 +35,6 @@ from recall_arena.kernels import (
 
 PART = "operations"
 STATE, WINDOW = 16, 4
-FLOOR = "the core's floor"
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,8 @@ def run(options: Options, report: Report) -> None:
             operation = make(options.batch, length, width)
             setting = Setting(PART, operation.name, sizes)
             rows = compare(setting, builders(operation, options, report), options, report)
-            add_floors(setting, operation, rows, options, report)
+            works = {"inference": operation.work["forward"], **operation.work}
+            floors.add(setting, works, rows, options, report)
 
 
 def scan(batch: int, length: int, width: int) -> Operation:
@@ -182,38 +181,3 @@ def contender(
         {"forward and backward": lambda _: backward(forward())},
     ]
     return Contender(name, results, chains)
-
-
-def add_floors(
-    setting: Setting, operation: Operation, rows: list[Row], options: Options, report: Report
-) -> None:
-    """One row for each pass of ours: the least time that its work takes on this machine."""
-    works = {"inference": operation.work["forward"], **operation.work}
-    for row in [row for row in rows if row.contender == OURS and row.stage in works]:
-        work = works[row.stage]
-        try:
-            peaks = roofline.measured_peaks(work.bytes)
-        except Unavailable as reason:
-            report.leave_out(setting, FLOOR, str(reason))
-            return
-        floor = 1e3 * work.floor(peaks, options.threads)
-        figures = {
-            "Mexp": work.exponentials / 1e6,
-            "Mfma": work.multiply_adds / 1e6,
-            "MB": work.bytes / 1e6,
-            "Gexp/s": peaks.exponentials / 1e9,
-            "Gfma/s": peaks.multiply_adds / 1e9,
-            "GB/s": peaks.bytes / 1e9,
-            "ours / floor": row.median_ms / floor,
-        }
-        report.rows.append(
-            replace(
-                row,
-                contender=FLOOR,
-                rounds=0,
-                median_ms=floor,
-                quartiles_ms=(floor, floor),
-                ratio=floor / row.median_ms,
-                figures=figures,
-            )
-        )

@@ -9,11 +9,12 @@ no copies, no saved states, no loads and stores between registers and caches.
 import ctypes
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from benchmarks.measuring import Unavailable
+from recall_arena.model import ModelSpec
 
 SOURCE = Path(__file__).with_name("peaks.cpp")
 FLOAT = 4  # bytes
@@ -36,6 +37,13 @@ class Work:
     multiply_adds: int
     bytes: int
 
+    def __add__(self, other: "Work") -> "Work":
+        return Work(
+            self.exponentials + other.exponentials,
+            self.multiply_adds + other.multiply_adds,
+            self.bytes + other.bytes,
+        )
+
     def floor(self, peaks: Peaks, cores: int = 1) -> float:
         """The seconds that this takes at least."""
         arithmetic = (
@@ -48,8 +56,10 @@ Passes = dict[str, Work]
 """A kernel's work in its forward and in its backward pass."""
 
 
-def scan_work(batch: int, length: int, channels: int, state: int) -> Passes:
-    """The selective scan with gate and softplus.
+def scan_work(
+    batch: int, length: int, channels: int, state: int, read: int | None = None
+) -> Passes:
+    """The selective scan with gate and softplus, of which `read` rows are read, or all.
 
     Forward, for each number of the state: exp(delta A); the product with A, the recurrence, the
     drive's product with B, the readout.  For each position and channel: softplus, which takes an
@@ -59,11 +69,19 @@ def scan_work(batch: int, length: int, channels: int, state: int) -> Passes:
     the state before, and from there delta and A; with the sums over channels, nine.
     """
     channel = batch * length * channels
-    each = channel * state
-    moved, selections = FLOAT * channel, FLOAT * 2 * batch * length * state
+    channel_read = channel if read is None else read * channels
+    each, unread = channel * state, (channel - channel_read) * state
+    exponentials = each + 2 * channel + channel_read
+    moved = FLOAT * (2 * channel + 2 * channel_read)
+    moved_back = FLOAT * (4 * channel + 3 * channel_read)
+    selections = FLOAT * 2 * batch * length * state
     return {
-        "forward": Work(each + 3 * channel, 4 * each + 4 * channel, 4 * moved + selections),
-        "backward": Work(each + 3 * channel, 12 * each + 12 * channel, 7 * moved + 2 * selections),
+        "forward": Work(
+            exponentials, 4 * each - unread + channel + 3 * channel_read, moved + selections
+        ),
+        "backward": Work(
+            exponentials, 12 * each - 2 * unread + 12 * channel, moved_back + 2 * selections
+        ),
     }
 
 
@@ -76,14 +94,70 @@ def conv_work(batch: int, length: int, channels: int, window: int) -> Passes:
     }
 
 
-def attention_work(batch: int, heads: int, length: int, head_width: int) -> Passes:
-    """Causal attention: only the cells whose key is not later than the query."""
-    cells = batch * heads * length * (length + 1) // 2
+def attention_work(
+    batch: int, heads: int, length: int, head_width: int, queries: int | None = None
+) -> Passes:
+    """Causal attention: only the cells whose key is not later than the query.
+
+    `queries` of the last positions ask, or all do.
+    """
+    asking = length if queries is None else queries
+    cells = batch * heads * asking * (2 * length - asking + 1) // 2
     tensor = FLOAT * batch * heads * length * head_width
     return {
         "forward": Work(cells, 2 * head_width * cells, 4 * tensor),
         "backward": Work(cells, 5 * head_width * cells, 8 * tensor),
     }
+
+
+def product_work(rows: int, terms: int, columns: int) -> Passes:
+    """A linear map of rows; backward multiplies for the input's gradient and the weight's."""
+    products, moved = rows * terms * columns, FLOAT * rows * (terms + columns)
+    return {
+        "forward": Work(0, products, moved),
+        "backward": Work(0, 2 * products, 2 * moved),
+    }
+
+
+def step_work(spec: ModelSpec, batch: int, length: int) -> Work:
+    """A training step's mixers, of which the last one's output is read at one position alone.
+
+    Left out are embedding, norms, readout, loss and update, and of the memory all but what goes
+    into and out of each layer: the floor is a little too low.
+    """
+    passes: list[Passes] = []
+    for index, layer in enumerate(spec.layers):
+        rows = batch * length
+        read = rows if index + 1 < len(spec.layers) else batch
+        mixer = _mamba_passes if layer == "mamba" else _attention_passes
+        passes += mixer(spec.width, batch, length, rows, read)
+    total = sum((work for each in passes for work in each.values()), Work(0, 0, 0))
+    moved = FLOAT * 4 * len(spec.layers) * batch * length * spec.width
+    return replace(total, bytes=moved)
+
+
+def _mamba_passes(width: int, batch: int, length: int, rows: int, read: int) -> list[Passes]:
+    """Of one Mamba mixer; where few positions are read, few have a gate."""
+    channels, state, window, rank = 2 * width, 16, 4, -(-width // 16)
+    return [
+        product_work(rows, width, channels),
+        product_work(read, width, channels),
+        conv_work(batch, length, channels, window),
+        product_work(rows, channels, rank + 2 * state),
+        product_work(rows, rank, channels),
+        scan_work(batch, length, channels, state, read),
+        product_work(read, channels, width),
+    ]
+
+
+def _attention_passes(width: int, batch: int, length: int, rows: int, read: int) -> list[Passes]:
+    """Of one attention mixer with one head; a lone query sees every key."""
+    return [
+        product_work(read, width, width),
+        product_work(rows, width, 2 * width),
+        attention_work(batch, 1, length, width, queries=read // batch),
+        product_work(read, width, width),
+    ]
 
 
 def measured_peaks(working_set: int, seconds: float = 0.2) -> Peaks:

@@ -4,14 +4,22 @@ The assignment's six models.  PyTorch's contenders go through `recall_arena.trai
 like ours, with other mixers; JAX does the whole step in one jit.
 """
 
+import copy
 import itertools
+import statistics
+import time
+from ctypes import Structure
+from dataclasses import replace
+from unittest import mock
 
 import torch
 from torch.nn import functional as F
 
+from benchmarks import floors, roofline
 from benchmarks.measuring import OURS, Builders, Contender, Results, Stage, compare, optional
 from benchmarks.report import Options, Report, Setting
 from benchmarks.torch_models import arrays, eager, eager_with_mambapy, with_mixers
+from recall_arena.kernels import native
 from recall_arena.model import LAYERS, ModelSpec, SequenceModel, named_model
 from recall_arena.seeds import generator
 from recall_arena.tasks import AssociativeRecall, Batch
@@ -32,7 +40,9 @@ def run(options: Options, report: Report) -> None:
         schedule = Schedule(1e-3, 1_000_000, length, options.batch)
         spec = named_model(name, vocabulary=16, width=width, longest_context=3 * length)
         setting = Setting(PART, name, {"batch": options.batch, "L": length, "d": width})
-        compare(setting, builders(spec, schedule, unrolls, report), options, report)
+        rows = compare(setting, builders(spec, schedule, unrolls, report), options, report)
+        works = {"step": roofline.step_work(spec, options.batch, length + 1)}
+        floors.add(setting, works, rows, options, report)
 
 
 def _mamba_first() -> list[str]:
@@ -65,7 +75,9 @@ def builders(spec: ModelSpec, schedule: Schedule, unrolls: Unrolls, report: Repo
         return best
 
     def ours() -> Contender:
-        return training(OURS, model, schedule, batch)
+        share = share_outside_kernels(copy.deepcopy(model), schedule)
+        made = training(OURS, model, schedule, batch)
+        return replace(made, figures={"% outside kernels": share})
 
     def in_torch() -> Contender:
         return training("PyTorch, eager", with_mixers(model, eager()), schedule, batch)
@@ -83,6 +95,25 @@ def training(name: str, model: SequenceModel, schedule: Schedule, batch: Batch) 
     losses = train(model, TASK, schedule, seed=0)
     stages: dict[str, Stage] = {"step": lambda _: next(losses)}
     return Contender(name, lambda: loss_and_gradients(model, batch), [stages])
+
+
+def share_outside_kernels(model: SequenceModel, schedule: Schedule, steps: int = 30) -> float:
+    """The percentage of a step's time that no compiled kernel is at work; products are in them."""
+    within, kernel = [], native.call
+
+    def timed(name: str, arguments: Structure, workers: int) -> None:
+        began = time.perf_counter()
+        kernel(name, arguments, workers)
+        within.append(time.perf_counter() - began)
+
+    losses, shares = train(model, TASK, replace(schedule, steps=steps), seed=0), []
+    with mock.patch.object(native, "call", timed):
+        for _ in range(steps):
+            within.clear()
+            began = time.perf_counter()
+            next(losses)
+            shares.append(1 - sum(within) / (time.perf_counter() - began))
+    return 100 * statistics.median(shares)
 
 
 def loss_and_gradients(model: SequenceModel, batch: Batch) -> Results:

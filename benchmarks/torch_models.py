@@ -60,6 +60,7 @@ class PlainMamba(Mamba):
     """Our weights, eager operations, and the scan that is given."""
 
     continues = False  # else long sequences would go through our kernels after all
+    residual, last_residual = Mixer.residual, Mixer.last_residual  # and these do
 
     def __init__(self, width: int, scan: Scan) -> None:
         super().__init__(width)
@@ -86,6 +87,8 @@ class PlainMamba(Mamba):
 
 class PlainAttention(Attention):
     """Our weights, one head, and the attention that is given."""
+
+    residual, last_residual = Mixer.residual, Mixer.last_residual  # ours go through our kernels
 
     def __init__(self, width: int, rotary: bool, attend: Attend) -> None:
         super().__init__(width, rotary=rotary)
@@ -134,6 +137,7 @@ class LastOf(nn.Module):
     """Somebody's block where ours reads `last` of a mixer: it has no shorter way to it."""
 
     continues = False
+    residual, last_residual = Mixer.residual, Mixer.last_residual
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()

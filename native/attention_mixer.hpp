@@ -6,12 +6,15 @@
 //   dmixed    = out_proj^T dout       dout_proj = dout^T mixed        mixed = attention(q, k, v)
 //   dx        = in_proj^T (dq, dk, dv)            din_proj = (dq, dk, dv)^T x
 //
+// With a norm, x stands for norm(x) above, and x itself is added to `out`.
+//
 // A portion of the batch adds up its own share of the weights' gradients: in_proj (3 width, width),
-// out_proj (width, width).
+// out_proj (width, width), and those of the norm.
 
 #pragma once
 
 #include "causal_attention.hpp"
+#include "layer_norm.hpp"
 #include "matrix.hpp"
 #include "memory.hpp"
 #include "operations.hpp"
@@ -23,19 +26,23 @@ struct SelfAttentionKernel {
   std::int64_t most, kv_width;
   float *into_qkv, *into_width;  // the weights, turned over
   float *q, *kv, *mixed, *softmax;  // where the caller keeps none
-  float *dmixed, *dq, *dkv, *attention_memory;
-  std::int64_t floats;
+  float *dmixed, *dq, *dkv;
+  NormKernel norm;
+  Attention inner;  // that of one part
+  AttentionKernel attention;
 
-  SelfAttentionKernel(const SelfAttention& of, float* block)
-      : p(of), most(at_once(p.length, p.width, p.batch)), kv_width(2 * p.width) {
-    Memory memory(block);
+  SelfAttentionKernel(const SelfAttention& of, Memory& memory)
+      : p(of),
+        most(at_once(p.length, p.width, p.batch)),
+        kv_width(2 * p.width),
+        norm(p.norm, p.width, most * p.length, memory),
+        inner(sizes(of)),
+        attention(inner, memory) {
     into_qkv = memory.take(3 * p.width * p.width);
     into_width = memory.take(p.width * p.width);
     for (float** part : {&q, &mixed, &dmixed, &dq}) *part = memory.take(most * p.queries * p.width);
     for (float** part : {&kv, &dkv}) *part = memory.take(most * p.length * kv_width);
     softmax = memory.take(most * p.heads * 2 * p.queries);
-    attention_memory = memory.take(attention_scratch(attention({0, most})));
-    floats = memory.used();
   }
 
   // What the forward pass alone reads.
@@ -76,63 +83,86 @@ struct SelfAttentionKernel {
     return {rows.first + at, positions * rows.stride, p.width / p.heads, rows.stride};
   }
 
-  Attention attention(const Part& part) const {
+  static Attention sizes(const SelfAttention& p) {
     Attention a{};
-    a.batch = part.sequences, a.heads = p.heads, a.length = p.length, a.queries = p.queries;
-    a.width = p.width / p.heads;
-    a.q = heads(q_of(part), p.queries);
-    a.k = heads(kv_of(part), p.length), a.v = heads(kv_of(part), p.length, p.width);
+    a.heads = p.heads, a.length = p.length, a.queries = p.queries, a.width = p.width / p.heads;
     a.cosines = p.cosines, a.sines = p.sines;
-    a.softmax = kept(p.softmax, softmax, part.first * p.heads * 2 * p.queries);
     return a;
   }
 
-  void forward(const Part& part) const {
+  void point_to(const Part& part) {
+    inner.batch = part.sequences;
+    inner.q = heads(q_of(part), p.queries);
+    inner.k = heads(kv_of(part), p.length), inner.v = heads(kv_of(part), p.length, p.width);
+    inner.softmax = kept(p.softmax, softmax, part.first * p.heads * 2 * p.queries);
+  }
+
+  void forward(const Part& part) {
     const std::int64_t width = p.width;
-    const Given x = x_of(part);
+    const Given x = norm.forward(part.sequences * p.length, x_of(part));
     const Rows q = q_of(part), mixed = mixed_of(part);
+    const Rows out{p.out + part.first * p.queries * width, width};
     each_asking(part, [&](std::int64_t from, std::int64_t to, std::int64_t count) {
       product(count, width, width, as_it_is({x[from], width}), {into_qkv, 3 * width}, {q[to], width});
     });
     product(part.sequences * p.length, kv_width, width, as_it_is(x), {into_qkv + width, 3 * width},
             kv_of(part));
-    Attention a = attention(part);
-    a.out = heads(mixed, p.queries);
-    attention_forward(a, 0, part.sequences * p.heads, attention_memory);
-    product(part.sequences * p.queries, width, width, as_it_is(mixed), {into_width, width},
-            {p.out + part.first * p.queries * width, width});
+    point_to(part);
+    inner.out = heads(mixed, p.queries);
+    for (std::int64_t item = 0; item < part.sequences * p.heads; ++item) attention.forward(item);
+    product(part.sequences * p.queries, width, width, as_it_is(mixed), {into_width, width}, out);
+    if (p.norm.weight) residual(part, x_of(part), out);
   }
 
-  void backward(const Part& part, float* share) const {
+  // Adds x to what the positions that ask give.
+  void residual(const Part& part, Given x, Rows out) const {
+    each_asking(part, [&](std::int64_t from, std::int64_t to, std::int64_t count) {
+      add_rows(count, p.width, {x[from], p.width}, {out[to], p.width});
+    });
+  }
+
+  void backward(const Part& part, float* share) {
     const std::int64_t width = p.width, asking = part.sequences * p.queries;
     const Given dout{p.grad_out + part.first * p.queries * width, width};
     product(asking, width, width, as_it_is(dout), {p.out_proj, width}, {dmixed, width});
     add_product(width, width, asking, turned(dout), mixed_of(part), {share + 3 * width * width, width});
-    Attention a = attention(part);
-    a.grad_out = heads({dmixed, width}, p.queries), a.grad_q = heads({dq, width}, p.queries);
-    a.grad_k = heads({dkv, kv_width}, p.length), a.grad_v = heads({dkv, kv_width}, p.length, width);
-    attention_backward(a, 0, part.sequences * p.heads, attention_memory);
+    point_to(part);
+    inner.grad_out = heads({dmixed, width}, p.queries), inner.grad_q = heads({dq, width}, p.queries);
+    inner.grad_k = heads({dkv, kv_width}, p.length);
+    inner.grad_v = heads({dkv, kv_width}, p.length, width);
+    for (std::int64_t item = 0; item < part.sequences * p.heads; ++item) attention.backward(item);
     backward_projection(part, share);
   }
 
   void backward_projection(const Part& part, float* share) const {
     const std::int64_t width = p.width, rows = part.sequences * p.length;
-    const Given x = x_of(part);
+    const Given x = norm.forward(rows, x_of(part));
     const Rows dx{p.grad_x + part.first * p.length * width, width};
+    const Rows dnormed = p.norm.weight ? Rows{norm.dy, width} : dx;
     const Given for_kv{p.in_proj + width * width, width};
-    product(rows, width, kv_width, as_it_is({dkv, kv_width}), for_kv, dx);
+    product(rows, width, kv_width, as_it_is({dkv, kv_width}), for_kv, dnormed);
     add_product(kv_width, width, rows, turned({dkv, kv_width}), x, {share + width * width, width});
     each_asking(part, [&](std::int64_t to, std::int64_t from, std::int64_t count) {
       const Given arriving{dq + from * width, width};
-      add_product(count, width, width, as_it_is(arriving), {p.in_proj, width}, {dx[to], width});
+      add_product(count, width, width, as_it_is(arriving), {p.in_proj, width}, {dnormed[to], width});
       add_product(width, width, count, turned(arriving), {x[to], width}, {share, width});
+    });
+    if (p.norm.weight) backward_norm(part, dx, share + 4 * width * width);
+  }
+
+  void backward_norm(const Part& part, Rows dx, float* share) const {
+    const Given dout{p.grad_out + part.first * p.queries * p.width, p.width};
+    norm.backward(part.sequences * p.length, x_of(part), dx, share);
+    each_asking(part, [&](std::int64_t to, std::int64_t from, std::int64_t count) {
+      add_rows(count, p.width, {dout[from], p.width}, {dx[to], p.width});
     });
   }
 };
 
 inline void self_attention_forward(const SelfAttention& p, std::int64_t begin, std::int64_t end,
                                    float* scratch) {
-  const SelfAttentionKernel kernel(p, scratch);
+  Memory memory(scratch);
+  SelfAttentionKernel kernel(p, memory);
   kernel.turn_projections();
   each_part(begin, end, kernel.most, [&](std::int64_t first, std::int64_t count) {
     kernel.forward({first, count});
@@ -141,14 +171,17 @@ inline void self_attention_forward(const SelfAttention& p, std::int64_t begin, s
 
 inline void self_attention_backward(const SelfAttention& p, std::int64_t begin, std::int64_t end,
                                     float* scratch) {
-  const SelfAttentionKernel kernel(p, scratch);
+  Memory memory(scratch);
+  SelfAttentionKernel kernel(p, memory);
   each_portion(p, begin, end, kernel.most, [&](std::int64_t first, std::int64_t count, float* share) {
     kernel.backward({first, count}, share);
   });
 }
 
 inline std::int64_t self_attention_scratch(const SelfAttention& p) {
-  return SelfAttentionKernel(p, nullptr).floats;
+  Memory memory(nullptr);
+  SelfAttentionKernel(p, memory);
+  return memory.used();
 }
 
 }  // namespace recall::RECALL_ISA

@@ -40,6 +40,18 @@ inline void multiply(Lanes* result, std::int64_t count, const float* vectors, st
   for (int r = 0; r < tile; ++r) result[r] = sum[r];
 }
 
+// The same with two numbers of a vector's beside one another, and two scalars that follow one another.
+inline void multiply_pairs(Lanes* result, std::int64_t count, const float* vectors,
+                           const float* scalars, std::int64_t row) {
+  Lanes sum[tile];
+  for (int r = 0; r < tile; ++r) sum[r] = result[r];
+  for (std::int64_t k = 0; k < count; ++k) {
+    const Lanes x = load(vectors + k * lanes);
+    for (int r = 0; r < tile; ++r) sum[r] += x * splat_pair(scalars + r * row + 2 * k);
+  }
+  for (int r = 0; r < tile; ++r) result[r] = sum[r];
+}
+
 struct AttentionKernel {
   const Attention& p;
   // Queries are filled up to whole vectors by zeros in front, where they see the fewest keys; keys
@@ -52,25 +64,27 @@ struct AttentionKernel {
   float *weights, *slopes;       // (keys, padded): p and ds
   float *columns;                // (wide, padded): out, then dq
   float *rows;                   // (keys, wide): dv, then dk
+  float *pairs;                  // (padded / 2, lanes): two queries' numbers side by side
   float *largest, *share;        // (padded,): max_j s_ij, 1 / sum_j exp(s_ij)
 
-  AttentionKernel(const Attention& of, float* block)
+  AttentionKernel(const Attention& of, Memory& memory)
       : p(of),
         padding(round_up(p.queries, lanes) - p.queries),
         padded(p.queries + padding),
         keys(round_up(p.length, tile)),
         wide(round_up(p.width, lanes > tile ? lanes : tile)),
         scale(1.0f / __builtin_sqrtf(static_cast<float>(p.width))) {
-    Memory memory(block);
+    float* const begin = memory.take(0);
+    const std::int64_t before = memory.used();
     for (float** part : {&k, &v, &rows}) *part = memory.take(keys * wide);
     for (float** part : {&q_columns, &d_columns, &columns, &q_rows, &d_rows})
       *part = memory.take(wide * padded);
     for (float** part : {&weights, &slopes}) *part = memory.take(keys * padded);
     for (float** part : {&largest, &share}) *part = memory.take(padded);
-    floats = memory.used();
-    if (block) std::memset(block, 0, sizeof(float) * floats);  // what only fills up stays zero
+    pairs = memory.take(2 * p.width <= lanes ? padded / 2 * lanes : 0);
+    // What only fills up stays zero.
+    if (memory) std::memset(begin, 0, sizeof(float) * (memory.used() - before));
   }
-  std::int64_t floats;
 
   // The rows of one head of one sequence.
   Rows rows_of(const Heads& of, std::int64_t item) const {
@@ -229,15 +243,35 @@ struct AttentionKernel {
     mix(b, slopes, k, splat(scale));
   }
 
+  // The first query of the first block that sees the key j.
+  std::int64_t first_seeing(std::int64_t j) const {
+    const std::int64_t unseen = j - (p.length - padded);
+    return unseen > 0 ? unseen / lanes * lanes : 0;
+  }
+
   // (keys, wide): times sum_i cells[j, i] of[i], over the blocks that see the key j.
   void gather(const float* cells, const float* of, float times) const {
+    if (2 * p.width <= lanes) return gather_pairs(cells, of, times);
     for (std::int64_t j = 0; j < keys; j += tile) {
-      const std::int64_t unseen = j - (p.length - padded), first = unseen > 0 ? unseen / lanes * lanes : 0;
+      const std::int64_t first = first_seeing(j);
       for (std::int64_t w = 0; w < p.width; w += lanes) {
         Lanes sum[tile]{};
         multiply(sum, padded - first, of + first * wide + w, wide, cells + j * padded + first, padded, 1);
         for (int r = 0; r < tile; ++r) store(rows + (j + r) * wide + w, sum[r] * times);
       }
+    }
+  }
+
+  // The same for heads that leave half of a vector's lanes unused: two queries at once fill them.
+  void gather_pairs(const float* cells, const float* of, float times) const {
+    for (std::int64_t i = 0; i < padded; i += 2)
+      store(pairs + i / 2 * lanes, zipped(load(of + i * wide), load(of + (i + 1) * wide), every_lane));
+    for (std::int64_t j = 0; j < keys; j += tile) {
+      const std::int64_t first = first_seeing(j);
+      Lanes sum[tile]{};
+      multiply_pairs(sum, (padded - first) / 2, pairs + first / 2 * lanes, cells + j * padded + first, padded);
+      for (int r = 0; r < tile; ++r)
+        store(rows + (j + r) * wide, neighbours(sum[r], every_lane) * times);
     }
   }
 
@@ -258,15 +292,21 @@ struct AttentionKernel {
 };
 
 inline void attention_forward(const Attention& p, std::int64_t begin, std::int64_t end, float* scratch) {
-  const AttentionKernel kernel(p, scratch);
+  Memory memory(scratch);
+  const AttentionKernel kernel(p, memory);
   for (std::int64_t item = begin; item < end; ++item) kernel.forward(item);
 }
 
 inline void attention_backward(const Attention& p, std::int64_t begin, std::int64_t end, float* scratch) {
-  const AttentionKernel kernel(p, scratch);
+  Memory memory(scratch);
+  const AttentionKernel kernel(p, memory);
   for (std::int64_t item = begin; item < end; ++item) kernel.backward(item);
 }
 
-inline std::int64_t attention_scratch(const Attention& p) { return AttentionKernel(p, nullptr).floats; }
+inline std::int64_t attention_scratch(const Attention& p) {
+  Memory memory(nullptr);
+  AttentionKernel(p, memory);
+  return memory.used();
+}
 
 }  // namespace recall::RECALL_ISA

@@ -4,7 +4,7 @@
 #include "causal_attention.hpp"
 #include "causal_conv.hpp"
 #include "mamba_mixer.hpp"
-#include "selective_scan.hpp"
+#include "selective_scan_backward.hpp"
 
 #define RECALL_TEXT_(name) #name
 #define RECALL_TEXT(name) RECALL_TEXT_(name)

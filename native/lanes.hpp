@@ -47,7 +47,8 @@ inline __m256i first_lanes(int count) {
 }
 #endif
 
-// Loads `count` floats and sets the remaining lanes to zero.
+// Loads `count` floats and sets the remaining lanes to zero.  Half a vector needs no mask, which some
+// processors are slow with.
 inline Lanes load(const float* from, int count = lanes) {
   Lanes x{};
   if (count == lanes) {
@@ -55,6 +56,7 @@ inline Lanes load(const float* from, int count = lanes) {
     return x;
   }
 #if defined(__AVX512F__)
+  if (count == lanes / 2) return _mm512_zextps256_ps512(_mm256_loadu_ps(from));
   return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
 #elif defined(__AVX2__)
   return _mm256_maskload_ps(from, first_lanes(count));
@@ -70,11 +72,33 @@ inline void store(float* to, Lanes x, int count = lanes) {
     return;
   }
 #if defined(__AVX512F__)
+  if (count == lanes / 2) return _mm256_storeu_ps(to, _mm512_castps512_ps256(x));
   _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), x);
 #elif defined(__AVX2__)
   _mm256_maskstore_ps(to, first_lanes(count), x);
 #else
   for (int lane = 0; lane < count; ++lane) to[lane] = x[lane];
+#endif
+}
+
+constexpr std::make_integer_sequence<int, lanes> every_lane{};
+
+template <int... lane>
+inline Bits counted(std::integer_sequence<int, lane...>) { return Bits{lane...}; }
+
+// x with all lanes but the first `count` at zero.
+inline Lanes first_of(Lanes x, int count) {
+  return counted(every_lane) < count ? x : Lanes{};
+}
+
+inline Lanes root(Lanes x) {
+#if defined(__AVX512F__)
+  return _mm512_sqrt_ps(x);
+#elif defined(__AVX2__)
+  return _mm256_sqrt_ps(x);
+#else
+  for (int lane = 0; lane < lanes; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
+  return x;
 #endif
 }
 
@@ -187,18 +211,46 @@ RECALL_INLINE inline void each(const Body& body) {
   each_of(body, std::make_integer_sequence<int, count>());
 }
 
+// The lanes of a, then those of b, are numbered from 0; lane i of the result is number from[i].
+template <int... from>
+inline Lanes shuffle(Lanes a, Lanes b) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, from...);
+#else
+  return __builtin_shuffle(a, b, Bits{from...});
+#endif
+}
+
 // Transposes the 2 x 2 blocks that a pair of rows has at distance `apart`: b's left numbers change
 // places with a's right ones.
 template <int apart, int... lane>
 inline void exchange(Lanes& a, Lanes& b, std::integer_sequence<int, lane...>) {
-#if defined(__clang__)
-  const Lanes left = __builtin_shufflevector(a, b, (lane & apart ? lanes + lane - apart : lane)...);
-  b = __builtin_shufflevector(a, b, (lane & apart ? lanes + lane : lane + apart)...);
-#else
-  const Lanes left = __builtin_shuffle(a, b, Bits{(lane & apart ? lanes + lane - apart : lane)...});
-  b = __builtin_shuffle(a, b, Bits{(lane & apart ? lanes + lane : lane + apart)...});
-#endif
+  const Lanes left = shuffle<(lane & apart ? lanes + lane - apart : lane)...>(a, b);
+  b = shuffle<(lane & apart ? lanes + lane : lane + apart)...>(a, b);
   a = left;
+}
+
+// Two numbers that follow one another, over and over.
+inline Lanes splat_pair(const float* two) {
+  typedef std::int64_t Pairs __attribute__((vector_size(4 * RECALL_LANES)));
+  std::int64_t bits;
+  std::memcpy(&bits, two, sizeof bits);
+  const Pairs pairs = bits - Pairs{};
+  Lanes x;
+  std::memcpy(&x, &pairs, sizeof x);
+  return x;
+}
+
+// a_0, b_0, a_1, b_1, ...: the first halves of a and b.
+template <int... lane>
+inline Lanes zipped(Lanes a, Lanes b, std::integer_sequence<int, lane...>) {
+  return shuffle<(lane % 2 * lanes + lane / 2)...>(a, b);
+}
+
+// x_0 + x_1, x_2 + x_3, ..., twice.
+template <int... lane>
+inline Lanes neighbours(Lanes x, std::integer_sequence<int, lane...>) {
+  return shuffle<(2 * lane)...>(x, x) + shuffle<(2 * lane + 1)...>(x, x);
 }
 
 // Lane i of the result is the sum of row i's lanes, added in an order that never changes.
@@ -209,7 +261,7 @@ inline Lanes sums(const Lanes* row) {
   } else {
     constexpr int half = rows / 2;
     Lanes a = sums<half>(row), b = sums<half>(row + half);
-    exchange<half>(a, b, std::make_integer_sequence<int, lanes>());
+    exchange<half>(a, b, every_lane);
     return a + b;
   }
 }
@@ -220,7 +272,7 @@ inline void transpose(Lanes* row) {
   if constexpr (apart < lanes) {
     for (int i = 0; i < lanes; ++i)
       if (!(i & apart))
-        exchange<apart>(row[i], row[i + apart], std::make_integer_sequence<int, lanes>());
+        exchange<apart>(row[i], row[i + apart], every_lane);
     transpose<2 * apart>(row);
   }
 }

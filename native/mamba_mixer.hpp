@@ -16,19 +16,22 @@
 //   dbefore, dconvolution                     from the convolution
 //   dx = in_proj^T (dbefore, dz)              din_proj = (dbefore, dz)^T x
 //
+// With a norm, x stands for norm(x) above, and x itself is added to `out`.
+//
 // A portion of the batch adds up its own share of the weights' gradients, in this order:
 //
 //   in_proj (2 channels, width), convolution (window, channels), its bias, x_proj (rank + 2 state,
 //   channels), dt_weight (rank, channels), A_log (state, channels), D, dt_bias, out_proj (width,
-//   channels)
+//   channels), and those of the norm
 
 #pragma once
 
 #include "causal_conv.hpp"
+#include "layer_norm.hpp"
 #include "matrix.hpp"
 #include "memory.hpp"
 #include "operations.hpp"
-#include "selective_scan.hpp"
+#include "selective_scan_backward.hpp"
 
 namespace recall::RECALL_ISA {
 
@@ -40,11 +43,13 @@ struct MambaKernel {
   float *before, *z, *u, *selection;                             // where the caller keeps none
   float *steps, *y, *dy, *du, *dsteps, *dz, *dB, *dC, *dlow, *dbefore, *shares;
   float *scan_memory, *conv_memory;
-  std::int64_t floats;
+  NormKernel norm;
 
-  MambaKernel(const Mamba& of, float* block)
-      : p(of), selected(p.rank + 2 * p.state), most(at_once(p.length, p.width, p.batch)) {
-    Memory memory(block);
+  MambaKernel(const Mamba& of, Memory& memory)
+      : p(of),
+        selected(p.rank + 2 * p.state),
+        most(at_once(p.length, p.width, p.batch)),
+        norm(p.norm, p.width, most * p.length, memory) {
     const std::int64_t rows = most * p.length, inner = rows * p.channels;
     into_inner = memory.take(2 * p.channels * p.width);
     into_selection = memory.take(selected * p.channels);
@@ -60,7 +65,6 @@ struct MambaKernel {
     shares = memory.take(most * (p.state + 2 + p.window + 1) * p.channels);
     scan_memory = memory.take(scan_scratch(scan(most)));
     conv_memory = memory.take(conv_scratch(conv(nullptr, most)));
-    floats = memory.used();
     if (memory) prepare();
   }
 
@@ -99,9 +103,8 @@ struct MambaKernel {
   float* selection_of(const Part& part) const { return kept(p.selection, selection, part, selected); }
   float* z_of(const Part& part) const { return p.z ? p.z + read_rows(part) * p.channels : z; }
 
-  std::int64_t chunks() const { return (p.length + scan_chunk - 1) / scan_chunk; }
   float* states_of(const Part& part) const {
-    return p.states ? p.states + part.first * chunks() * p.state * p.channels : nullptr;
+    return p.states ? p.states + part.first * scan_chunks(p.length) * p.state * p.channels : nullptr;
   }
 
   // How many rows that are read lie before a part.
@@ -112,9 +115,10 @@ struct MambaKernel {
   Given x_of(const Part& part) const {
     return {p.x + part.first * p.length * p.width, p.width};
   }
-  Given read_x_of(const Part& part) const {
-    const Given x = x_of(part);
-    return p.last ? Given{x[p.length - 1], p.length * p.width} : x;
+  // Of rows for all positions, those of the ones that are read.
+  template <class Number>
+  Matrix<Number> read_of(Matrix<Number> rows) const {
+    return p.last ? Matrix<Number>{rows[p.length - 1], p.length * rows.stride} : rows;
   }
 
   Conv conv(const float* from, std::int64_t sequences) const {
@@ -150,9 +154,10 @@ struct MambaKernel {
 
   void forward(const Part& part) const {
     const std::int64_t inner = p.channels;
-    const Scalars x = as_it_is(x_of(part)), read_x = as_it_is(read_x_of(part));
-    product(part.rows, inner, p.width, x, {into_inner, 2 * inner}, {before_of(part), inner});
-    product(part.read, inner, p.width, read_x, {into_inner + inner, 2 * inner}, {z_of(part), inner});
+    const Given x = norm.forward(part.rows, x_of(part));
+    product(part.rows, inner, p.width, as_it_is(x), {into_inner, 2 * inner}, {before_of(part), inner});
+    product(part.read, inner, p.width, as_it_is(read_of(x)), {into_inner + inner, 2 * inner},
+            {z_of(part), inner});
     Conv c = conv(before_of(part), part.sequences);
     c.out = u_of(part);
     conv_forward(c, 0, part.sequences);
@@ -162,13 +167,14 @@ struct MambaKernel {
     Scan s = scan(part);
     s.out = y;
     scan_forward(s, 0, part.sequences);
-    product(part.read, p.width, inner, as_it_is({y, inner}), {into_width, p.width},
-            {p.out + read_rows(part) * p.width, p.width});
+    const Rows out{p.out + read_rows(part) * p.width, p.width};
+    product(part.read, p.width, inner, as_it_is({y, inner}), {into_width, p.width}, out);
+    if (p.norm.weight) add_rows(part.read, p.width, read_of(x_of(part)), out);
   }
 
   // The places in one share of the weights' gradients.
   struct Gradients {
-    float *in_proj, *convolution, *x_proj, *dt_weight, *A_log, *out_proj;
+    float *in_proj, *convolution, *x_proj, *dt_weight, *A_log, *out_proj, *norm;
 
     Gradients(const Mamba& p, float* share) {
       in_proj = share;
@@ -177,13 +183,14 @@ struct MambaKernel {
       dt_weight = x_proj + (p.rank + 2 * p.state) * p.channels;
       A_log = dt_weight + p.rank * p.channels;
       out_proj = A_log + (p.state + 2) * p.channels;
+      norm = out_proj + p.width * p.channels;
     }
   };
 
   void backward(const Part& part, const Gradients& to) const {
     const Given dout{p.grad_out + read_rows(part) * p.width, p.width};
     fetch(u_of(part), part.rows * p.channels), fetch(z_of(part), part.read * p.channels);
-    fetch(states_of(part), part.sequences * chunks() * p.state * p.channels);
+    fetch(states_of(part), part.sequences * scan_chunks(p.length) * p.state * p.channels);
     product(part.read, p.channels, p.width, as_it_is(dout), {p.out_proj, p.channels}, {dy, p.channels});
     backward_scan(part, to);
     add_product(p.width, p.channels, part.read, turned(dout), {y, p.channels}, {to.out_proj, p.channels});
@@ -230,14 +237,18 @@ struct MambaKernel {
 
   void backward_projection(const Part& part, const Gradients& to) const {
     const std::int64_t inner = p.channels, width = p.width;
-    const std::int64_t apart = p.last ? p.length * width : width;
-    float* dx = p.grad_x + part.first * p.length * width;
-    product(part.rows, width, inner, as_it_is({dbefore, inner}), {p.in_proj, width}, {dx, width});
+    const Given x = norm.forward(part.rows, x_of(part));
+    const Rows dx{p.grad_x + part.first * p.length * width, width};
+    const Rows dnormed = p.norm.weight ? Rows{norm.dy, width} : dx;
+    product(part.rows, width, inner, as_it_is({dbefore, inner}), {p.in_proj, width}, dnormed);
     add_product(part.read, width, inner, as_it_is({dz, inner}), {p.in_proj + inner * width, width},
-                {p.last ? dx + (p.length - 1) * width : dx, apart});
-    add_product(inner, width, part.rows, turned({dbefore, inner}), x_of(part), {to.in_proj, width});
-    add_product(inner, width, part.read, turned({dz, inner}), read_x_of(part),
+                read_of(dnormed));
+    add_product(inner, width, part.rows, turned({dbefore, inner}), x, {to.in_proj, width});
+    add_product(inner, width, part.read, turned({dz, inner}), read_of(x),
                 {to.in_proj + inner * width, width});
+    if (!p.norm.weight) return;
+    norm.backward(part.rows, x_of(part), dx, to.norm);
+    add_rows(part.read, width, {p.grad_out + read_rows(part) * width, width}, read_of(dx));
   }
 
   // Adds the shares of a part's sequences, one after another.
@@ -248,7 +259,8 @@ struct MambaKernel {
 };
 
 inline void mamba_forward(const Mamba& p, std::int64_t begin, std::int64_t end, float* scratch) {
-  const MambaKernel kernel(p, scratch);
+  Memory memory(scratch);
+  const MambaKernel kernel(p, memory);
   kernel.turn_projections();
   each_part(begin, end, kernel.most, [&](std::int64_t first, std::int64_t count) {
     kernel.forward(kernel.part(first, count));
@@ -256,12 +268,17 @@ inline void mamba_forward(const Mamba& p, std::int64_t begin, std::int64_t end, 
 }
 
 inline void mamba_backward(const Mamba& p, std::int64_t begin, std::int64_t end, float* scratch) {
-  const MambaKernel kernel(p, scratch);
+  Memory memory(scratch);
+  const MambaKernel kernel(p, memory);
   each_portion(p, begin, end, kernel.most, [&](std::int64_t first, std::int64_t count, float* share) {
     kernel.backward(kernel.part(first, count), {p, share});
   });
 }
 
-inline std::int64_t mamba_scratch(const Mamba& p) { return MambaKernel(p, nullptr).floats; }
+inline std::int64_t mamba_scratch(const Mamba& p) {
+  Memory memory(nullptr);
+  MambaKernel(p, memory);
+  return memory.used();
+}
 
 }  // namespace recall::RECALL_ISA

@@ -96,4 +96,12 @@ inline void add_product(std::int64_t height, std::int64_t width, std::int64_t te
   product<Result::added>(height, width, terms, a, b, c);
 }
 
+inline void add_rows(std::int64_t height, std::int64_t width, Given from, Rows to) {
+  for (std::int64_t row = 0; row < height; ++row)
+    for (std::int64_t w = 0; w < width; w += lanes) {
+      const int count = filled(width - w);
+      store(to[row] + w, load(to[row] + w, count) + load(from[row] + w, count), count);
+    }
+}
+
 }  // namespace recall::RECALL_ISA

@@ -56,10 +56,18 @@ struct Attention {
   Heads grad_out, grad_q, grad_k, grad_v;
 };
 
+// With a norm, a mixer is the residual block x + mixer(norm(x)), and the gradients of weight and bias
+// follow those of the mixer's weights.
+struct Norm {
+  const float *weight, *bias;  // null: neither norm nor residual
+  double epsilon;
+};
+
 // A Mamba mixer: projections, convolution, scan.  Weights are laid out as torch's modules keep them.
 struct Mamba {
   std::int64_t batch, length, width, channels, state, window, rank;
   const float* x;  // (batch, length, width)
+  Norm norm;
   const float *in_proj, *conv_weight, *conv_bias, *x_proj, *dt_weight, *dt_bias, *A_log, *D, *out_proj;
   float* out;         // (batch, length, width)
   float *before, *z;  // (batch, length, channels): both halves of in_proj x
@@ -77,6 +85,7 @@ struct Mamba {
 struct SelfAttention {
   std::int64_t batch, length, width, heads, queries;  // the last `queries` of `length` positions ask
   const float* x;                                     // (batch, length, width)
+  Norm norm;
   const float *in_proj, *out_proj;
   const float *cosines, *sines;  // (length, width / heads / 2): RoPE's angles; null: none
   float* out;                    // (batch, queries, width)

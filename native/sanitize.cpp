@@ -111,7 +111,8 @@ bool attention(int batch, int heads, int length, int queries, int width, bool ro
   return finite(p.out.data, total * queries) && finite(p.grad_k.data, total * length);
 }
 
-bool mamba(int batch, int length, int width, int channels, int state, bool last, int threads) {
+bool mamba(int batch, int length, int width, int channels, int state, bool last, bool normal,
+           int threads) {
   Buffers make;
   recall::Mamba p{};
   p.batch = batch, p.length = length, p.width = width, p.channels = channels, p.state = state;
@@ -119,7 +120,8 @@ bool mamba(int batch, int length, int width, int channels, int state, bool last,
   const std::int64_t rows = std::int64_t{batch} * length, read = last ? batch : rows;
   const std::int64_t selected = p.rank + 2 * state;
   const std::int64_t chunks = (length + recall::scan_chunk - 1) / recall::scan_chunk;
-  p.numbers = channels * (3 * width + p.window + 1 + selected + p.rank + state + 2);
+  p.numbers = channels * (3 * width + p.window + 1 + selected + p.rank + state + 2) + 2 * width;
+  if (normal) p.norm = {make(width), make(width), 1e-5};
   p.x = make(rows * width), p.in_proj = make(2 * channels * width);
   p.conv_weight = make(channels * p.window), p.conv_bias = make(channels);
   p.x_proj = make(selected * channels), p.dt_weight = make(channels * p.rank);
@@ -139,7 +141,8 @@ bool self_attention(int batch, int length, int queries, int width, int heads, bo
   Buffers make;
   recall::SelfAttention p{};
   p.batch = batch, p.length = length, p.queries = queries, p.width = width, p.heads = heads;
-  p.portions = 2, p.numbers = 4 * width * width;
+  p.portions = 2, p.numbers = 4 * width * width + 2 * width;
+  if (rotary) p.norm = {make(width), make(width), 1e-5};
   const std::int64_t rows = std::int64_t{batch} * length, asking = std::int64_t{batch} * queries;
   p.x = make(rows * width), p.in_proj = make(3 * width * width), p.out_proj = make(width * width);
   p.cosines = rotary ? make(length * (width / heads / 2)) : nullptr;
@@ -165,7 +168,9 @@ int run_all() {
           for (bool gated : {false, true})
             for (bool last : {false, true}) check(scan(3, length, channels, state, gated, last, threads));
         for (bool last : {false, true})
-          for (int state : {3, 16}) check(mamba(3, length, 5, channels, state, last, threads));
+          for (int state : {3, 16})
+            for (bool normal : {false, true})
+              check(mamba(3, length, 5, channels, state, last, normal, threads));
         for (int window : {1, 3, 4, 16}) check(conv(3, length, channels, window, threads));
         for (int queries : {1, (length + 1) / 2, length})
           for (int heads : {1, 2}) {

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from recall_arena.kernels import (
     causal_attention,
     causal_attention_definition,
-    rotary_angles,
+    rotary_table,
 )
 from recall_arena.kernels.causal_attention import LONGEST
 from recall_arena.seeds import generator
@@ -45,7 +45,7 @@ def attention_inputs(
 
 
 def angles(length: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return rotary_angles(torch.arange(length, dtype=dtype), width)
+    return rotary_table(torch.arange(length, dtype=dtype), width)
 
 
 def rotary(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

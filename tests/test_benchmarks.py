@@ -17,9 +17,11 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from kernel_checks import needs_kernels
 
 from benchmarks import block, evaluation, operations, roofline, step
 from benchmarks.__main__ import PARTS, chosen
+from benchmarks.floors import FLOOR
 from benchmarks.long_pass import CONTENDERS, measured
 from benchmarks.measuring import (
     FEWEST_ROUNDS,
@@ -33,6 +35,7 @@ from benchmarks.measuring import (
 )
 from benchmarks.report import Options, Report, Row, Setting
 from recall_arena.evaluation import held_out
+from recall_arena.kernels import native
 from recall_arena.model import LAYERS, SequenceModel, named_model
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
@@ -164,6 +167,25 @@ def test_every_eager_model_equals_ours_in_loss_and_gradients(name):
     assert len(made) >= 2
     for name, build in made.items():
         assert difference(build().results(), expected) <= 1e-5, name
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_no_contender_uses_our_kernels(name, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a compiled kernel was called")
+
+    monkeypatch.setattr(native, "call", refuse)
+    spec = named_model(name, vocabulary=16, width=8, longest_context=27)
+    made = step.builders(spec, Schedule(0.01, steps=10, context=9, batch=3), {}, Report())
+    for name in made.keys() - {OURS, "JAX"}:
+        made[name]().results()
+
+
+@needs_kernels
+def test_the_share_outside_the_kernels_is_a_percentage():
+    spec = named_model("mamba", vocabulary=16, width=8, longest_context=27)
+    ours = step.builders(spec, Schedule(0.01, steps=99, context=9, batch=3), {}, Report())[OURS]()
+    assert 1 < ours.figures["% outside kernels"] < 100
 
 
 @pytest.mark.parametrize("part", ["mamba", "attention", "attention-rope"])
@@ -360,7 +382,9 @@ def test_a_part_runs_from_the_command_line(tmp_path):
     assert done.stdout.startswith("## step\n")
     told = json.loads((tmp_path / "all.json").read_text())
     subjects = [(each["subject"], each["contender"]) for each in told["rows"]]
-    assert set(subjects) == {(name, who) for name in LAYERS for who in (OURS, "PyTorch, eager")}
+    timed = {(name, who) for name, who in subjects if who != FLOOR}
+    assert timed == {(name, who) for name in LAYERS for who in (OURS, "PyTorch, eager")}
+    assert len(told["rows"]) - len(timed) in (0, len(LAYERS))  # a floor each, where there is g++
 
 
 # The roofline
@@ -400,6 +424,29 @@ def test_attentions_work_is_its_causal_half():
     assert passes["forward"].exponentials == passes["backward"].exponentials == cells
     assert passes["forward"].multiply_adds == 16 * cells
     assert passes["backward"].multiply_adds == 40 * cells
+
+
+def test_a_scan_that_is_read_everywhere_is_the_whole_scan():
+    assert roofline.scan_work(3, 20, 8, 16, read=60) == roofline.scan_work(3, 20, 8, 16)
+    once, everywhere = roofline.scan_work(3, 20, 8, 16, read=3), roofline.scan_work(3, 20, 8, 16)
+    for direction in ("forward", "backward"):
+        assert once[direction].multiply_adds < everywhere[direction].multiply_adds
+        assert once[direction].exponentials < everywhere[direction].exponentials
+
+
+def test_a_lone_query_sees_every_key():
+    passes = roofline.attention_work(1, 1, 20, 8, queries=1)
+    assert passes["forward"].exponentials == 20
+
+
+def test_a_steps_work_is_mostly_products_where_the_model_is_wide():
+    spec = named_model("transformer-rope", vocabulary=16, width=512, longest_context=0)
+    work = roofline.step_work(spec, batch=2, length=9)
+    rows, square = 18, 512 * 512
+    first = 3 * rows * 4 * square  # queries, keys, values and out; forward and twice backward
+    last = 3 * (rows * 2 + 2 * 2) * square
+    attention = 7 * 512 * 2 * (45 + 9)
+    assert work.multiply_adds == first + last + attention
 
 
 def test_a_floor_adds_arithmetic_and_takes_the_larger_of_it_and_memory():

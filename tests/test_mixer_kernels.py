@@ -9,7 +9,8 @@ from kernel_checks import Inputs, assert_identical, assert_near, needs_kernels
 from torch import Tensor
 
 from recall_arena.kernels import attention_mixer, mamba_mixer, native
-from recall_arena.mixers import Attention, Mamba, Mixer
+from recall_arena.mixers import Attention, Mamba
+from recall_arena.model import Block
 from recall_arena.seeds import generator
 
 TOLERANCE = 1e-5  # of the largest number: the weights' gradients have up to 10,000 terms
@@ -26,37 +27,55 @@ SHAPES = [  # batch, length, width
     (70, 9, 8),  # more sequences than portions
     (17, 65, 64),
 ]
-EVERY, LAST = "every position", "last position"
+READINGS = {
+    "every position": lambda block, x: block.mixer(x),
+    "last position": lambda block, x: block.mixer.last(x),
+    "residual": lambda block, x: block(x),
+    "residual, last position": lambda block, x: block.last(x),
+}
 
 each_mixer = pytest.mark.parametrize("name", MIXERS)
-each_reading = pytest.mark.parametrize("reading", [EVERY, LAST])
+each_reading = pytest.mark.parametrize("reading", READINGS)
 
 
-def made(name: str, width: int) -> Mixer:
+def made(name: str, width: int) -> Block:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return MIXERS[name](width)
+        block = Block(width, MIXERS[name](width))
+        torch.nn.init.normal_(block.norm.weight)
+        torch.nn.init.normal_(block.norm.bias)
+        return block
 
 
 def input_of(batch: int, length: int, width: int) -> Tensor:
-    return torch.randn(batch, length, width, generator=generator("mixer", batch, length, width))
+    """Rows of which each has a mean and a size of its own."""
+    rng = generator("mixer", batch, length, width)
+    size, mean = (
+        torch.rand(batch, length, 1, generator=rng),
+        torch.rand(1, length, 1, generator=rng),
+    )
+    return (0.5 + size) * torch.randn(batch, length, width, generator=rng) + mean
 
 
-def read(mixer: Mixer, x: Tensor, reading: str) -> Tensor:
-    return mixer.last(x) if reading == LAST else mixer(x)
+def read(block: Block, x: Tensor, reading: str) -> Tensor:
+    return READINGS[reading](block, x)
 
 
-def value_and_gradients(mixer: Mixer, x: Tensor, reading: str) -> dict[str, Tensor]:
+def weights_of(block: Block, reading: str) -> dict[str, Tensor]:
+    return dict((block if "residual" in reading else block.mixer).named_parameters())
+
+
+def value_and_gradients(block: Block, x: Tensor, reading: str) -> dict[str, Tensor]:
     x = x.detach().requires_grad_()
-    out = read(mixer, x, reading)
+    out = read(block, x, reading)
     arriving = torch.randn(out.shape, generator=generator("arriving")).to(out.dtype)
-    weights = dict(mixer.named_parameters())
+    weights = weights_of(block, reading)
     gradients = torch.autograd.grad(out, [x, *weights.values()], arriving)
     return {"value": out.detach(), **dict(zip(["x", *weights], gradients, strict=True))}
 
 
-def runs_compiled(mixer: Mixer, x: Tensor) -> bool:
-    return type(mixer(x).grad_fn).__name__.startswith("_Compiled")
+def runs_compiled(out: Tensor) -> bool:
+    return type(out.grad_fn).__name__.startswith("_Compiled")
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -64,95 +83,122 @@ def runs_compiled(mixer: Mixer, x: Tensor) -> bool:
 @each_mixer
 @pytest.mark.usefixtures("instruction_set")
 def test_values_and_gradients_are_those_of_the_definition(name, reading, shape):
-    mixer, x = made(name, shape[2]), input_of(*shape)
-    assert runs_compiled(mixer, x)
-    exact = value_and_gradients(copy.deepcopy(mixer).double(), x.double(), reading)
-    assert_near(value_and_gradients(mixer, x, reading), exact, TOLERANCE)
+    block, x = made(name, shape[2]), input_of(*shape)
+    assert runs_compiled(block.mixer(x))
+    assert runs_compiled(block(x))
+    exact = value_and_gradients(copy.deepcopy(block).double(), x.double(), reading)
+    assert_near(value_and_gradients(block, x, reading), exact, TOLERANCE)
 
 
 @each_reading
 @each_mixer
 @pytest.mark.usefixtures("instruction_set", "shared_out")
 def test_repeats_and_threads_change_no_bit(name, reading):
-    mixer, x = made(name, 16), input_of(37, 33, 16)
+    block, x = made(name, 16), input_of(37, 33, 16)
     torch.set_num_threads(1)
-    first = value_and_gradients(mixer, x, reading)
+    first = value_and_gradients(block, x, reading)
     for threads in (1, 2, 3, 40):
         torch.set_num_threads(threads)
-        assert_identical(value_and_gradients(mixer, x, reading), first)
+        assert_identical(value_and_gradients(block, x, reading), first)
 
 
 @each_reading
 @each_mixer
 @needs_kernels
 def test_a_sequence_does_not_depend_on_its_batch(name, reading):
-    mixer, x = made(name, 8), input_of(7, 33, 8)
-    assert torch.equal(read(mixer, x, reading)[2:3], read(mixer, x[2:3], reading))
+    block, x = made(name, 8), input_of(7, 33, 8)
+    assert torch.equal(read(block, x, reading)[2:3], read(block, x[2:3], reading))
 
 
 @each_reading
 @each_mixer
 @needs_kernels
 def test_without_gradients_the_outputs_are_the_same(name, reading):
-    mixer, x = made(name, 8), input_of(7, 33, 8)
+    block, x = made(name, 8), input_of(7, 33, 8)
     with torch.no_grad():
-        assert torch.equal(read(mixer, x, reading), read(mixer.requires_grad_(True), x, reading))
-        alone = read(mixer, x, reading)
-    assert torch.equal(read(mixer, x, reading).detach(), alone)
+        assert torch.equal(read(block, x, reading), read(block.requires_grad_(True), x, reading))
+        alone = read(block, x, reading)
+    assert torch.equal(read(block, x, reading).detach(), alone)
 
 
+@each_reading
 @each_mixer
 @needs_kernels
-def test_each_weight_has_its_gradient_whichever_others_are_wanted(name):
-    mixer, x = made(name, 8), input_of(3, 17, 8)
-    everything = value_and_gradients(mixer, x, EVERY)
-    for wanted in dict(mixer.named_parameters()):
-        for other, weight in mixer.named_parameters():
+def test_each_weight_has_its_gradient_whichever_others_are_wanted(name, reading):
+    block, x = made(name, 8), input_of(3, 17, 8)
+    everything, weights = value_and_gradients(block, x, reading), weights_of(block, reading)
+    for wanted in weights:
+        for other, weight in weights.items():
             weight.grad = None
             weight.requires_grad_(other == wanted)
-        out = mixer(x)
+        out = read(block, x, reading)
         out.backward(torch.randn(out.shape, generator=generator("arriving")))
-        assert torch.equal(mixer.get_parameter(wanted).grad, everything[wanted])
+        assert torch.equal(weights[wanted].grad, everything[wanted])
 
 
+@each_reading
 @each_mixer
 @needs_kernels
-def test_the_layout_in_memory_changes_nothing(name):
-    mixer, x = made(name, 8), input_of(3, 17, 8)
-    expected = value_and_gradients(mixer, x, EVERY)
+def test_the_layout_in_memory_changes_nothing(name, reading):
+    block, x = made(name, 8), input_of(3, 17, 8)
+    expected = value_and_gradients(block, x, reading)
     turned = x.transpose(0, 1).contiguous().transpose(0, 1)
-    assert_identical(value_and_gradients(mixer, turned, EVERY), expected)
-    arriving = torch.ones(()).expand(x.shape)
+    assert_identical(value_and_gradients(block, turned, reading), expected)
     leaf = x.detach().requires_grad_()
-    (once,) = torch.autograd.grad(mixer(leaf), leaf, arriving)
-    (again,) = torch.autograd.grad(mixer(leaf), leaf, arriving.contiguous())
+    arriving = torch.ones(()).expand(read(block, leaf, reading).shape)
+    (once,) = torch.autograd.grad(read(block, leaf, reading), leaf, arriving)
+    (again,) = torch.autograd.grad(read(block, leaf, reading), leaf, arriving.contiguous())
     assert torch.equal(once, again)
 
 
+@each_reading
 @each_mixer
-def test_nothing_in_gives_nothing_out(name):
-    mixer = made(name, 8)
-    assert mixer(torch.zeros(0, 5, 8)).shape == (0, 5, 8)
-    assert mixer(torch.zeros(2, 0, 8)).shape == (2, 0, 8)
+def test_nothing_in_gives_nothing_out(name, reading):
+    block = made(name, 8)
+    assert read(block, torch.zeros(0, 5, 8), reading).shape[0] == 0
+    if "last" not in reading:
+        assert read(block, torch.zeros(2, 0, 8), reading).shape == (2, 0, 8)
 
 
 @each_mixer
 def test_float64_runs_as_the_definition(name):
-    assert not runs_compiled(made(name, 8).double(), input_of(2, 5, 8).double())
+    block, x = made(name, 8).double(), input_of(2, 5, 8).double()
+    assert not runs_compiled(block.mixer(x))
+    assert not runs_compiled(block(x))
 
 
 def test_sizes_beyond_the_kernel_run_as_the_definition():
     x = input_of(2, 5, 8)
-    assert not runs_compiled(Mamba(8, state=native.LARGEST_STATE + 1), x)
-    assert not runs_compiled(Mamba(8, window=native.LARGEST_WINDOW + 1), x)
-    assert not runs_compiled(Attention(8), input_of(1, 513, 8))
+    assert not runs_compiled(Mamba(8, state=native.LARGEST_STATE + 1)(x))
+    assert not runs_compiled(Mamba(8, window=native.LARGEST_WINDOW + 1)(x))
+    assert not runs_compiled(Attention(8)(input_of(1, 513, 8)))
 
 
-def weights_of(mixer: Mamba) -> Inputs:
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("mean", [0.0, 1.0, 1e3])
+@pytest.mark.usefixtures("instruction_set")
+def test_the_norm_is_torchs_for_rows_of_any_size_and_mean(size, mean):
+    block, x = made("attention", 12), size * (input_of(2, 5, 12) + mean)
+    exact = value_and_gradients(copy.deepcopy(block).double(), x.double(), "residual")
+    theirs = x + block.mixer(block.norm(x))
+    off = (theirs - exact["value"]).abs().max()
+    ours = (block(x) - exact["value"]).abs().max()
+    assert ours <= 2 * off + 1e-5 * exact["value"].abs().max()
+
+
+@each_mixer
+def test_a_norm_of_another_width_is_refused(name):
+    block = made(name, 8)
+    block.norm = torch.nn.LayerNorm(7)
+    with pytest.raises(Exception, match=r"norm's weight and bias must be \(8,\)|Type-check error"):
+        block(input_of(2, 5, 8))
+
+
+def mamba_weights(mixer: Mamba) -> Inputs:
     return mixer._weights()._asdict()
 
 
-@pytest.mark.parametrize("wrong", dict.fromkeys(weights_of(Mamba(8))))
+@pytest.mark.parametrize("wrong", dict.fromkeys(mamba_weights(Mamba(8))))
 def test_a_mamba_weight_that_does_not_fit_is_refused(wrong):
     mixer = Mamba(8)
     weights = mixer._weights()
@@ -182,12 +228,12 @@ def test_attention_that_does_not_fit_is_refused(in_proj, out_proj, heads, querie
 @needs_kernels
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells how many pages")
 def test_ten_thousand_calls_leave_no_memory_behind():
-    mixers, x = [made("mamba", 8), made("RoPE, two heads", 8)], input_of(2, 9, 8)
+    blocks, x = [made("mamba", 8), made("RoPE, two heads", 8)], input_of(2, 9, 8)
 
     def pages(calls: int) -> int:
         for _ in range(calls):
-            for mixer in mixers:
-                mixer(x).sum().backward()
+            for block in blocks:
+                block(x).sum().backward()
         return int(Path("/proc/self/statm").read_text().split()[1])
 
     before = pages(500)

@@ -12,7 +12,7 @@ from scipy.stats import kstest
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recall_arena.kernels.causal_attention import rotary_angles, rotate
+from recall_arena.kernels.causal_attention import rotary_table, rotate
 from recall_arena.mixers import Attention, Mamba
 from recall_arena.model import ModelSpec, SequenceModel
 from recall_arena.seeds import generator
@@ -155,7 +155,7 @@ def heads_of(width: int, length: int) -> Tensor:
 
 
 def turn(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
-    return rotate(x, rotary_angles(positions.to(x.dtype), x.shape[-1], base))
+    return rotate(x, rotary_table(positions.to(x.dtype), x.shape[-1], base))
 
 
 @pytest.mark.parametrize("width", [2, 8, 64])

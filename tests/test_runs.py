@@ -147,7 +147,7 @@ def test_the_address_of_this_run_is_this_one():
         model=ModelSpec(("mamba", "mamba")),
         schedule=Schedule(rate=0.01, steps=1000),
     )
-    assert run.address == "2d975f99276eaeb7"
+    assert run.address == "15ef023c6d6213fe"
 
 
 ELSEWHERE = """

@@ -113,7 +113,7 @@ class Block(nn.Module):
         self.mixer = mixer
 
     def forward(self, x: Hidden) -> Hidden:
-        return x + self.mixer(self.norm(x))
+        return self.mixer.residual(x, self.norm)
 
     def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
         """The next positions' outputs, and the mixer's state after them."""
@@ -122,7 +122,7 @@ class Block(nn.Module):
 
     def last(self, x: Hidden) -> LastHidden:
         """The last position's output; the same numbers as forward(x)[:, -1] for less work."""
-        return x[:, -1] + self.mixer.last(self.norm(x))
+        return self.mixer.last_residual(x, self.norm)
 
 
 class SequenceModel(nn.Module):

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.adamw import adamw
 
 from recall_arena.seeds import generator
 from recall_arena.tasks.task import Task
@@ -63,32 +64,56 @@ def train(model: nn.Module, task: Task, schedule: Schedule, seed: int) -> Iterat
     function of (seed, step).  The loop calls nothing back: whoever iterates decides when to
     look at the model, what to record and when to stop.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    weights = _as_one(parameters)
-    optimizer = torch.optim.AdamW([weights], lr=schedule.rate, weight_decay=0.0, fused=True)
+    weights, gradient = _as_one([p for p in model.parameters() if p.requires_grad])
+    update = _Update(weights, gradient)
     for step in range(schedule.steps):
-        model.train()
+        if not model.training:
+            model.train()
         batch = task.sample(schedule.batch, schedule.context, generator("train", seed, step))
         loss = F.cross_entropy(model(batch.tokens), batch.answers)
-        optimizer.zero_grad(set_to_none=False)
+        gradient.zero_()
         loss.backward()
-        nn.utils.clip_grad_norm_(weights, schedule.clip)
-        optimizer.param_groups[0]["lr"] = schedule.rate_at(step)
-        optimizer.step()
+        gradient *= (schedule.clip / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp(max=1)
+        update(schedule.rate_at(step))
         yield loss.item()
 
 
-def _as_one(parameters: list[nn.Parameter]) -> nn.Parameter:
-    """One vector of all parameters, which become views of it, and so do their gradients.
+class _Update:
+    """AdamW without weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2).
+
+    PyTorch's function; its optimizer's bookkeeping takes longer than the arithmetic.
+    """
+
+    def __init__(self, weights: Tensor, gradient: Tensor) -> None:
+        self.weights, self.gradient = weights, gradient
+        self.mean, self.square = torch.zeros_like(weights), torch.zeros_like(weights)
+        self.count = torch.zeros(())
+
+    def __call__(self, rate: float) -> None:
+        adamw(
+            *([self.weights], [self.gradient], [self.mean], [self.square], [], [self.count]),
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+def _as_one(parameters: list[nn.Parameter]) -> tuple[Tensor, Tensor]:
+    """A vector of all parameters, which become views of it, and one of their gradients likewise.
 
     AdamW works number by number and the clip looks at all of them together, so neither can tell;
     but a call for each of many small tensors takes longer than the arithmetic.
     """
-    vector = nn.Parameter(nn.utils.parameters_to_vector(parameters).detach())
-    vector.grad = torch.zeros_like(vector)
+    vector = nn.utils.parameters_to_vector(parameters).detach()
+    gradient = torch.zeros_like(vector)
     sizes = [p.numel() for p in parameters]
-    parts = zip(parameters, vector.detach().split(sizes), vector.grad.split(sizes), strict=True)
-    for parameter, weight, gradient in parts:
+    parts = zip(parameters, vector.split(sizes), gradient.split(sizes), strict=True)
+    for parameter, weight, share in parts:
         parameter.data = weight.view_as(parameter)
-        parameter.grad = gradient.view_as(parameter)
-    return vector
+        parameter.grad = share.view_as(parameter)
+    return vector, gradient

@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 
 from recall_arena.executors.events import Advanced, Event, Failed
 from recall_arena.executors.here import execute_here
+from recall_arena.executors.memory import keep_freed_memory
 from recall_arena.records import Store
 from recall_arena.runs import Run
 
@@ -29,6 +30,7 @@ _CONTEXT = (
 def _work(pipe: Connection, run: Run, store: Store, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    keep_freed_memory()
     for event in execute_here([run], store, threads):
         if pipe.poll():  # the parent never sends, so this is the end of its pipe
             return
@@ -42,7 +44,7 @@ def execute_in_processes(
     runs: list[Run], store: Store, jobs: int, threads: int
 ) -> Generator[Event, None, None]:
     """Execute runs in up to `jobs` processes of `threads` threads each, telling news."""
-    _CONTEXT.set_forkserver_preload([__name__, "torch._dynamo"])  # the latter for AdamW
+    _CONTEXT.set_forkserver_preload([__name__])
     waiting = deque(runs)
     working: dict[Connection, tuple[BaseProcess, Run]] = {}
     try:

@@ -4,7 +4,7 @@ from recall_arena.kernels.attention_mixer import attention_mixer, attention_mixe
 from recall_arena.kernels.causal_attention import (
     causal_attention,
     causal_attention_definition,
-    rotary_angles,
+    rotary_table,
 )
 from recall_arena.kernels.causal_conv import causal_conv, causal_conv_definition
 from recall_arena.kernels.mamba_mixer import (
@@ -13,6 +13,7 @@ from recall_arena.kernels.mamba_mixer import (
     mamba_mixer,
     mamba_mixer_definition,
 )
+from recall_arena.kernels.residual import Norm
 from recall_arena.kernels.selective_scan import (
     continued_scan,
     continued_scan_definition,
@@ -23,6 +24,7 @@ from recall_arena.kernels.selective_scan import (
 
 __all__ = [
     "MambaWeights",
+    "Norm",
     "attention_mixer",
     "attention_mixer_definition",
     "causal_attention",
@@ -35,7 +37,7 @@ __all__ = [
     "last_selective_scan",
     "mamba_mixer",
     "mamba_mixer_definition",
-    "rotary_angles",
+    "rotary_table",
     "selective_scan",
     "selective_scan_definition",
 ]

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from recall_arena.kernels import native
 from recall_arena.kernels.causal_attention import (
-    Angles,
+    RotaryTable,
     causal_attention,
     is_small,
-    tables,
 )
+from recall_arena.kernels.residual import Norm, check_norm, native_norm
 from recall_arena.shapes import Heads, Hidden, Queries
 
 IntoAll = Float[Tensor, "three_widths width"]
@@ -34,15 +34,19 @@ def attention_mixer_definition(
     in_proj: IntoAll,
     out_proj: IntoWidth,
     heads: int,
-    angles: Angles | None = None,
+    rotary: RotaryTable | None = None,
     queries: int | None = None,
+    norm: Norm | None = None,
 ) -> Asking:
     """The equations.  Any float type, any device."""
     width = x.shape[2]
     asking = x if queries is None else x[:, x.shape[1] - queries :]
+    if norm is not None:
+        mixed = attention_mixer_definition(norm(x), in_proj, out_proj, heads, rotary, queries)
+        return asking + mixed
     (q,) = _split_heads(F.linear(asking, in_proj[:width]), 1, heads)
     k, v = _split_heads(F.linear(x, in_proj[width:]), 2, heads)
-    return F.linear(_merge_heads(causal_attention(q, k, v, angles)), out_proj)
+    return F.linear(_merge_heads(causal_attention(q, k, v, rotary)), out_proj)
 
 
 def attention_mixer(
@@ -50,26 +54,30 @@ def attention_mixer(
     in_proj: IntoAll,
     out_proj: IntoWidth,
     heads: int,
-    angles: Angles | None = None,
+    rotary: RotaryTable | None = None,
     queries: int | None = None,
+    norm: Norm | None = None,
 ) -> Asking:
-    """The outputs of the last `queries` positions, or of all.
+    """The outputs of the last `queries` positions, or of all; with a norm, the residual block's.
 
     x (batch, length, width); in_proj (3 width, width): the queries' rows, the keys', the values';
-    out_proj (width, width); with `angles` (length, head_width / 2), queries and keys are turned by
-    RoPE.  Runs compiled for float32 on the CPU where `causal_attention` does; otherwise as the
-    definition.  Bit-identical from call to call, for any number of threads.  Raises ValueError if
-    the shapes do not fit together.
+    out_proj (width, width); with the `rotary` table of the length's positions, queries and keys
+    are turned by RoPE.  Runs compiled for float32 on the CPU where `causal_attention` does;
+    otherwise as the definition.  Bit-identical from call to call, for any number of threads.
+    Raises ValueError if the shapes do not fit together.
     """
-    _check_shapes(x, in_proj, out_proj, heads, angles, queries)
+    _check_shapes(x, in_proj, out_proj, heads, rotary, queries)
+    check_norm(norm, x.shape[2])
+    normal = () if norm is None else (norm.weight, norm.bias)
     small = is_small(x.shape[1], x.shape[2] // heads)
-    if small and native.fits(x, in_proj, out_proj):
-        asking = x.shape[1] if queries is None else queries
-        out: Tensor = _CompiledAttentionMixer.apply(  # type: ignore[no-untyped-call]
-            x, in_proj, out_proj, *tables(angles), heads, asking
-        )
-        return out
-    return attention_mixer_definition(x, in_proj, out_proj, heads, angles, queries)
+    if not (small and native.fits(x, in_proj, out_proj, *normal, *native.given(rotary))):
+        return attention_mixer_definition(x, in_proj, out_proj, heads, rotary, queries, norm)
+    asking = x.shape[1] if queries is None else queries
+    epsilon = 0.0 if norm is None else norm.epsilon
+    out: Tensor = _CompiledAttentionMixer.apply(  # type: ignore[no-untyped-call]
+        heads, asking, epsilon, rotary, x, in_proj, out_proj, *normal
+    )
+    return out
 
 
 def _split_heads(x: Hidden, parts: int, heads: int) -> tuple[Heads, ...]:
@@ -89,34 +97,34 @@ def _check_shapes(
     in_proj: Tensor,
     out_proj: Tensor,
     heads: int,
-    angles: Tensor | None,
+    rotary: Tensor | None,
     queries: int | None,
 ) -> None:
     """The compiled kernel reads where the shapes say, so they are compared before it may."""
     _, length, width = x.shape
     fit = in_proj.shape == (3 * width, width) and out_proj.shape == (width, width)
     fit = fit and heads > 0 and width % heads == 0 and (queries is None or 0 < queries <= length)
-    if angles is not None:
-        fit = fit and width // heads % 2 == 0 and angles.shape == (length, width // heads // 2)
+    if rotary is not None:
+        fit = fit and width // heads % 2 == 0 and rotary.shape == (2, length, width // heads // 2)
     if not fit:
-        shapes = [tuple(t.shape) for t in (x, in_proj, out_proj, angles) if t is not None]
+        shapes = [tuple(t.shape) for t in (x, in_proj, out_proj, rotary) if t is not None]
         raise ValueError(
             "x must be (batch, length, width), in_proj (3 width, width), out_proj (width, width), "
-            "angles (length, head_width / 2), heads must divide the width and queries be in "
+            "rotary (2, length, head_width / 2), heads must divide the width and queries be in "
             f"1..length; got {', '.join(map(str, shapes))}, {heads} heads, queries {queries}"
         )
 
 
 def _arguments(
     x: Tensor,
-    weights: tuple[Tensor, Tensor],
-    turning: tuple[Tensor | None, Tensor | None],
+    weights: tuple[Tensor, ...],
+    rotary: Tensor | None,
     heads: int,
     queries: int,
+    epsilon: float,
 ) -> native.SelfAttention:
     batch, length, width = x.shape
-    in_proj, out_proj = weights
-    cosines, sines = turning
+    in_proj, out_proj, *normal = weights
     return native.SelfAttention(
         batch=batch,
         length=length,
@@ -124,11 +132,22 @@ def _arguments(
         heads=heads,
         queries=queries,
         x=x.data_ptr(),
+        norm=native_norm(tuple(normal), epsilon),
         in_proj=in_proj.data_ptr(),
         out_proj=out_proj.data_ptr(),
-        cosines=None if cosines is None else cosines.data_ptr(),
-        sines=None if sines is None else sines.data_ptr(),
+        **native.rotary(rotary),
     )
+
+
+def _kept(x: Tensor, heads: int, queries: int) -> dict[str, Tensor]:
+    """Room for what the backward pass reads again, by its name in the kernel."""
+    batch, length, width = x.shape
+    return {
+        "q": x.new_empty(batch, queries, width),
+        "kv": x.new_empty(batch, length, 2 * width),
+        "mixed": x.new_empty(batch, queries, width),
+        "softmax": x.new_empty(batch, heads, 2, queries),
+    }
 
 
 def _threads(x: Tensor, queries: int) -> int:
@@ -136,52 +155,43 @@ def _threads(x: Tensor, queries: int) -> int:
 
 
 class _CompiledAttentionMixer(torch.autograd.Function):
-    KEPT = ("q", "kv", "mixed", "softmax")
-
     @staticmethod
     def forward(
         ctx: Any,
-        x: Tensor,
-        in_proj: Tensor,
-        out_proj: Tensor,
-        cosines: Tensor | None,
-        sines: Tensor | None,
         heads: int,
         queries: int,
+        epsilon: float,
+        rotary: Tensor | None,
+        x: Tensor,
+        *given: Tensor,
     ) -> Tensor:
-        x, in_proj, out_proj = x.contiguous(), in_proj.contiguous(), out_proj.contiguous()
-        batch, length, width = x.shape
-        arguments = _arguments(x, (in_proj, out_proj), (cosines, sines), heads, queries)
-        out = x.new_empty(batch, queries, width)
+        x, weights = x.contiguous(), tuple(w.contiguous() for w in given)
+        out = x.new_empty(x.shape[0], queries, x.shape[2])
+        kept = _kept(x, heads, queries) if any(ctx.needs_input_grad) else {}
+        ctx.kept, ctx.rest = tuple(kept), (heads, queries, epsilon)
+        arguments = _arguments(x, weights, rotary, *ctx.rest)
         arguments.out = out.data_ptr()
-        kept: tuple[Tensor, ...] = ()
-        if any(ctx.needs_input_grad):
-            kept = (
-                torch.empty_like(out),
-                x.new_empty(batch, length, 2 * width),
-                torch.empty_like(out),
-                x.new_empty(batch, heads, 2, queries),
-            )
-            for name, room in zip(_CompiledAttentionMixer.KEPT, kept, strict=True):
-                setattr(arguments, name, room.data_ptr())
-        ctx.save_for_backward(x, in_proj, out_proj, cosines, sines, *kept)
-        ctx.heads, ctx.queries = heads, queries
+        for name, room in kept.items():
+            setattr(arguments, name, room.data_ptr())
+        ctx.save_for_backward(rotary, x, *weights, *kept.values())
         native.call("recall_self_attention_forward", arguments, _threads(x, queries))
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, in_proj, out_proj, cosines, sines, *kept = ctx.saved_tensors
-        weights = (in_proj, out_proj)
-        arguments = _arguments(x, weights, (cosines, sines), ctx.heads, ctx.queries)
-        for name, tensor in zip(_CompiledAttentionMixer.KEPT, kept, strict=True):
+        rotary, x, *saved = ctx.saved_tensors
+        weights, kept = tuple(saved[: -len(ctx.kept)]), saved[-len(ctx.kept) :]
+        arguments = _arguments(x, weights, rotary, *ctx.rest)
+        for name, tensor in zip(ctx.kept, kept, strict=True):
             setattr(arguments, name, tensor.data_ptr())
         grad_out, grad_x = grad_out.contiguous(), torch.empty_like(x)
         shares = native.shares(x.shape[0], weights)
         arguments.grad_out, arguments.grad_x = grad_out.data_ptr(), grad_x.data_ptr()
         arguments.gradients = shares.data_ptr()
         arguments.portions, arguments.numbers = shares.shape
-        native.call("recall_self_attention_backward", arguments, _threads(x, ctx.queries))
-        into, out = shares[0].split([w.numel() for w in weights])
-        return grad_x, into.view_as(in_proj), out.view_as(out_proj), None, None, None, None
+        _, queries, _ = ctx.rest
+        native.call("recall_self_attention_backward", arguments, _threads(x, queries))
+        parts = shares[0].split([w.numel() for w in weights])
+        gradients = (part.view_as(w) for part, w in zip(parts, weights, strict=True))
+        return *(None,) * 4, grad_x, *gradients

@@ -4,8 +4,8 @@
 
 RoPE (Su et al. 2021, arXiv:2104.09864) turns each pair of a query's and of a key's numbers by
 an angle proportional to the position (section 3.2.2, eq. 15), so a score depends on the
-distance between the two alone.  Nothing here fixes a length: the angles are computed for the
-positions at hand.
+distance between the two alone.  Nothing here fixes a length: the table of cosines and sines is
+computed for the positions at hand.
 
 `causal_attention_definition` says what this means.  `causal_attention` runs compiled for small
 heads and short sequences, where PyTorch's `scaled_dot_product_attention` spends its time on
@@ -27,56 +27,53 @@ LONGEST = 512
 """Positions up to which the compiled kernel is the faster one, at head widths from 8 to 256: 1.2
 to 2.9 times, measured on AVX-512; at 1,024 its tables leave the cache and it is the slower one."""
 
-Angles = Float[Tensor, "length half_width"]
+RotaryTable = Float[Tensor, "2 length half_width"]
+"""RoPE's cosines and sines."""
 
 
-def rotary_angles(
+def rotary_table(
     positions: Float[Tensor, " length"], head_width: int, base: float = 10_000.0
-) -> Angles:
-    """position * base^(-2i / head_width) for each pair i of a head's numbers."""
+) -> RotaryTable:
+    """Of the angles position * base^(-2i / head_width), for each pair i of a head's numbers."""
     half = head_width // 2
     frequency = base ** -(torch.arange(half, dtype=positions.dtype, device=positions.device) / half)
-    return positions.unsqueeze(1) * frequency
+    angles = positions.unsqueeze(1) * frequency
+    return torch.stack([angles.cos(), angles.sin()])
 
 
-def rotate(x: Heads, angles: Angles) -> Heads:
+def rotate(x: Heads, rotary: RotaryTable) -> Heads:
     """Turn the numbers i and i + w / 2 of each position's head, w its width, by its angle i."""
     left, right = x.chunk(2, dim=-1)
-    cos, sin = angles.cos(), angles.sin()
+    cos, sin = rotary
     return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
 
 
 def causal_attention_definition(
-    q: Queries, k: Heads, v: Heads, angles: Angles | None = None
+    q: Queries, k: Heads, v: Heads, rotary: RotaryTable | None = None
 ) -> Queries:
     """The equation, transcribed.  Any float type, any device."""
-    q, k = _rotated(q, k, angles)
+    q, k = _rotated(q, k, rotary)
     scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
     return F.softmax(scores.masked_fill(_future(q, k), float("-inf")), dim=-1) @ v
 
 
-def causal_attention(q: Queries, k: Heads, v: Heads, angles: Angles | None = None) -> Queries:
+def causal_attention(q: Queries, k: Heads, v: Heads, rotary: RotaryTable | None = None) -> Queries:
     """Each query's mixture of the values up to its position.
 
     q (batch, heads, queries, head_width): those of the last positions, or of all; k, v (batch,
-    heads, length, head_width).  With `angles` (length, head_width / 2), q and k are rotated
-    first.  Runs compiled for float32 on the CPU where that is faster; otherwise by PyTorch.
-    Bit-identical from call to call, for any number of threads.  Raises ValueError if the shapes
-    do not fit together.
+    heads, length, head_width).  With the `rotary` table of the length's positions, q and k are
+    rotated first.  Runs compiled for float32 on the CPU where that is faster; otherwise by
+    PyTorch.  Bit-identical from call to call, for any number of threads.  Raises ValueError if
+    the shapes do not fit together.
     """
-    _check_shapes(q, k, v, angles)
-    if is_small(*k.shape[2:]) and native.fits(q, k, v):
-        out: Tensor = _CompiledAttention.apply(q, k, v, *tables(angles))  # type: ignore[no-untyped-call]
+    _check_shapes(q, k, v, rotary)
+    if is_small(*k.shape[2:]) and native.fits(q, k, v, *native.given(rotary)):
+        out: Tensor = _CompiledAttention.apply(q, k, v, rotary)  # type: ignore[no-untyped-call]
         return out
-    q, k = _rotated(q, k, angles)
+    q, k = _rotated(q, k, rotary)
     if q.shape[2] == k.shape[2]:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=~_future(q, k))
-
-
-def tables(angles: Angles | None) -> tuple[Tensor | None, Tensor | None]:
-    """The cosines and sines that the compiled kernel turns by."""
-    return (None, None) if angles is None else (angles.cos(), angles.sin())
 
 
 def is_small(length: int, head_width: int) -> bool:
@@ -84,26 +81,26 @@ def is_small(length: int, head_width: int) -> bool:
     return length <= LONGEST and head_width <= native.LARGEST_HEAD
 
 
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor, angles: Tensor | None) -> None:
+def _check_shapes(q: Tensor, k: Tensor, v: Tensor, rotary: Tensor | None) -> None:
     """The compiled kernel reads where the shapes say, so they are compared before it may."""
     batch, heads, queries, width = q.shape
     length = k.shape[2]
     fit = k.shape == v.shape == (batch, heads, length, width) and queries <= length
-    if angles is not None:
-        fit = fit and width % 2 == 0 and angles.shape == (length, width // 2)
+    if rotary is not None:
+        fit = fit and width % 2 == 0 and rotary.shape == (2, length, width // 2)
     if not fit:
-        given = (q, k, v) if angles is None else (q, k, v, angles)
+        given = (q, k, v) if rotary is None else (q, k, v, rotary)
         raise ValueError(
             "q must be (batch, heads, queries, head_width), k and v (batch, heads, length, "
-            "head_width) with length >= queries, angles (length, head_width / 2); got "
+            "head_width) with length >= queries, rotary (2, length, head_width / 2); got "
             + ", ".join(str(tuple(x.shape)) for x in given)
         )
 
 
-def _rotated(q: Queries, k: Heads, angles: Angles | None) -> tuple[Queries, Heads]:
-    if angles is None:
+def _rotated(q: Queries, k: Heads, rotary: RotaryTable | None) -> tuple[Queries, Heads]:
+    if rotary is None:
         return q, k
-    return rotate(q, angles[k.shape[2] - q.shape[2] :]), rotate(k, angles)
+    return rotate(q, rotary[:, k.shape[2] - q.shape[2] :]), rotate(k, rotary)
 
 
 def _future(q: Queries, k: Heads) -> Tensor:
@@ -115,31 +112,27 @@ def _future(q: Queries, k: Heads) -> Tensor:
 
 class _CompiledAttention(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, cosines: Tensor | None, sines: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, rotary: Tensor | None) -> Tensor:
         q, k, v = map(_unit_stride, (q, k, v))
-        out, softmax = _forward((q, k, v), cosines, sines)
-        ctx.save_for_backward(q, k, v, cosines, sines, softmax)
+        out, softmax = _forward((q, k, v), rotary)
+        ctx.save_for_backward(q, k, v, rotary, softmax)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, cosines, sines, softmax = ctx.saved_tensors
+        q, k, v, rotary, softmax = ctx.saved_tensors
         gradients = (_like(q), _like(k), _like(v))
-        _backward((q, k, v), cosines, sines, softmax, grad_out, gradients)
-        return *gradients, None, None
+        _backward((q, k, v), rotary, softmax, grad_out, gradients)
+        return *gradients, None
 
 
-def _forward(
-    inputs: tuple[Tensor, Tensor, Tensor], cosines: Tensor | None, sines: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _forward(inputs: tuple[Tensor, Tensor, Tensor], rotary: Tensor | None) -> tuple[Tensor, Tensor]:
     """The output, and what the softmax needs to be done again."""
     q, k, _ = inputs
     out = _like(q)
     softmax = q.new_empty(*q.shape[:2], 2, q.shape[2])
-    arguments = _arguments(inputs, cosines, sines, softmax)
+    arguments = _arguments(inputs, rotary, softmax)
     arguments.out = native.heads(out)
     native.call("recall_attention_forward", arguments, _threads(k))
     return out, softmax
@@ -147,15 +140,14 @@ def _forward(
 
 def _backward(
     inputs: tuple[Tensor, Tensor, Tensor],
-    cosines: Tensor | None,
-    sines: Tensor | None,
+    rotary: Tensor | None,
     softmax: Tensor,
     grad_out: Tensor,
     gradients: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     """Fill in the gradients of q, k and v."""
     grad_out = _unit_stride(grad_out)
-    arguments = _arguments(inputs, cosines, sines, softmax)
+    arguments = _arguments(inputs, rotary, softmax)
     arguments.grad_out = native.heads(grad_out)
     for name, gradient in zip(("grad_q", "grad_k", "grad_v"), gradients, strict=True):
         setattr(arguments, name, native.heads(gradient))
@@ -179,8 +171,7 @@ def _threads(k: Tensor) -> int:
 
 def _arguments(
     inputs: tuple[Tensor, Tensor, Tensor],
-    cosines: Tensor | None,
-    sines: Tensor | None,
+    rotary: Tensor | None,
     softmax: Tensor,
 ) -> native.Attention:
     q, k, v = inputs
@@ -194,7 +185,6 @@ def _arguments(
         q=native.heads(q),
         k=native.heads(k),
         v=native.heads(v),
-        cosines=None if cosines is None else cosines.data_ptr(),
-        sines=None if sines is None else sines.data_ptr(),
+        **native.rotary(rotary),
         softmax=softmax.data_ptr(),
     )

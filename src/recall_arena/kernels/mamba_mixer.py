@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from recall_arena.kernels import native
 from recall_arena.kernels.causal_conv import causal_conv
+from recall_arena.kernels.residual import Norm, check_norm, native_norm
 from recall_arena.kernels.selective_scan import selective_scan
 from recall_arena.shapes import Channels, Hidden, LastHidden, Selection
 
@@ -45,8 +46,10 @@ class MambaWeights(NamedTuple):
         return F.linear(delta, self.dt_proj), B, C
 
 
-def mamba_mixer_definition(x: Hidden, weights: MambaWeights) -> Hidden:
+def mamba_mixer_definition(x: Hidden, weights: MambaWeights, norm: Norm | None = None) -> Hidden:
     """The figure, one line a box.  Any float type, any device."""
+    if norm is not None:
+        return x + mamba_mixer_definition(norm(x), weights)
     w = weights
     u, z = F.linear(x, w.in_proj).chunk(2, dim=-1)
     u = causal_conv(u, w.conv1d.squeeze(1), w.conv_bias)
@@ -55,27 +58,37 @@ def mamba_mixer_definition(x: Hidden, weights: MambaWeights) -> Hidden:
     return F.linear(y, w.out_proj)
 
 
-def mamba_mixer(x: Hidden, weights: MambaWeights) -> Hidden:
-    """Every position's output.
+def mamba_mixer(x: Hidden, weights: MambaWeights, norm: Norm | None = None) -> Hidden:
+    """Every position's output; with a norm, that of the residual block.
 
     Runs compiled for float32 on the CPU with at most 256 states and a window of at most 16;
     otherwise as the definition.  Bit-identical from call to call, for any number of threads.
     Raises ValueError if the shapes do not fit together.
     """
-    _check_shapes(x, weights)
-    if _compiled(x, weights):
-        out: Tensor = _CompiledMamba.apply(False, x, *weights)  # type: ignore[no-untyped-call]
-        return out
-    return mamba_mixer_definition(x, weights)
+    out = _mixed(x, weights, norm, last=False)
+    return mamba_mixer_definition(x, weights, norm) if out is None else out
 
 
-def last_mamba_mixer(x: Hidden, weights: MambaWeights) -> LastHidden:
+def last_mamba_mixer(x: Hidden, weights: MambaWeights, norm: Norm | None = None) -> LastHidden:
     """`mamba_mixer` at the last position alone: the same numbers for less work."""
+    out = _mixed(x, weights, norm, last=True)
+    return mamba_mixer_definition(x, weights, norm)[:, -1] if out is None else out
+
+
+def _mixed(x: Tensor, weights: MambaWeights, norm: Norm | None, *, last: bool) -> Tensor | None:
+    """What the compiled kernel gives, None where it does not take these tensors."""
     _check_shapes(x, weights)
-    if _compiled(x, weights):
-        out: Tensor = _CompiledMamba.apply(True, x, *weights)  # type: ignore[no-untyped-call]
-        return out
-    return mamba_mixer_definition(x, weights)[:, -1]
+    check_norm(norm, x.shape[2])
+    tensors = weights if norm is None else (*weights, norm.weight, norm.bias)
+    fits = native.fits(x, *tensors) and (
+        weights.A_log.shape[1] <= native.LARGEST_STATE
+        and weights.conv1d.shape[2] <= native.LARGEST_WINDOW
+    )
+    if not fits:
+        return None
+    epsilon = 0.0 if norm is None else norm.epsilon
+    out: Tensor = _CompiledMamba.apply(last, epsilon, x, *tensors)  # type: ignore[no-untyped-call]
+    return out
 
 
 def _check_shapes(x: Tensor, weights: MambaWeights) -> None:
@@ -101,16 +114,12 @@ def _check_shapes(x: Tensor, weights: MambaWeights) -> None:
             )
 
 
-def _compiled(x: Tensor, weights: MambaWeights) -> bool:
-    """Whether the compiled kernel takes these tensors."""
-    return native.fits(x, *weights) and (
-        weights.A_log.shape[1] <= native.LARGEST_STATE
-        and weights.conv1d.shape[2] <= native.LARGEST_WINDOW
-    )
+MIXER = len(MambaWeights._fields)
+"""How many of the tensors are the mixer's weights; those of the norm may follow."""
 
 
-def _arguments(x: Tensor, weights: MambaWeights, last: bool) -> native.Mamba:
-    w = weights
+def _arguments(x: Tensor, tensors: tuple[Tensor, ...], epsilon: float, last: bool) -> native.Mamba:
+    w = MambaWeights(*tensors[:MIXER])
     (batch, length, width), (channels, state) = x.shape, w.A_log.shape
     return native.Mamba(
         batch=batch,
@@ -121,6 +130,7 @@ def _arguments(x: Tensor, weights: MambaWeights, last: bool) -> native.Mamba:
         window=w.conv1d.shape[2],
         rank=w.dt_proj.shape[1],
         x=x.data_ptr(),
+        norm=native_norm(tensors[MIXER:], epsilon),
         in_proj=w.in_proj.data_ptr(),
         conv_weight=w.conv1d.data_ptr(),
         conv_bias=w.conv_bias.data_ptr(),
@@ -152,30 +162,31 @@ def _threads(x: Tensor, weights: MambaWeights) -> int:
     return native.threads(x.shape[0] * x.shape[1] * weights.D.shape[0])
 
 
-def _unpacked(share: Tensor, weights: MambaWeights) -> list[Tensor]:
+def _unpacked(share: Tensor, tensors: tuple[Tensor, ...]) -> list[Tensor]:
     """The weights' gradients; the kernel keeps those of three with the channels last."""
-    parts = share.split([w.numel() for w in weights])
-    turned = (weights.conv1d, weights.dt_proj, weights.A_log)
+    w = MambaWeights(*tensors[:MIXER])
+    turned = (id(w.conv1d), id(w.dt_proj), id(w.A_log))
     return [
         part.view(w.shape[-1], w.shape[0]).t().view(w.shape)
-        if any(w is other for other in turned)
+        if id(w) in turned
         else part.view(w.shape)
-        for part, w in zip(parts, weights, strict=True)
+        for part, w in zip(share.split([w.numel() for w in tensors]), tensors, strict=True)
     ]
 
 
 class _CompiledMamba(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, last: bool, x: Tensor, *given: Tensor) -> Tensor:
-        x, weights = x.contiguous(), MambaWeights(*(w.contiguous() for w in given))
+    def forward(ctx: Any, last: bool, epsilon: float, x: Tensor, *given: Tensor) -> Tensor:
+        x, tensors = x.contiguous(), tuple(w.contiguous() for w in given)
+        weights = MambaWeights(*tensors[:MIXER])
         out = torch.empty_like(x[:, -1] if last else x)
         kept = _kept(x, weights, last) if any(ctx.needs_input_grad) else {}
-        arguments = _arguments(x, weights, last)
+        arguments = _arguments(x, tensors, epsilon, last)
         arguments.out = out.data_ptr()
         for name, room in kept.items():
             setattr(arguments, name, room.data_ptr())
-        ctx.save_for_backward(x, *weights, *kept.values())
-        ctx.kept, ctx.last = tuple(kept), last
+        ctx.save_for_backward(x, *tensors, *kept.values())
+        ctx.kept, ctx.last, ctx.epsilon = tuple(kept), last, epsilon
         native.call("recall_mamba_forward", arguments, _threads(x, weights))
         return out
 
@@ -183,15 +194,15 @@ class _CompiledMamba(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
-        weights = MambaWeights(*saved[: len(MambaWeights._fields)])
+        tensors, kept = tuple(saved[: -len(ctx.kept)]), saved[-len(ctx.kept) :]
         grad_out, grad_x = grad_out.contiguous(), torch.empty_like(x)
-        shares = native.shares(x.shape[0], weights)
+        shares = native.shares(x.shape[0], tensors)
 
-        arguments = _arguments(x, weights, ctx.last)
-        for name, tensor in zip(ctx.kept, saved[len(weights) :], strict=True):
+        arguments = _arguments(x, tensors, ctx.epsilon, ctx.last)
+        for name, tensor in zip(ctx.kept, kept, strict=True):
             setattr(arguments, name, tensor.data_ptr())
         arguments.grad_out, arguments.grad_x = grad_out.data_ptr(), grad_x.data_ptr()
         arguments.gradients = shares.data_ptr()
         arguments.portions, arguments.numbers = shares.shape
-        native.call("recall_mamba_backward", arguments, _threads(x, weights))
-        return None, grad_x, *_unpacked(shares[0], weights)
+        native.call("recall_mamba_backward", arguments, _threads(x, MambaWeights(*tensors[:MIXER])))
+        return None, None, grad_x, *_unpacked(shares[0], tensors)

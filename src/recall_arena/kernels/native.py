@@ -68,14 +68,21 @@ class Attention(ctypes.Structure):
     )
 
 
+class Norm(ctypes.Structure):
+    """A layer norm; without weights, none."""
+
+    _fields_ = [*_fields("", "weight bias"), ("epsilon", ctypes.c_double)]
+
+
 class Mamba(ctypes.Structure):
     """The arguments of Mamba's mixer, as `native/operations.hpp` lays them out."""
 
     _fields_ = (
-        _fields("batch length width channels state window rank", "x")
-        + _fields("", "in_proj conv_weight conv_bias x_proj dt_weight dt_bias A_log D out_proj")
-        + _fields("", "out before z u selection states grad_out grad_x gradients")
-        + _fields("portions numbers last", "")
+        *_fields("batch length width channels state window rank", "x"),
+        ("norm", Norm),
+        *_fields("", "in_proj conv_weight conv_bias x_proj dt_weight dt_bias A_log D out_proj"),
+        *_fields("", "out before z u selection states grad_out grad_x gradients"),
+        *_fields("portions numbers last", ""),
     )
 
 
@@ -83,9 +90,11 @@ class SelfAttention(ctypes.Structure):
     """The arguments of the attention mixer, as `native/operations.hpp` lays them out."""
 
     _fields_ = (
-        _fields("batch length width heads queries", "x in_proj out_proj cosines sines")
-        + _fields("", "out q mixed kv softmax grad_out grad_x gradients")
-        + _fields("portions numbers", "")
+        *_fields("batch length width heads queries", "x"),
+        ("norm", Norm),
+        *_fields("", "in_proj out_proj cosines sines"),
+        *_fields("", "out q mixed kv softmax grad_out grad_x gradients"),
+        *_fields("portions numbers", ""),
     )
 
 
@@ -93,6 +102,15 @@ def heads(x: Tensor) -> Heads:
     """`x` (batch, heads, positions, head_width) for the kernel; its last axis is contiguous."""
     batch, head, row, _ = x.stride()
     return Heads(x.data_ptr(), batch, head, row)
+
+
+def rotary(table: Tensor | None) -> dict[str, int]:
+    """The fields of a struct for RoPE's table (2, length, head_width / 2), where there is one."""
+    if table is None:
+        return {}
+    assert table.is_contiguous()
+    cosines, sines = table
+    return {"cosines": cosines.data_ptr(), "sines": sines.data_ptr()}
 
 
 def _find() -> tuple[ctypes.CDLL | None, str]:
@@ -144,8 +162,13 @@ def describe() -> str:
 def fits(*tensors: Tensor) -> bool:
     """Whether the compiled kernels exist and take these tensors: float32, CPU, not empty."""
     return LIBRARY is not None and all(
-        t.dtype == torch.float32 and t.device.type == "cpu" and t.numel() > 0 for t in tensors
+        t.dtype == torch.float32 and t.is_cpu and t.numel() > 0 for t in tensors
     )
+
+
+def given(x: Tensor | None) -> tuple[Tensor, ...]:
+    """The tensor, where there is one."""
+    return () if x is None else (x,)
 
 
 def rows(x: Tensor) -> Tensor:

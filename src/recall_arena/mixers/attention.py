@@ -1,9 +1,11 @@
 """Causal self-attention, without positions or with rotary ones (RoPE)."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
-from recall_arena.kernels import attention_mixer, rotary_angles
+from recall_arena.kernels import Norm, attention_mixer, rotary_table
 from recall_arena.mixers.mixer import Mixer
 from recall_arena.shapes import Hidden, LastHidden
 
@@ -26,20 +28,34 @@ class Attention(Mixer):
         self.out_proj = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Hidden) -> Hidden:
-        return attention_mixer(x, *self._weights(), self.heads, self._angles(x))
+        return self._mixed(x, None, None)
 
     def last(self, x: Hidden) -> LastHidden:
-        y = attention_mixer(x, *self._weights(), self.heads, self._angles(x), queries=1)
-        return y.squeeze(1)
+        return self._mixed(x, 1, None).squeeze(1)
+
+    def residual(self, x: Hidden, norm: nn.LayerNorm) -> Hidden:
+        return self._mixed(x, None, norm)
+
+    def last_residual(self, x: Hidden, norm: nn.LayerNorm) -> LastHidden:
+        return self._mixed(x, 1, norm).squeeze(1)
 
     def state_size(self, context: int) -> int:
         return 2 * context * self.out_proj.in_features  # a key and a value for each token
 
-    def _weights(self) -> tuple[Tensor, Tensor]:
-        return self.in_proj.weight, self.out_proj.weight
+    def _mixed(self, x: Hidden, queries: int | None, norm: nn.LayerNorm | None) -> Tensor:
+        rotary = None
+        if self.rotary:
+            rotary = _table(x.shape[1], x.shape[2] // self.heads, x.dtype, x.device)
+        return attention_mixer(
+            *(x, self.in_proj.weight, self.out_proj.weight, self.heads),
+            rotary=rotary,
+            queries=queries,
+            norm=None if norm is None else Norm.of(norm),
+        )
 
-    def _angles(self, x: Hidden) -> Tensor | None:
-        if not self.rotary:
-            return None
-        positions = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)
-        return rotary_angles(positions, x.shape[2] // self.heads)
+
+@lru_cache(maxsize=512)
+@torch.inference_mode(False)
+def _table(length: int, head_width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """RoPE's table of positions 0, 1, ..., kept: each layer asks for the same at each step."""
+    return rotary_table(torch.arange(length, dtype=dtype, device=device), head_width)

@@ -15,6 +15,7 @@ from torch import nn
 
 from recall_arena.kernels import (
     MambaWeights,
+    Norm,
     causal_conv,
     continued_scan,
     last_mamba_mixer,
@@ -48,6 +49,12 @@ class Mamba(Mixer):
 
     def last(self, x: Hidden) -> LastHidden:
         return last_mamba_mixer(x, self._weights())
+
+    def residual(self, x: Hidden, norm: nn.LayerNorm) -> Hidden:
+        return mamba_mixer(x, self._weights(), Norm.of(norm))
+
+    def last_residual(self, x: Hidden, norm: nn.LayerNorm) -> LastHidden:
+        return last_mamba_mixer(x, self._weights(), Norm.of(norm))
 
     @torch.no_grad()
     def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:

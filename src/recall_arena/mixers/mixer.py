@@ -24,6 +24,18 @@ class Mixer(nn.Module, ABC):
         """The last position's output alone, for a layer of which nothing else is read."""
         return self.forward(x)[:, -1]
 
+    def residual(self, x: Hidden, norm: nn.LayerNorm) -> Hidden:
+        """Every position's x + mixer(norm(x)).
+
+        A mixer whose kernel does all of it at once overrides this and `last_residual`; whoever
+        then overrides its `forward` or `last` must override them too.
+        """
+        return x + self.forward(norm(x))
+
+    def last_residual(self, x: Hidden, norm: nn.LayerNorm) -> LastHidden:
+        """`residual` at the last position alone."""
+        return x[:, -1] + self.last(norm(x))
+
     @abstractmethod
     def state_size(self, context: int) -> int:
         """How many numbers must be kept, after `context` tokens, to go on without them."""
