@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks import block, evaluation, long, machine, operations, step
+from benchmarks import block, evaluation, long, machine, operations, step, together
 from benchmarks.report import Options, Report
 
 PARTS: dict[str, Callable[[Options, Report], None]] = {
@@ -15,6 +15,7 @@ PARTS: dict[str, Callable[[Options, Report], None]] = {
     "step": step.run,
     "evaluation": evaluation.run,
     "long": long.run,
+    "together": together.run,
 }
 
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 from kernel_checks import needs_kernels
 
-from benchmarks import block, evaluation, operations, roofline, step
+from benchmarks import block, evaluation, operations, roofline, step, together
 from benchmarks.__main__ import PARTS, chosen
 from benchmarks.floors import FLOOR
 from benchmarks.long_pass import CONTENDERS, measured
@@ -179,6 +179,16 @@ def test_no_contender_uses_our_kernels(name, monkeypatch):
     made = step.builders(spec, Schedule(0.01, steps=10, context=9, batch=3), {}, Report())
     for name in made.keys() - {OURS, "JAX"}:
         made[name]().results()
+
+
+@pytest.mark.parametrize("name", ["mamba", "transformer-learned"])
+def test_models_apart_and_the_bound_for_models_together_do_the_same_work(name):
+    made = together.builders(name, {"models": together.MODELS, "batch": 3, "L": 9, "d": 8})
+    apart, bound = (build() for build in made.values())
+    assert difference(bound.results(), apart.results()) <= 1e-5
+    for contender in (apart, bound):
+        (chain,) = contender.chains
+        chain["step"](None)
 
 
 @needs_kernels

@@ -91,7 +91,7 @@ SCALES = {
             steps={1: 18_000, 2: 15_000, 3: 5_000},
             search_steps={1: 12_000, 2: 5_000, 3: 3_000},
             contexts=Contexts(last=LONGEST),
-            about="about 11 minutes on two cores: one seed",
+            about="10 to 20 minutes on two cores: one seed",
         ),
         Scale(
             name="full",
