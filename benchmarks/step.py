@@ -101,10 +101,11 @@ def share_outside_kernels(model: SequenceModel, schedule: Schedule, steps: int =
     """The percentage of a step's time that no compiled kernel is at work; products are in them."""
     within, kernel = [], native.call
 
-    def timed(name: str, arguments: Structure, workers: int) -> None:
+    def timed(name: str, arguments: Structure, workers: int) -> int:
         began = time.perf_counter()
-        kernel(name, arguments, workers)
+        returned = kernel(name, arguments, workers)
         within.append(time.perf_counter() - began)
+        return returned
 
     losses, shares = train(model, TASK, replace(schedule, steps=steps), seed=0), []
     with mock.patch.object(native, "call", timed):

@@ -137,7 +137,7 @@ class LastOf(nn.Module):
     """Somebody's block where ours reads `last` of a mixer: it has no shorter way to it."""
 
     continues = False
-    residual, last_residual = Mixer.residual, Mixer.last_residual
+    residual, last_residual, layer = Mixer.residual, Mixer.last_residual, Mixer.layer
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()

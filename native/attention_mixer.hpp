@@ -6,7 +6,8 @@
 //   dmixed    = out_proj^T dout       dout_proj = dout^T mixed        mixed = attention(q, k, v)
 //   dx        = in_proj^T (dq, dk, dv)            din_proj = (dq, dk, dv)^T x
 //
-// With a norm, x stands for norm(x) above, and x itself is added to `out`.
+// With a norm, x stands for norm(x) above, and x itself is added to `out`.  Where x has only a few
+// distinct rows, the projections into the heads go by them (`lookup.hpp`).
 //
 // A portion of the batch adds up its own share of the weights' gradients: in_proj (3 width, width),
 // out_proj (width, width), and those of the norm.
@@ -15,6 +16,7 @@
 
 #include "causal_attention.hpp"
 #include "layer_norm.hpp"
+#include "lookup.hpp"
 #include "matrix.hpp"
 #include "memory.hpp"
 #include "operations.hpp"
@@ -28,20 +30,25 @@ struct SelfAttentionKernel {
   float *q, *kv, *mixed, *softmax;  // where the caller keeps none
   float *dmixed, *dq, *dkv;
   NormKernel norm;
+  Lookup lookup;
   Attention inner;  // that of one part
   AttentionKernel attention;
 
-  SelfAttentionKernel(const SelfAttention& of, Memory& memory)
+  // What must last from the forward pass to the backward pass lies in `memory`, the rest in `passing`.
+  SelfAttentionKernel(const SelfAttention& of, Memory& memory, Memory& passing)
       : p(of),
         most(at_once(p.length, p.width, p.batch)),
         kv_width(2 * p.width),
-        norm(p.norm, p.width, most * p.length, memory),
+        norm(p.norm, p.width, larger(most * p.length, p.tokens.distinct), passing),
+        lookup(p.tokens.distinct, 3 * p.width, memory),
         inner(sizes(of)),
         attention(inner, memory) {
     into_qkv = memory.take(3 * p.width * p.width);
     into_width = memory.take(p.width * p.width);
-    for (float** part : {&q, &mixed, &dmixed, &dq}) *part = memory.take(most * p.queries * p.width);
-    for (float** part : {&kv, &dkv}) *part = memory.take(most * p.length * kv_width);
+    for (float** part : {&q, &mixed}) *part = memory.take(most * p.queries * p.width);
+    kv = memory.take(most * p.length * kv_width);
+    for (float** part : {&dmixed, &dq}) *part = passing.take(most * p.queries * p.width);
+    dkv = passing.take(most * p.length * kv_width);
     softmax = memory.take(most * p.heads * 2 * p.queries);
   }
 
@@ -49,6 +56,7 @@ struct SelfAttentionKernel {
   void turn_projections() const {
     turn_over(p.in_proj, 3 * p.width, p.width, into_qkv);
     turn_over(p.out_proj, p.width, p.width, into_width);
+    if (lookup) lookup.project(norm, {p.x, p.width}, {into_qkv, 3 * p.width});
   }
 
   struct Part {
@@ -97,27 +105,45 @@ struct SelfAttentionKernel {
     inner.softmax = kept(p.softmax, softmax, part.first * p.heads * 2 * p.queries);
   }
 
-  void forward(const Part& part) {
-    const std::int64_t width = p.width;
-    const Given x = norm.forward(part.sequences * p.length, x_of(part));
-    const Rows q = q_of(part), mixed = mixed_of(part);
-    const Rows out{p.out + part.first * p.queries * width, width};
+  // The rows of x that positions have, from row `from` of a part on, where x is looked up.
+  Positions positions_of(const Part& part, std::int64_t from = 0) const {
+    return {p.tokens.rows + part.first * p.length + from, 1};
+  }
+
+  void project(const Part& part) const {
+    const std::int64_t width = p.width, rows = part.sequences * p.length;
+    const Rows q = q_of(part);
+    if (lookup) {
+      each_asking(part, [&](std::int64_t from, std::int64_t to, std::int64_t count) {
+        lookup.look_up(count, positions_of(part, from), 0, width, {q[to], width});
+      });
+      return lookup.look_up(rows, positions_of(part), width, kv_width, kv_of(part));
+    }
+    const Given x = norm.forward(rows, x_of(part));
     each_asking(part, [&](std::int64_t from, std::int64_t to, std::int64_t count) {
       product(count, width, width, as_it_is({x[from], width}), {into_qkv, 3 * width}, {q[to], width});
     });
-    product(part.sequences * p.length, kv_width, width, as_it_is(x), {into_qkv + width, 3 * width},
-            kv_of(part));
+    product(rows, kv_width, width, as_it_is(x), {into_qkv + width, 3 * width}, kv_of(part));
+  }
+
+  void forward(const Part& part) {
+    const std::int64_t width = p.width;
+    const Rows mixed = mixed_of(part), out{p.out + part.first * p.queries * width, width};
+    project(part);
     point_to(part);
     inner.out = heads(mixed, p.queries);
     for (std::int64_t item = 0; item < part.sequences * p.heads; ++item) attention.forward(item);
     product(part.sequences * p.queries, width, width, as_it_is(mixed), {into_width, width}, out);
-    if (p.norm.weight) residual(part, x_of(part), out);
+    if (p.norm.weight) residual(part, out);
   }
 
   // Adds x to what the positions that ask give.
-  void residual(const Part& part, Given x, Rows out) const {
+  void residual(const Part& part, Rows out) const {
     each_asking(part, [&](std::int64_t from, std::int64_t to, std::int64_t count) {
-      add_rows(count, p.width, {x[from], p.width}, {out[to], p.width});
+      if (!lookup) return add_rows(count, p.width, {x_of(part)[from], p.width}, {out[to], p.width});
+      const Positions at = positions_of(part, from);
+      for (std::int64_t i = 0; i < count; ++i)
+        add_rows(1, p.width, {p.x + at[i] * p.width, p.width}, {out[to + i], p.width});
     });
   }
 
@@ -131,7 +157,20 @@ struct SelfAttentionKernel {
     inner.grad_k = heads({dkv, kv_width}, p.length);
     inner.grad_v = heads({dkv, kv_width}, p.length, width);
     for (std::int64_t item = 0; item < part.sequences * p.heads; ++item) attention.backward(item);
-    backward_projection(part, share);
+    lookup ? backward_lookup(part) : backward_projection(part, share);
+  }
+
+  void backward_lookup(const Part& part) const {
+    const std::int64_t width = p.width;
+    each_asking(part, [&](std::int64_t to, std::int64_t from, std::int64_t count) {
+      lookup.add(count, positions_of(part, to), 0, width, {dq + from * width, width});
+    });
+    lookup.add(part.sequences * p.length, positions_of(part), width, kv_width, {dkv, kv_width});
+  }
+
+  // At the end of a portion.
+  void finish(float* share) const {
+    if (lookup) lookup.finish(norm, {p.x, p.width}, p.in_proj, share, share + 4 * p.width * p.width);
   }
 
   void backward_projection(const Part& part, float* share) const {
@@ -162,7 +201,7 @@ struct SelfAttentionKernel {
 inline void self_attention_forward(const SelfAttention& p, std::int64_t begin, std::int64_t end,
                                    float* scratch) {
   Memory memory(scratch);
-  SelfAttentionKernel kernel(p, memory);
+  SelfAttentionKernel kernel(p, memory, memory);
   kernel.turn_projections();
   each_part(begin, end, kernel.most, [&](std::int64_t first, std::int64_t count) {
     kernel.forward({first, count});
@@ -172,15 +211,16 @@ inline void self_attention_forward(const SelfAttention& p, std::int64_t begin, s
 inline void self_attention_backward(const SelfAttention& p, std::int64_t begin, std::int64_t end,
                                     float* scratch) {
   Memory memory(scratch);
-  SelfAttentionKernel kernel(p, memory);
-  each_portion(p, begin, end, kernel.most, [&](std::int64_t first, std::int64_t count, float* share) {
-    kernel.backward({first, count}, share);
-  });
+  SelfAttentionKernel kernel(p, memory, memory);
+  each_portion(
+      p, begin, end, kernel.most,
+      [&](std::int64_t first, std::int64_t count, float* share) { kernel.backward({first, count}, share); },
+      [&](float* share) { kernel.finish(share); });
 }
 
 inline std::int64_t self_attention_scratch(const SelfAttention& p) {
   Memory memory(nullptr);
-  SelfAttentionKernel(p, memory);
+  SelfAttentionKernel(p, memory, memory);
   return memory.used();
 }
 

@@ -127,6 +127,24 @@ void add_shares(float* shares, std::int64_t batch, std::int64_t size) {
     for (std::int64_t i = 0; i < size; ++i) shares[i] += shares[sequence * size + i];
 }
 
+// Whether all of `count` numbers are in 0..below-1.
+bool all_below(std::int64_t below, const std::int64_t* numbers, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i)
+    if (numbers[i] < 0 || numbers[i] >= below) return false;
+  return true;
+}
+
+// Takes a share of a stack's gradients apart, weight by weight.
+void put_in_place(const Stack& p, const float* share) {
+  for (std::int64_t weight = 0; weight < p.weights; ++weight) {
+    const auto [to, rows, columns] = p.places[weight];
+    for (std::int64_t column = 0; to && column < columns; ++column)
+      for (std::int64_t row = 0; row < rows; ++row)
+        to[row * columns + column] = share[column * rows + row];
+    share += rows * columns;
+  }
+}
+
 }  // namespace
 }  // namespace recall
 
@@ -202,6 +220,23 @@ void recall_self_attention_backward(const recall::SelfAttention* p, int threads)
   recall::share_out(threads, p->portions, *p, recall::chosen->self_attention_backward,
                     recall::chosen->self_attention_scratch);
   recall::add_shares(p->gradients, p->portions, p->numbers);
+}
+
+// These return 0, or 1 if a token or an answer is not in the vocabulary: then nothing is done.
+int recall_stack_logits(const recall::Stack* p, int threads) {
+  if (!recall::all_below(p->vocabulary, p->tokens, p->batch * p->length)) return 1;
+  recall::share_out(threads, p->batch, *p, recall::chosen->stack_logits, recall::chosen->stack_scratch);
+  return 0;
+}
+
+int recall_stack_gradients(const recall::Stack* p, int threads) {
+  if (!recall::all_below(p->vocabulary, p->tokens, p->batch * p->length)) return 1;
+  if (!recall::all_below(p->vocabulary, p->answers, p->batch)) return 1;
+  recall::share_out(threads, p->portions, *p, recall::chosen->stack_gradients,
+                    recall::chosen->stack_scratch);
+  recall::add_shares(p->gradients, p->portions, p->numbers);
+  recall::put_in_place(*p, p->gradients);
+  return 0;
 }
 
 }  // extern "C"

@@ -5,6 +5,7 @@
 #include "causal_conv.hpp"
 #include "mamba_mixer.hpp"
 #include "selective_scan_backward.hpp"
+#include "stack.hpp"
 
 #define RECALL_TEXT_(name) #name
 #define RECALL_TEXT(name) RECALL_TEXT_(name)
@@ -29,6 +30,9 @@ const Kernels kernels = {
     self_attention_forward,
     self_attention_backward,
     self_attention_scratch,
+    stack_logits,
+    stack_gradients,
+    stack_scratch,
 };
 
 }  // namespace recall::RECALL_ISA

@@ -16,7 +16,8 @@
 //   dbefore, dconvolution                     from the convolution
 //   dx = in_proj^T (dbefore, dz)              din_proj = (dbefore, dz)^T x
 //
-// With a norm, x stands for norm(x) above, and x itself is added to `out`.
+// With a norm, x stands for norm(x) above, and x itself is added to `out`.  Where x has only a few
+// distinct rows, the first and the last line go by them (`lookup.hpp`).
 //
 // A portion of the batch adds up its own share of the weights' gradients, in this order:
 //
@@ -28,6 +29,7 @@
 
 #include "causal_conv.hpp"
 #include "layer_norm.hpp"
+#include "lookup.hpp"
 #include "matrix.hpp"
 #include "memory.hpp"
 #include "operations.hpp"
@@ -44,12 +46,15 @@ struct MambaKernel {
   float *steps, *y, *dy, *du, *dsteps, *dz, *dB, *dC, *dlow, *dbefore, *shares;
   float *scan_memory, *conv_memory;
   NormKernel norm;
+  Lookup lookup;
 
-  MambaKernel(const Mamba& of, Memory& memory)
+  // What must last from the forward pass to the backward pass lies in `memory`, the rest in `passing`.
+  MambaKernel(const Mamba& of, Memory& memory, Memory& passing)
       : p(of),
         selected(p.rank + 2 * p.state),
         most(at_once(p.length, p.width, p.batch)),
-        norm(p.norm, p.width, most * p.length, memory) {
+        norm(p.norm, p.width, larger(most * p.length, p.tokens.distinct), passing),
+        lookup(p.tokens.distinct, 2 * p.channels, memory) {
     const std::int64_t rows = most * p.length, inner = rows * p.channels;
     into_inner = memory.take(2 * p.channels * p.width);
     into_selection = memory.take(selected * p.channels);
@@ -57,14 +62,14 @@ struct MambaKernel {
     into_width = memory.take(p.channels * p.width);
     window = memory.take(p.window * p.channels);
     A = memory.take(p.state * p.channels);
-    for (float** part : {&before, &z, &u, &steps, &y, &dy, &du, &dsteps, &dz, &dbefore})
-      *part = memory.take(inner);
+    for (float** part : {&before, &z, &u}) *part = memory.take(inner);
     selection = memory.take(rows * selected);
-    for (float** part : {&dB, &dC}) *part = memory.take(rows * p.state);
-    dlow = memory.take(rows * p.rank);
-    shares = memory.take(most * (p.state + 2 + p.window + 1) * p.channels);
-    scan_memory = memory.take(scan_scratch(scan(most)));
-    conv_memory = memory.take(conv_scratch(conv(nullptr, most)));
+    for (float** part : {&steps, &y, &dy, &du, &dsteps, &dz, &dbefore}) *part = passing.take(inner);
+    for (float** part : {&dB, &dC}) *part = passing.take(rows * p.state);
+    dlow = passing.take(rows * p.rank);
+    shares = passing.take(most * (p.state + 2 + p.window + 1) * p.channels);
+    scan_memory = passing.take(scan_scratch(scan(most)));
+    conv_memory = passing.take(conv_scratch(conv(nullptr, most)));
     if (memory) prepare();
   }
 
@@ -73,6 +78,7 @@ struct MambaKernel {
     turn_over(p.in_proj, 2 * p.channels, p.width, into_inner);
     turn_over(p.x_proj, selected, p.channels, into_selection);
     turn_over(p.out_proj, p.width, p.channels, into_width);
+    if (lookup) lookup.project(norm, {p.x, p.width}, {into_inner, 2 * p.channels});
   }
 
   void prepare() const {
@@ -152,12 +158,39 @@ struct MambaKernel {
             {into_steps, p.channels}, {steps, p.channels});
   }
 
+  // The rows of x that the positions of a part have, and those that are read, where x is looked up.
+  Positions positions_of(const Part& part) const {
+    return {p.tokens.rows + part.first * p.length, 1};
+  }
+  Positions read_positions_of(const Part& part) const {
+    const Positions all = positions_of(part);
+    return p.last ? Positions{all.rows + p.length - 1, p.length} : all;
+  }
+
+  void project(const Part& part) const {
+    const std::int64_t inner = p.channels;
+    const Rows before{before_of(part), inner}, z{z_of(part), inner};
+    if (lookup) {
+      lookup.look_up(part.rows, positions_of(part), 0, inner, before);
+      lookup.look_up(part.read, read_positions_of(part), inner, inner, z);
+    } else {
+      const Given x = norm.forward(part.rows, x_of(part));
+      product(part.rows, inner, p.width, as_it_is(x), {into_inner, 2 * inner}, before);
+      product(part.read, inner, p.width, as_it_is(read_of(x)), {into_inner + inner, 2 * inner}, z);
+    }
+  }
+
+  // Adds x to what the positions give that are read.
+  void residual(const Part& part, Rows out) const {
+    if (!lookup) return add_rows(part.read, p.width, read_of(x_of(part)), out);
+    const Positions at = read_positions_of(part);
+    for (std::int64_t i = 0; i < part.read; ++i)
+      add_rows(1, p.width, {p.x + at[i] * p.width, p.width}, {out[i], p.width});
+  }
+
   void forward(const Part& part) const {
     const std::int64_t inner = p.channels;
-    const Given x = norm.forward(part.rows, x_of(part));
-    product(part.rows, inner, p.width, as_it_is(x), {into_inner, 2 * inner}, {before_of(part), inner});
-    product(part.read, inner, p.width, as_it_is(read_of(x)), {into_inner + inner, 2 * inner},
-            {z_of(part), inner});
+    project(part);
     Conv c = conv(before_of(part), part.sequences);
     c.out = u_of(part);
     conv_forward(c, 0, part.sequences);
@@ -169,7 +202,7 @@ struct MambaKernel {
     scan_forward(s, 0, part.sequences);
     const Rows out{p.out + read_rows(part) * p.width, p.width};
     product(part.read, p.width, inner, as_it_is({y, inner}), {into_width, p.width}, out);
-    if (p.norm.weight) add_rows(part.read, p.width, read_of(x_of(part)), out);
+    if (p.norm.weight) residual(part, out);
   }
 
   // The places in one share of the weights' gradients.
@@ -237,6 +270,10 @@ struct MambaKernel {
 
   void backward_projection(const Part& part, const Gradients& to) const {
     const std::int64_t inner = p.channels, width = p.width;
+    if (lookup) {
+      lookup.add(part.rows, positions_of(part), 0, inner, {dbefore, inner});
+      return lookup.add(part.read, read_positions_of(part), inner, inner, {dz, inner});
+    }
     const Given x = norm.forward(part.rows, x_of(part));
     const Rows dx{p.grad_x + part.first * p.length * width, width};
     const Rows dnormed = p.norm.weight ? Rows{norm.dy, width} : dx;
@@ -251,6 +288,11 @@ struct MambaKernel {
     add_rows(part.read, width, {p.grad_out + read_rows(part) * width, width}, read_of(dx));
   }
 
+  // At the end of a portion.
+  void finish(const Gradients& to) const {
+    if (lookup) lookup.finish(norm, {p.x, p.width}, p.in_proj, to.in_proj, to.norm);
+  }
+
   // Adds the shares of a part's sequences, one after another.
   void add_shares(std::int64_t sequences, std::int64_t numbers, float* to) const {
     for (std::int64_t sequence = 0; sequence < sequences; ++sequence)
@@ -260,7 +302,7 @@ struct MambaKernel {
 
 inline void mamba_forward(const Mamba& p, std::int64_t begin, std::int64_t end, float* scratch) {
   Memory memory(scratch);
-  const MambaKernel kernel(p, memory);
+  const MambaKernel kernel(p, memory, memory);
   kernel.turn_projections();
   each_part(begin, end, kernel.most, [&](std::int64_t first, std::int64_t count) {
     kernel.forward(kernel.part(first, count));
@@ -269,15 +311,18 @@ inline void mamba_forward(const Mamba& p, std::int64_t begin, std::int64_t end, 
 
 inline void mamba_backward(const Mamba& p, std::int64_t begin, std::int64_t end, float* scratch) {
   Memory memory(scratch);
-  const MambaKernel kernel(p, memory);
-  each_portion(p, begin, end, kernel.most, [&](std::int64_t first, std::int64_t count, float* share) {
-    kernel.backward(kernel.part(first, count), {p, share});
-  });
+  const MambaKernel kernel(p, memory, memory);
+  each_portion(
+      p, begin, end, kernel.most,
+      [&](std::int64_t first, std::int64_t count, float* share) {
+        kernel.backward(kernel.part(first, count), {p, share});
+      },
+      [&](float* share) { kernel.finish({p, share}); });
 }
 
 inline std::int64_t mamba_scratch(const Mamba& p) {
   Memory memory(nullptr);
-  MambaKernel(p, memory);
+  MambaKernel(p, memory, memory);
   return memory.used();
 }
 

@@ -37,6 +37,8 @@ inline void fetch(const float* from, std::int64_t floats) {
   for (std::int64_t i = 0; i < floats; i += line) __builtin_prefetch(from + i, 0, 2);
 }
 
+inline std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+
 // How many sequences are worked on at once: few tokens make poor products, many leave the cache.
 inline std::int64_t at_once(std::int64_t length, std::int64_t width, std::int64_t most) {
   constexpr std::int64_t floats = 1 << 12;
@@ -51,15 +53,17 @@ inline void each_part(std::int64_t begin, std::int64_t end, std::int64_t most, c
     body(first, end - first < most ? end - first : most);
 }
 
-// The same for portions of an operation's batch, each with its share of the gradients, first zero.
-template <class Operation, class Body>
+// The same for portions of an operation's batch, each with its share of the gradients, first zero, and
+// finish(share) at its end.
+template <class Operation, class Body, class Finish>
 inline void each_portion(const Operation& p, std::int64_t begin, std::int64_t end, std::int64_t most,
-                         const Body& body) {
+                         const Body& body, const Finish& finish) {
   for (std::int64_t portion = begin; portion < end; ++portion) {
     float* share = p.gradients + portion * p.numbers;
     std::memset(share, 0, sizeof(float) * p.numbers);
     each_part(p.batch * portion / p.portions, p.batch * (portion + 1) / p.portions, most,
               [&](std::int64_t first, std::int64_t count) { body(first, count, share); });
+    finish(share);
   }
 }
 

@@ -63,10 +63,18 @@ struct Norm {
   double epsilon;
 };
 
+// Where x holds only `distinct` rows (distinct, width), the one of each position (batch, length); such
+// rows get no gradient.  None: x has a row of its own for each position.
+struct Tokens {
+  const std::int64_t* rows;
+  std::int64_t distinct;
+};
+
 // A Mamba mixer: projections, convolution, scan.  Weights are laid out as torch's modules keep them.
 struct Mamba {
   std::int64_t batch, length, width, channels, state, window, rank;
   const float* x;  // (batch, length, width)
+  Tokens tokens;
   Norm norm;
   const float *in_proj, *conv_weight, *conv_bias, *x_proj, *dt_weight, *dt_bias, *A_log, *D, *out_proj;
   float* out;         // (batch, length, width)
@@ -85,6 +93,7 @@ struct Mamba {
 struct SelfAttention {
   std::int64_t batch, length, width, heads, queries;  // the last `queries` of `length` positions ask
   const float* x;                                     // (batch, length, width)
+  Tokens tokens;
   Norm norm;
   const float *in_proj, *out_proj;
   const float *cosines, *sines;  // (length, width / heads / 2): RoPE's angles; null: none
@@ -96,6 +105,34 @@ struct SelfAttention {
   float* grad_x;
   float* gradients;  // (portions, numbers): one share a portion of the batch: in_proj, out_proj
   std::int64_t portions, numbers;
+};
+
+// One of a stack's layers: one of the two is there.  Sizes, weights and `numbers` are read, no more.
+struct Layer {
+  const Mamba* mamba;
+  const SelfAttention* attention;
+};
+
+// Where a weight's gradient goes, (rows, columns); a portion's share has it as (columns, rows).
+struct Place {
+  float* to;  // null: nobody wants it
+  std::int64_t rows, columns;
+};
+
+// A whole model: embedded tokens, layers that are residual blocks, norm, readout of the last position.
+struct Stack {
+  std::int64_t batch, length, width, vocabulary, depth;
+  const std::int64_t *tokens, *answers;  // (batch, length); (batch,)
+  const float *embedding, *positions;    // (vocabulary, width); (reach, width), null: none
+  std::int64_t reach;
+  const Layer* layers;  // (depth,); the last one reads the last position alone
+  Norm norm;
+  const float* lm_head;  // (vocabulary, width)
+  float *logits, *losses;  // (batch, vocabulary); (batch,): cross-entropies
+  float* gradients;  // of the mean loss, (portions, numbers): layers, norm, lm_head, positions
+  std::int64_t portions, numbers;
+  const Place* places;  // (weights,): the parts of a share one after another
+  std::int64_t weights;
 };
 
 constexpr int scan_chunk = 8;
@@ -126,6 +163,9 @@ struct Kernels {
   void (*self_attention_backward)(const SelfAttention&, std::int64_t begin, std::int64_t end,
                                   float* scratch);
   std::int64_t (*self_attention_scratch)(const SelfAttention&);
+  void (*stack_logits)(const Stack&, std::int64_t begin, std::int64_t end, float* scratch);
+  void (*stack_gradients)(const Stack&, std::int64_t begin, std::int64_t end, float* scratch);
+  std::int64_t (*stack_scratch)(const Stack&);
 };
 
 }  // namespace recall

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from recall_arena.kernels import Norm, Stack, StackLoss, stack_logits
 from recall_arena.mixers import MIXERS, Mixer
 from recall_arena.mixers.mixer import State
 from recall_arena.names import unknown
@@ -147,8 +148,12 @@ class SequenceModel(nn.Module):
 
         Raises ValueError if learned positions do not reach as far as the tokens.
         """
-        if tokens.shape[1] > AT_ONCE and self.continues and not torch.is_grad_enabled():
-            return self.in_parts(tokens)
+        if not torch.is_grad_enabled():
+            if tokens.shape[1] > AT_ONCE and self.continues:
+                return self.in_parts(tokens)
+            stack = self._stack()
+            if stack is not None and stack.fits(tokens):
+                return stack_logits(stack, tokens)
         x = self._embed(tokens, 0)
         *before, final = self._blocks()
         for block in before:
@@ -170,6 +175,17 @@ class SequenceModel(nn.Module):
                 x, states[i] = block.continued(x, states[i])
         return self.lm_head(self.norm_f(x[:, -1]))
 
+    def loss_with_gradient(self, tokens: Tokens) -> StackLoss | None:
+        """A function from batches to their loss that leaves the weights' gradients in their `grad`.
+
+        It serves batches of the shape of `tokens`, as long as weights and `grad` stay where they
+        are.  None where the kernels do not take this model, or where hooks want to see its parts.
+        """
+        stack = self._stack()
+        if stack is None or not stack.fits(tokens) or stack.embedding.requires_grad:
+            return None
+        return StackLoss(stack)
+
     @property
     def continues(self) -> bool:
         """Whether `in_parts` can work through a sequence: no mixer keeps every token."""
@@ -186,6 +202,15 @@ class SequenceModel(nn.Module):
     def _blocks(self) -> list[Block]:
         return cast("list[Block]", list(self.layers))
 
+    def _stack(self) -> Stack | None:
+        """What the kernel for whole models needs of this one, if it can do all of it."""
+        layers = [block.mixer.layer(block.norm) for block in self._blocks()]
+        if None in layers or _watched(self):
+            return None
+        positions = None if self.positions is None else self.positions.weight
+        norm, lm_head = Norm.of(self.norm_f), self.lm_head.weight
+        return Stack(self.embedding.weight, positions, tuple(filter(None, layers)), norm, lm_head)
+
     def _embed(self, tokens: Tokens, begin: int) -> Hidden:
         """The rows of tokens that stand from position `begin` on."""
         x = self.embedding(tokens)
@@ -195,3 +220,13 @@ class SequenceModel(nn.Module):
         if end > reach:
             raise ValueError(f"learned positions reach {reach} tokens, got a sequence of {end}")
         return x + self.positions.weight[begin:end]
+
+
+def _watched(model: nn.Module) -> bool:
+    """Whether somebody has registered a hook, to be called by a part of the model at work."""
+    of_modules = (
+        module._forward_pre_hooks or module._forward_hooks or module._backward_hooks
+        for module in model.modules()
+    )
+    of_weights = (weight._backward_hooks for weight in model.parameters())
+    return any(of_modules) or any(of_weights)

@@ -1,8 +1,8 @@
 """The training loop: an iterator of steps that knows no task and no model by name."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.optim.adamw import adamw
 
 from recall_arena.seeds import generator
-from recall_arena.tasks.task import Task
+from recall_arena.shapes import Answers, Tokens
+from recall_arena.tasks.task import Batch, Task
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,40 @@ def train(model: nn.Module, task: Task, schedule: Schedule, seed: int) -> Iterat
     """
     weights, gradient = _as_one([p for p in model.parameters() if p.requires_grad])
     update = _Update(weights, gradient)
+    loss_of: Loss | None = None
     for step in range(schedule.steps):
         if not model.training:
             model.train()
         batch = task.sample(schedule.batch, schedule.context, generator("train", seed, step))
-        loss = F.cross_entropy(model(batch.tokens), batch.answers)
-        gradient.zero_()
-        loss.backward()
+        loss_of = loss_of or _loss_with_gradient(model, gradient, batch)
+        loss = loss_of(batch.tokens, batch.answers)
         gradient *= (schedule.clip / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp(max=1)
         update(schedule.rate_at(step))
         yield loss.item()
+
+
+Loss = Callable[[Tokens, Answers], Tensor]
+"""A batch's loss; the gradient then stands in the weights' `grad`."""
+
+
+@runtime_checkable
+class Compiled(Protocol):
+    """A model that may know a shorter way to its gradient than autograd's."""
+
+    def loss_with_gradient(self, tokens: Tokens) -> Loss | None:
+        """The way for batches of the shape of `tokens`, if there is one."""
+
+
+def _loss_with_gradient(model: nn.Module, gradient: Tensor, batch: Batch) -> Loss:
+    compiled = model.loss_with_gradient(batch.tokens) if isinstance(model, Compiled) else None
+
+    def by_autograd(tokens: Tokens, answers: Answers) -> Tensor:
+        loss = F.cross_entropy(model(tokens), answers)
+        gradient.zero_()
+        loss.backward()
+        return loss
+
+    return compiled or by_autograd
 
 
 class _Update:

@@ -66,7 +66,7 @@ def attention_mixer(
     otherwise as the definition.  Bit-identical from call to call, for any number of threads.
     Raises ValueError if the shapes do not fit together.
     """
-    _check_shapes(x, in_proj, out_proj, heads, rotary, queries)
+    check_weights(x.shape, in_proj, out_proj, heads, rotary, queries)
     check_norm(norm, x.shape[2])
     normal = () if norm is None else (norm.weight, norm.bias)
     small = is_small(x.shape[1], x.shape[2] // heads)
@@ -92,22 +92,26 @@ def _merge_heads(x: Queries) -> Asking:
     return x.transpose(1, 2).flatten(2)
 
 
-def _check_shapes(
-    x: Tensor,
+def check_weights(
+    shape: torch.Size,
     in_proj: Tensor,
     out_proj: Tensor,
     heads: int,
-    rotary: Tensor | None,
-    queries: int | None,
+    rotary: Tensor | None = None,
+    queries: int | None = None,
 ) -> None:
-    """The compiled kernel reads where the shapes say, so they are compared before it may."""
-    _, length, width = x.shape
+    """Raises ValueError if these do not fit to x of this shape.
+
+    The compiled kernel reads where the shapes say, so they are compared before it may.
+    """
+    _, length, width = shape
     fit = in_proj.shape == (3 * width, width) and out_proj.shape == (width, width)
     fit = fit and heads > 0 and width % heads == 0 and (queries is None or 0 < queries <= length)
     if rotary is not None:
         fit = fit and width // heads % 2 == 0 and rotary.shape == (2, length, width // heads // 2)
     if not fit:
-        shapes = [tuple(t.shape) for t in (x, in_proj, out_proj, rotary) if t is not None]
+        weights = [tuple(t.shape) for t in (in_proj, out_proj, rotary) if t is not None]
+        shapes = [tuple(shape), *weights]
         raise ValueError(
             "x must be (batch, length, width), in_proj (3 width, width), out_proj (width, width), "
             "rotary (2, length, head_width / 2), heads must divide the width and queries be in "
@@ -115,15 +119,16 @@ def _check_shapes(
         )
 
 
-def _arguments(
-    x: Tensor,
+def arguments(
+    shape: torch.Size,
     weights: tuple[Tensor, ...],
     rotary: Tensor | None,
     heads: int,
     queries: int,
     epsilon: float,
 ) -> native.SelfAttention:
-    batch, length, width = x.shape
+    """The struct for x of this shape, in_proj, out_proj, and a norm's weights if there is one."""
+    batch, length, width = shape
     in_proj, out_proj, *normal = weights
     return native.SelfAttention(
         batch=batch,
@@ -131,10 +136,10 @@ def _arguments(
         width=width,
         heads=heads,
         queries=queries,
-        x=x.data_ptr(),
         norm=native_norm(tuple(normal), epsilon),
         in_proj=in_proj.data_ptr(),
         out_proj=out_proj.data_ptr(),
+        numbers=sum(w.numel() for w in weights),
         **native.rotary(rotary),
     )
 
@@ -169,12 +174,12 @@ class _CompiledAttentionMixer(torch.autograd.Function):
         out = x.new_empty(x.shape[0], queries, x.shape[2])
         kept = _kept(x, heads, queries) if any(ctx.needs_input_grad) else {}
         ctx.kept, ctx.rest = tuple(kept), (heads, queries, epsilon)
-        arguments = _arguments(x, weights, rotary, *ctx.rest)
-        arguments.out = out.data_ptr()
+        call = arguments(x.shape, weights, rotary, *ctx.rest)
+        call.x, call.out = x.data_ptr(), out.data_ptr()
         for name, room in kept.items():
-            setattr(arguments, name, room.data_ptr())
+            setattr(call, name, room.data_ptr())
         ctx.save_for_backward(rotary, x, *weights, *kept.values())
-        native.call("recall_self_attention_forward", arguments, _threads(x, queries))
+        native.call("recall_self_attention_forward", call, _threads(x, queries))
         return out
 
     @staticmethod
@@ -182,16 +187,15 @@ class _CompiledAttentionMixer(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         rotary, x, *saved = ctx.saved_tensors
         weights, kept = tuple(saved[: -len(ctx.kept)]), saved[-len(ctx.kept) :]
-        arguments = _arguments(x, weights, rotary, *ctx.rest)
+        call = arguments(x.shape, weights, rotary, *ctx.rest)
         for name, tensor in zip(ctx.kept, kept, strict=True):
-            setattr(arguments, name, tensor.data_ptr())
+            setattr(call, name, tensor.data_ptr())
         grad_out, grad_x = grad_out.contiguous(), torch.empty_like(x)
         shares = native.shares(x.shape[0], weights)
-        arguments.grad_out, arguments.grad_x = grad_out.data_ptr(), grad_x.data_ptr()
-        arguments.gradients = shares.data_ptr()
-        arguments.portions, arguments.numbers = shares.shape
+        call.x, call.grad_out, call.grad_x = x.data_ptr(), grad_out.data_ptr(), grad_x.data_ptr()
+        call.portions, call.gradients = shares.shape[0], shares.data_ptr()
         _, queries, _ = ctx.rest
-        native.call("recall_self_attention_backward", arguments, _threads(x, queries))
+        native.call("recall_self_attention_backward", call, _threads(x, queries))
         parts = shares[0].split([w.numel() for w in weights])
         gradients = (part.view_as(w) for part, w in zip(parts, weights, strict=True))
         return *(None,) * 4, grad_x, *gradients

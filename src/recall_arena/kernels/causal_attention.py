@@ -12,6 +12,7 @@ heads and short sequences, where PyTorch's `scaled_dot_product_attention` spends
 other things than arithmetic, and leaves the rest to that function.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -39,6 +40,15 @@ def rotary_table(
     frequency = base ** -(torch.arange(half, dtype=positions.dtype, device=positions.device) / half)
     angles = positions.unsqueeze(1) * frequency
     return torch.stack([angles.cos(), angles.sin()])
+
+
+@lru_cache(maxsize=512)
+@torch.inference_mode(False)
+def kept_rotary_table(
+    length: int, head_width: int, dtype: torch.dtype, device: torch.device
+) -> RotaryTable:
+    """The table of positions 0, 1, ..., kept: each layer asks for the same at each step."""
+    return rotary_table(torch.arange(length, dtype=dtype, device=device), head_width)
 
 
 def rotate(x: Heads, rotary: RotaryTable) -> Heads:

@@ -77,24 +77,31 @@ def last_mamba_mixer(x: Hidden, weights: MambaWeights, norm: Norm | None = None)
 
 def _mixed(x: Tensor, weights: MambaWeights, norm: Norm | None, *, last: bool) -> Tensor | None:
     """What the compiled kernel gives, None where it does not take these tensors."""
-    _check_shapes(x, weights)
+    check_weights(x.shape[2], weights)
     check_norm(norm, x.shape[2])
     tensors = weights if norm is None else (*weights, norm.weight, norm.bias)
-    fits = native.fits(x, *tensors) and (
-        weights.A_log.shape[1] <= native.LARGEST_STATE
-        and weights.conv1d.shape[2] <= native.LARGEST_WINDOW
-    )
-    if not fits:
+    if not (native.fits(x, *tensors) and has_room(weights)):
         return None
     epsilon = 0.0 if norm is None else norm.epsilon
     out: Tensor = _CompiledMamba.apply(last, epsilon, x, *tensors)  # type: ignore[no-untyped-call]
     return out
 
 
-def _check_shapes(x: Tensor, weights: MambaWeights) -> None:
-    """The compiled kernel reads where the shapes say, so they are compared before it may."""
+def has_room(weights: MambaWeights) -> bool:
+    """Whether the compiled kernel has room for so many states and so long a window."""
+    return (
+        weights.A_log.shape[1] <= native.LARGEST_STATE
+        and weights.conv1d.shape[2] <= native.LARGEST_WINDOW
+    )
+
+
+def check_weights(width: int, weights: MambaWeights) -> None:
+    """Raises ValueError if the weights are not those of a mixer of this width.
+
+    The compiled kernel reads where the shapes say, so they are compared before it may.
+    """
     (channels, state), rank = weights.A_log.shape, weights.dt_proj.shape[1]
-    width, window = x.shape[2], weights.conv1d.shape[2]
+    window = weights.conv1d.shape[2]
     expected = (
         (2 * channels, width),
         (channels, 1, window),
@@ -109,7 +116,7 @@ def _check_shapes(x: Tensor, weights: MambaWeights) -> None:
     for name, weight, shape in zip(weights._fields, weights, expected, strict=True):
         if weight.shape != shape:
             raise ValueError(
-                f"{name} must be {shape} where x is {tuple(x.shape)}, A_log {(channels, state)} "
+                f"{name} must be {shape} where the width is {width}, A_log {(channels, state)} "
                 f"and dt_proj {tuple(weights.dt_proj.shape)}; got {tuple(weight.shape)}"
             )
 
@@ -118,9 +125,12 @@ MIXER = len(MambaWeights._fields)
 """How many of the tensors are the mixer's weights; those of the norm may follow."""
 
 
-def _arguments(x: Tensor, tensors: tuple[Tensor, ...], epsilon: float, last: bool) -> native.Mamba:
+def arguments(
+    shape: torch.Size, tensors: tuple[Tensor, ...], epsilon: float, last: bool
+) -> native.Mamba:
+    """The struct for x of this shape and for weights, then those of a norm, if there is one."""
     w = MambaWeights(*tensors[:MIXER])
-    (batch, length, width), (channels, state) = x.shape, w.A_log.shape
+    (batch, length, width), (channels, state) = shape, w.A_log.shape
     return native.Mamba(
         batch=batch,
         length=length,
@@ -129,7 +139,6 @@ def _arguments(x: Tensor, tensors: tuple[Tensor, ...], epsilon: float, last: boo
         state=state,
         window=w.conv1d.shape[2],
         rank=w.dt_proj.shape[1],
-        x=x.data_ptr(),
         norm=native_norm(tensors[MIXER:], epsilon),
         in_proj=w.in_proj.data_ptr(),
         conv_weight=w.conv1d.data_ptr(),
@@ -140,6 +149,7 @@ def _arguments(x: Tensor, tensors: tuple[Tensor, ...], epsilon: float, last: boo
         A_log=w.A_log.data_ptr(),
         D=w.D.data_ptr(),
         out_proj=w.out_proj.data_ptr(),
+        numbers=sum(w.numel() for w in tensors),
         last=last,
     )
 
@@ -162,15 +172,20 @@ def _threads(x: Tensor, weights: MambaWeights) -> int:
     return native.threads(x.shape[0] * x.shape[1] * weights.D.shape[0])
 
 
+CHANNELS_LAST = ("conv1d", "dt_proj", "A_log")
+"""The weights whose gradients the kernel keeps with the channels last."""
+
+
 def _unpacked(share: Tensor, tensors: tuple[Tensor, ...]) -> list[Tensor]:
-    """The weights' gradients; the kernel keeps those of three with the channels last."""
-    w = MambaWeights(*tensors[:MIXER])
-    turned = (id(w.conv1d), id(w.dt_proj), id(w.A_log))
+    """The gradients of the weights, and of the norm's."""
+    names = (*MambaWeights._fields, "norm.weight", "norm.bias")[: len(tensors)]
     return [
         part.view(w.shape[-1], w.shape[0]).t().view(w.shape)
-        if id(w) in turned
+        if name in CHANNELS_LAST
         else part.view(w.shape)
-        for part, w in zip(share.split([w.numel() for w in tensors]), tensors, strict=True)
+        for name, part, w in zip(
+            names, share.split([w.numel() for w in tensors]), tensors, strict=True
+        )
     ]
 
 
@@ -181,13 +196,13 @@ class _CompiledMamba(torch.autograd.Function):
         weights = MambaWeights(*tensors[:MIXER])
         out = torch.empty_like(x[:, -1] if last else x)
         kept = _kept(x, weights, last) if any(ctx.needs_input_grad) else {}
-        arguments = _arguments(x, tensors, epsilon, last)
-        arguments.out = out.data_ptr()
+        call = arguments(x.shape, tensors, epsilon, last)
+        call.x, call.out = x.data_ptr(), out.data_ptr()
         for name, room in kept.items():
-            setattr(arguments, name, room.data_ptr())
+            setattr(call, name, room.data_ptr())
         ctx.save_for_backward(x, *tensors, *kept.values())
         ctx.kept, ctx.last, ctx.epsilon = tuple(kept), last, epsilon
-        native.call("recall_mamba_forward", arguments, _threads(x, weights))
+        native.call("recall_mamba_forward", call, _threads(x, weights))
         return out
 
     @staticmethod
@@ -198,11 +213,10 @@ class _CompiledMamba(torch.autograd.Function):
         grad_out, grad_x = grad_out.contiguous(), torch.empty_like(x)
         shares = native.shares(x.shape[0], tensors)
 
-        arguments = _arguments(x, tensors, ctx.epsilon, ctx.last)
+        call = arguments(x.shape, tensors, ctx.epsilon, ctx.last)
         for name, tensor in zip(ctx.kept, kept, strict=True):
-            setattr(arguments, name, tensor.data_ptr())
-        arguments.grad_out, arguments.grad_x = grad_out.data_ptr(), grad_x.data_ptr()
-        arguments.gradients = shares.data_ptr()
-        arguments.portions, arguments.numbers = shares.shape
-        native.call("recall_mamba_backward", arguments, _threads(x, MambaWeights(*tensors[:MIXER])))
+            setattr(call, name, tensor.data_ptr())
+        call.x, call.grad_out, call.grad_x = x.data_ptr(), grad_out.data_ptr(), grad_x.data_ptr()
+        call.portions, call.gradients = shares.shape[0], shares.data_ptr()
+        native.call("recall_mamba_backward", call, _threads(x, MambaWeights(*tensors[:MIXER])))
         return None, None, grad_x, *_unpacked(shares[0], tensors)

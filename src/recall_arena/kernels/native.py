@@ -74,11 +74,18 @@ class Norm(ctypes.Structure):
     _fields_ = [*_fields("", "weight bias"), ("epsilon", ctypes.c_double)]
 
 
+class Tokens(ctypes.Structure):
+    """Which of the distinct rows of x each position has; without any, x has a row for each."""
+
+    _fields_ = [*_fields("", "rows"), *_fields("distinct", "")]
+
+
 class Mamba(ctypes.Structure):
     """The arguments of Mamba's mixer, as `native/operations.hpp` lays them out."""
 
     _fields_ = (
         *_fields("batch length width channels state window rank", "x"),
+        ("tokens", Tokens),
         ("norm", Norm),
         *_fields("", "in_proj conv_weight conv_bias x_proj dt_weight dt_bias A_log D out_proj"),
         *_fields("", "out before z u selection states grad_out grad_x gradients"),
@@ -91,10 +98,36 @@ class SelfAttention(ctypes.Structure):
 
     _fields_ = (
         *_fields("batch length width heads queries", "x"),
+        ("tokens", Tokens),
         ("norm", Norm),
         *_fields("", "in_proj out_proj cosines sines"),
         *_fields("", "out q mixed kv softmax grad_out grad_x gradients"),
         *_fields("portions numbers", ""),
+    )
+
+
+class Layer(ctypes.Structure):
+    """One of a stack's layers: a pointer to a `Mamba` or to a `SelfAttention`."""
+
+    _fields_ = _fields("", "mamba attention")
+
+
+class Place(ctypes.Structure):
+    """Where a weight's gradient goes, as `native/operations.hpp` lays it out."""
+
+    _fields_ = [*_fields("", "to"), *_fields("rows columns", "")]
+
+
+class Stack(ctypes.Structure):
+    """The arguments of a whole model, as `native/operations.hpp` lays them out."""
+
+    _fields_ = (
+        *_fields("batch length width vocabulary depth", "tokens answers embedding positions"),
+        *_fields("reach", "layers"),
+        ("norm", Norm),
+        *_fields("", "lm_head logits losses gradients"),
+        *_fields("portions numbers", "places"),
+        *_fields("weights", ""),
     )
 
 
@@ -187,7 +220,8 @@ def threads(elements: int) -> int:
     return max(1, min(torch.get_num_threads(), elements // SMALLEST_SHARE))
 
 
-def call(name: str, arguments: ctypes.Structure, workers: int) -> None:
-    """Call the kernel `name`; the caller keeps the tensors alive."""
+def call(name: str, arguments: ctypes.Structure, workers: int) -> int:
+    """Call the kernel `name`, and hand on what it returns; the caller keeps the tensors alive."""
     assert LIBRARY is not None
-    LIBRARY[name](ctypes.byref(arguments), ctypes.c_int(workers))
+    returned: int = LIBRARY[name](ctypes.byref(arguments), ctypes.c_int(workers))
+    return returned

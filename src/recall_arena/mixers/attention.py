@@ -1,11 +1,8 @@
 """Causal self-attention, without positions or with rotary ones (RoPE)."""
 
-from functools import lru_cache
-
-import torch
 from torch import Tensor, nn
 
-from recall_arena.kernels import Norm, attention_mixer, rotary_table
+from recall_arena.kernels import AttentionLayer, Norm, attention_mixer, kept_rotary_table
 from recall_arena.mixers.mixer import Mixer
 from recall_arena.shapes import Hidden, LastHidden
 
@@ -39,23 +36,22 @@ class Attention(Mixer):
     def last_residual(self, x: Hidden, norm: nn.LayerNorm) -> LastHidden:
         return self._mixed(x, 1, norm).squeeze(1)
 
+    def layer(self, norm: nn.LayerNorm) -> AttentionLayer | None:
+        if type(self) is not Attention:  # a subclass may compute something else
+            return None
+        in_proj, out_proj = self.in_proj.weight, self.out_proj.weight
+        return AttentionLayer(in_proj, out_proj, Norm.of(norm), self.heads, self.rotary)
+
     def state_size(self, context: int) -> int:
         return 2 * context * self.out_proj.in_features  # a key and a value for each token
 
     def _mixed(self, x: Hidden, queries: int | None, norm: nn.LayerNorm | None) -> Tensor:
         rotary = None
         if self.rotary:
-            rotary = _table(x.shape[1], x.shape[2] // self.heads, x.dtype, x.device)
+            rotary = kept_rotary_table(x.shape[1], x.shape[2] // self.heads, x.dtype, x.device)
         return attention_mixer(
             *(x, self.in_proj.weight, self.out_proj.weight, self.heads),
             rotary=rotary,
             queries=queries,
             norm=None if norm is None else Norm.of(norm),
         )
-
-
-@lru_cache(maxsize=512)
-@torch.inference_mode(False)
-def _table(length: int, head_width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """RoPE's table of positions 0, 1, ..., kept: each layer asks for the same at each step."""
-    return rotary_table(torch.arange(length, dtype=dtype, device=device), head_width)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from recall_arena.kernels import (
+    MambaLayer,
     MambaWeights,
     Norm,
     causal_conv,
@@ -55,6 +56,11 @@ class Mamba(Mixer):
 
     def last_residual(self, x: Hidden, norm: nn.LayerNorm) -> LastHidden:
         return last_mamba_mixer(x, self._weights(), Norm.of(norm))
+
+    def layer(self, norm: nn.LayerNorm) -> MambaLayer | None:
+        if type(self) is not Mamba:  # a subclass may compute something else
+            return None
+        return MambaLayer(self._weights(), Norm.of(norm))
 
     @torch.no_grad()
     def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from recall_arena.kernels import Layer
 from recall_arena.shapes import Hidden, LastHidden
 
 State = tuple[Tensor, ...]
@@ -35,6 +36,10 @@ class Mixer(nn.Module, ABC):
     def last_residual(self, x: Hidden, norm: nn.LayerNorm) -> LastHidden:
         """`residual` at the last position alone."""
         return x[:, -1] + self.last(norm(x))
+
+    def layer(self, norm: nn.LayerNorm) -> Layer | None:
+        """What `residual` is made of, if a kernel for whole models can do it; else None."""
+        return None
 
     @abstractmethod
     def state_size(self, context: int) -> int:

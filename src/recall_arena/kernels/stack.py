@@ -1,0 +1,177 @@
+"""A whole model in one call: tokens to logits, or to the loss and every weight's gradient.
+
+    x      = embedding[token] (+ positions)
+    x      = x + mixer(norm(x))           layer after layer
+    logits = lm_head norm(x)              of the last position
+    loss   = the mean cross-entropy of the answers
+
+A few sequences at a time go all the way up and, for the loss, all the way back while they are in
+the cache.  `recall_arena.model.SequenceModel.forward` is the definition, layer by layer.
+"""
+
+import ctypes
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recall_arena.kernels import native
+from recall_arena.kernels.layers import Layer
+from recall_arena.kernels.residual import Norm, native_norm
+from recall_arena.shapes import Answers, Logits, Tokens
+
+SHARE_OF_LOGITS, SHARE_OF_LOSS = 4, 16
+"""How much more there is to do for each number of a layer's input than in `native.threads`."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What a model is made of: embedding (vocabulary, width), layers, readout (vocabulary, width).
+
+    positions  (reach, width), added to the embedding; None for none
+    """
+
+    embedding: Tensor
+    positions: Tensor | None
+    layers: tuple[Layer, ...]
+    norm: Norm
+    lm_head: Tensor
+
+    def weights(self) -> tuple[Tensor, ...]:
+        """All that may be trained, in the kernel's order."""
+        of_layers = (w for layer in self.layers for w in layer.weights())
+        norm = (self.norm.weight, self.norm.bias)
+        return (*of_layers, *norm, self.lm_head, *native.given(self.positions))
+
+    def turned(self) -> Iterator[bool]:
+        """For each weight, whether the kernel leaves its gradient with the axes exchanged."""
+        for layer in self.layers:
+            yield from layer.turned()
+        yield from (False,) * (3 if self.positions is None else 4)
+
+    def fits(self, tokens: Tensor) -> bool:
+        """Whether the compiled kernel takes this model and these tokens, a batch of sequences.
+
+        Raises ValueError if weights do not fit together.
+        """
+        length, (vocabulary, width) = tokens.shape[1], self.embedding.shape
+        reach = length if self.positions is None else self.positions.shape[0]
+        tensors = (self.embedding, *self.weights())
+        return (
+            tokens.is_cpu
+            and tokens.numel() > 0
+            and length <= reach
+            and self.lm_head.shape == (vocabulary, width)
+            and native.fits(*tensors)
+            and all(w.is_contiguous() for w in tensors)
+            and all(layer.fits(length, width) for layer in self.layers)
+        )
+
+
+def stack_logits(stack: Stack, tokens: Tokens) -> Logits:
+    """The logits after the last of the tokens, of a stack that `fits`; no gradient flows.
+
+    Bit-identical from call to call, for any number of threads.  Raises IndexError for a token that
+    is not in the vocabulary.
+    """
+    call = _Call(stack, tokens.shape)
+    logits = stack.embedding.new_empty(tokens.shape[0], stack.embedding.shape[0])
+    call.run("recall_stack_logits", SHARE_OF_LOGITS, tokens=tokens.contiguous(), logits=logits)
+    return logits
+
+
+class StackLoss:
+    """The mean cross-entropy of a stack, which leaves each weight's gradient in its `grad`.
+
+    What stood there before is written over; a weight that wants no gradient gets none.  Made once
+    and called step after step: the weights may change, but not where they and their `grad` lie.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._calls: dict[torch.Size, _LossCall] = {}
+
+    def __call__(self, tokens: Tokens, answers: Answers) -> Tensor:
+        """The loss, a scalar.  Bit-identical from call to call, for any number of threads.
+
+        Raises IndexError for a token or an answer that is not in the vocabulary.
+        """
+        if tokens.shape not in self._calls:
+            self._calls[tokens.shape] = _LossCall(self._stack, tokens.shape)
+        return self._calls[tokens.shape].loss(tokens.contiguous(), answers.contiguous())
+
+
+class _Call:
+    """The struct for a stack and for tokens of one shape, and all that it points to."""
+
+    def __init__(self, stack: Stack, shape: torch.Size) -> None:
+        (batch, length), (vocabulary, width) = shape, stack.embedding.shape
+        self.elements = batch * length * width * len(stack.layers)
+        self.layers = [
+            layer.arguments(torch.Size((batch, length, width)), last=layer is stack.layers[-1])
+            for layer in stack.layers
+        ]
+        table = (native.Layer * len(self.layers))(*(_pointer(call) for call, _ in self.layers))
+        self.kept: list[object] = [stack, table]
+        self.struct = native.Stack(
+            batch=batch,
+            length=length,
+            width=width,
+            vocabulary=vocabulary,
+            depth=len(self.layers),
+            embedding=stack.embedding.data_ptr(),
+            positions=None if stack.positions is None else stack.positions.data_ptr(),
+            reach=0 if stack.positions is None else stack.positions.shape[0],
+            layers=ctypes.addressof(table),
+            norm=native_norm((stack.norm.weight, stack.norm.bias), stack.norm.epsilon),
+            lm_head=stack.lm_head.data_ptr(),
+        )
+
+    def run(self, kernel: str, share: int, **tensors: Tensor) -> None:
+        for name, tensor in tensors.items():
+            setattr(self.struct, name, tensor.data_ptr())
+        if native.call(kernel, self.struct, native.threads(self.elements * share)) != 0:
+            last = self.struct.vocabulary - 1
+            raise IndexError(f"index out of range: tokens and answers must be in 0..{last}")
+
+
+class _LossCall(_Call):
+    """The same with room for what the loss leaves behind."""
+
+    def __init__(self, stack: Stack, shape: torch.Size) -> None:
+        super().__init__(stack, shape)
+        batch, weights = shape[0], stack.weights()
+        places = [_place(w, turned) for w, turned in zip(weights, stack.turned(), strict=True)]
+        table = (native.Place * len(places))(*places)
+        self.shares = native.shares(batch, weights)
+        self.logits = self.shares.new_empty(batch, self.struct.vocabulary)
+        self.losses = self.shares.new_empty(batch)
+        self.kept.append(table)
+        self.struct.portions, self.struct.numbers = self.shares.shape
+        self.struct.places, self.struct.weights = ctypes.addressof(table), len(places)
+
+    def loss(self, tokens: Tokens, answers: Answers) -> Tensor:
+        self.run(
+            "recall_stack_gradients",
+            SHARE_OF_LOSS,
+            tokens=tokens,
+            answers=answers,
+            logits=self.logits,
+            losses=self.losses,
+            gradients=self.shares,
+        )
+        return self.losses.mean()
+
+
+def _pointer(call: ctypes.Structure) -> native.Layer:
+    kind = "mamba" if isinstance(call, native.Mamba) else "attention"
+    return native.Layer(**{kind: ctypes.addressof(call)})
+
+
+def _place(weight: Tensor, turned: bool) -> native.Place:
+    rows, columns = (weight.shape[0], weight.shape[-1]) if turned else (weight.numel(), 1)
+    if weight.requires_grad and weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    to = weight.grad.data_ptr() if weight.requires_grad and weight.grad is not None else None
+    return native.Place(to=to, rows=rows, columns=columns)
