@@ -66,6 +66,8 @@ struct AttentionKernel {
   float *rows;                   // (keys, wide): dv, then dk
   float *pairs;                  // (padded / 2, lanes): two queries' numbers side by side
   float *largest, *share;        // (padded,): max_j s_ij, 1 / sum_j exp(s_ij)
+  float *cosines, *sines;        // (length, lanes): of heads that fit into a vector, for all their numbers
+  Bits partner;                  // the number that RoPE pairs each of such a head's numbers with
 
   AttentionKernel(const Attention& of, Memory& memory)
       : p(of),
@@ -82,8 +84,26 @@ struct AttentionKernel {
     for (float** part : {&weights, &slopes}) *part = memory.take(keys * padded);
     for (float** part : {&largest, &share}) *part = memory.take(padded);
     pairs = memory.take(2 * p.width <= lanes ? padded / 2 * lanes : 0);
+    for (float** part : {&cosines, &sines}) *part = memory.take(in_a_vector() ? p.length * lanes : 0);
     // What only fills up stays zero.
-    if (memory) std::memset(begin, 0, sizeof(float) * (memory.used() - before));
+    if (!memory) return;
+    std::memset(begin, 0, sizeof(float) * (memory.used() - before));
+    if (in_a_vector()) spread_angles();
+  }
+
+  bool in_a_vector() const { return p.cosines && p.width <= lanes; }
+
+  // The cosines and sines of a position beside one another for both halves of a head, so that
+  // turned x = x cosines + (partners of x) sines.
+  void spread_angles() {
+    const std::int64_t half = p.width / 2;
+    partner = Bits{};
+    for (std::int64_t w = 0; w < p.width; ++w) partner[w] = static_cast<int>((w + half) % p.width);
+    for (std::int64_t t = 0; t < p.length; ++t)
+      for (std::int64_t w = 0; w < p.width; ++w) {
+        cosines[t * lanes + w] = p.cosines[t * half + w % half];
+        sines[t * lanes + w] = (w < half ? -1.0f : 1.0f) * p.sines[t * half + w % half];
+      }
   }
 
   // The rows of one head of one sequence.
@@ -91,16 +111,28 @@ struct AttentionKernel {
     return {of.data + item / p.heads * of.batch + item % p.heads * of.head, of.row};
   }
 
+  // Rows are packed as whole vectors, filled up by zeros: a processor is slow to read what it has just
+  // written in parts.
+  enum class To { pack, caller };
+
+  template <To place>
   void copy(const float* from, float* to) const {
     for (std::int64_t w = 0; w < p.width; w += lanes) {
       const int count = filled(p.width - w);
-      store(to + w, load(from + w, count), count);
+      store(to + w, load(from + w, count), place == To::pack ? lanes : count);
     }
   }
 
   // Copies one row, turned forward (+1) or back (-1) by its position's angles where there are any.
-  void turn(const float* from, std::int64_t position, float way, float* to) const {
-    if (!p.cosines) return copy(from, to);
+  template <To place>
+  RECALL_INLINE void turn(const float* from, std::int64_t position, float way, float* to) const {
+    if (!p.cosines) return copy<place>(from, to);
+    if (in_a_vector()) {
+      const int count = static_cast<int>(p.width);
+      const Lanes x = load(from, count), sine = way * load(sines + position * lanes);
+      const Lanes turned = x * load(cosines + position * lanes) + permuted(x, partner) * sine;
+      return store(to, turned, place == To::pack ? lanes : count);
+    }
     const std::int64_t half = p.width / 2;
     for (std::int64_t i = 0; i < half; i += lanes) {
       const int count = filled(half - i);
@@ -117,11 +149,11 @@ struct AttentionKernel {
   void pack(std::int64_t item) const {
     const Rows q = rows_of(p.q, item), key = rows_of(p.k, item), value = rows_of(p.v, item);
     for (std::int64_t j = 0; j < p.length; ++j) {
-      turn(key[j], j, 1.0f, k + j * wide);
-      copy(value[j], v + j * wide);
+      turn<To::pack>(key[j], j, 1.0f, k + j * wide);
+      copy<To::pack>(value[j], v + j * wide);
     }
     for (std::int64_t i = 0; i < p.queries; ++i)
-      turn(q[i], position(i), 1.0f, q_rows + (padding + i) * wide);
+      turn<To::pack>(q[i], position(i), 1.0f, q_rows + (padding + i) * wide);
     into_columns(q_rows, scale * log2_e, q_columns);
   }
 
@@ -205,7 +237,7 @@ struct AttentionKernel {
     for (std::int64_t first = 0; first < padded; first += lanes) forward_block(block(first));
     into_rows(columns, q_rows);
     const Rows out = rows_of(p.out, item);
-    for (std::int64_t i = 0; i < p.queries; ++i) copy(q_rows + (padding + i) * wide, out[i]);
+    for (std::int64_t i = 0; i < p.queries; ++i) copy<To::caller>(q_rows + (padding + i) * wide, out[i]);
     const std::size_t bytes = sizeof(float) * p.queries;
     std::memcpy(p.softmax + 2 * item * p.queries, largest + padding, bytes);
     std::memcpy(p.softmax + (2 * item + 1) * p.queries, share + padding, bytes);
@@ -214,7 +246,7 @@ struct AttentionKernel {
   void pack_gradient(std::int64_t item) const {
     const Rows dout = rows_of(p.grad_out, item);
     for (std::int64_t i = 0; i < p.queries; ++i)
-      copy(dout[i], d_rows + (padding + i) * wide);
+      copy<To::pack>(dout[i], d_rows + (padding + i) * wide);
     into_columns(d_rows, 1.0f, d_columns);
     const std::size_t bytes = sizeof(float) * p.queries;
     std::memcpy(largest + padding, p.softmax + 2 * item * p.queries, bytes);
@@ -282,12 +314,12 @@ struct AttentionKernel {
     const Rows dq = rows_of(p.grad_q, item), dk = rows_of(p.grad_k, item);
     const Rows dv = rows_of(p.grad_v, item);
     gather(weights, d_rows, 1.0f);
-    for (std::int64_t j = 0; j < p.length; ++j) copy(rows + j * wide, dv[j]);
+    for (std::int64_t j = 0; j < p.length; ++j) copy<To::caller>(rows + j * wide, dv[j]);
     gather(slopes, q_rows, scale);
-    for (std::int64_t j = 0; j < p.length; ++j) turn(rows + j * wide, j, -1.0f, dk[j]);
+    for (std::int64_t j = 0; j < p.length; ++j) turn<To::caller>(rows + j * wide, j, -1.0f, dk[j]);
     into_rows(columns, d_rows);  // its padding stays zero, for that of dout was
     for (std::int64_t i = 0; i < p.queries; ++i)
-      turn(d_rows + (padding + i) * wide, position(i), -1.0f, dq[i]);
+      turn<To::caller>(d_rows + (padding + i) * wide, position(i), -1.0f, dq[i]);
   }
 };
 

@@ -15,8 +15,8 @@ namespace recall::RECALL_ISA {
 extern const Kernels kernels;
 const Kernels kernels = {
     RECALL_TEXT(RECALL_ISA),
-    scan_forward,
-    scan_backward,
+    cold_scan_forward,
+    cold_scan_backward,
     scan_scratch,
     conv_forward,
     conv_backward,

@@ -221,6 +221,19 @@ inline Lanes shuffle(Lanes a, Lanes b) {
 #endif
 }
 
+// Lane i of the result is lane from[i] of x.
+inline Lanes permuted(Lanes x, Bits from) {
+#if defined(__AVX512F__)
+  return _mm512_permutexvar_ps(reinterpret_cast<__m512i>(from), x);
+#elif defined(__AVX2__)
+  return _mm256_permutevar8x32_ps(x, reinterpret_cast<__m256i>(from));
+#else
+  Lanes y;
+  for (int lane = 0; lane < lanes; ++lane) y[lane] = x[from[lane]];
+  return y;
+#endif
+}
+
 // Transposes the 2 x 2 blocks that a pair of rows has at distance `apart`: b's left numbers change
 // places with a's right ones.
 template <int apart, int... lane>

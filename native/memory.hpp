@@ -37,6 +37,14 @@ inline void fetch(const float* from, std::int64_t floats) {
   for (std::int64_t i = 0; i < floats; i += line) __builtin_prefetch(from + i, 0, 2);
 }
 
+// The same for rows, and for rows that are about to be written.
+template <int write = 0>
+inline void fetch_rows(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t width) {
+  constexpr std::int64_t line = 16;  // floats
+  for (std::int64_t row = 0; from && row < rows; ++row)
+    for (std::int64_t i = 0; i < width; i += line) __builtin_prefetch(from + row * stride + i, write, 2);
+}
+
 inline std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 
 // How many sequences are worked on at once: few tokens make poor products, many leave the cache.

@@ -125,7 +125,8 @@ struct Stack {
   const std::int64_t *tokens, *answers;  // (batch, length); (batch,)
   const float *embedding, *positions;    // (vocabulary, width); (reach, width), null: none
   std::int64_t reach;
-  const Layer* layers;  // (depth,); the last one reads the last position alone
+  std::int64_t looked_up;  // not 0: the first layer goes by distinct tokens; there are no positions
+  const Layer* layers;     // (depth,); the last one reads the last position alone
   Norm norm;
   const float* lm_head;  // (vocabulary, width)
   float *logits, *losses;  // (batch, vocabulary); (batch,): cross-entropies

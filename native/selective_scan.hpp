@@ -11,6 +11,7 @@
 #pragma once
 
 #include "lanes.hpp"
+#include "memory.hpp"
 #include "operations.hpp"
 
 namespace recall::RECALL_ISA {
@@ -146,6 +147,25 @@ inline void scan_forward(const Scan& p, std::int64_t begin, std::int64_t end) {
   for (std::int64_t sequence = begin; sequence < end; ++sequence)
     for (std::int64_t channel = 0; channel < p.channels; channel += lanes)
       work({p, sequence, channel});
+}
+
+// What several groups will read column by column is asked for row by row before: u, delta, z.
+inline void fetch_inputs(const Scan& p, std::int64_t sequence) {
+  const std::int64_t first = sequence * p.length, read = p.last ? 1 : p.length;
+  fetch_rows(p.u + first * p.u_stride, p.u_stride, p.length, p.channels);
+  fetch_rows(p.delta + first * p.delta_stride, p.delta_stride, p.length, p.channels);
+  if (p.z) fetch_rows(p.z + sequence * read * p.z_stride, p.z_stride, read, p.channels);
+}
+
+// The scan of tensors that are not in the cache.
+inline void cold_scan_forward(const Scan& p, std::int64_t begin, std::int64_t end) {
+  if (scan_groups(p) == 1) return scan_forward(p, begin, end);
+  for (std::int64_t sequence = begin; sequence < end; ++sequence) {
+    fetch_inputs(p, sequence);
+    const std::int64_t read = p.last ? 1 : p.length;
+    fetch_rows<1>(p.out + sequence * read * p.channels, p.channels, read, p.channels);
+    scan_forward(p, sequence, sequence + 1);
+  }
 }
 
 }  // namespace recall::RECALL_ISA

@@ -185,6 +185,22 @@ inline void scan_backward(const Scan& p, std::int64_t begin, std::int64_t end, f
   for (std::int64_t sequence = begin; sequence < end; ++sequence) kernel.work(sequence);
 }
 
+// The same for tensors that are not in the cache.
+inline void cold_scan_backward(const Scan& p, std::int64_t begin, std::int64_t end, float* scratch) {
+  if (scan_groups(p) == 1) return scan_backward(p, begin, end, scratch);
+  const ScanBackward kernel(p, scratch);
+  for (std::int64_t sequence = begin; sequence < end; ++sequence) {
+    const std::int64_t first = sequence * p.length * p.channels, read = p.last ? 1 : p.length;
+    const std::int64_t states = scan_chunks(p.length) * p.state;
+    fetch_inputs(p, sequence);
+    fetch_rows(p.grad_out + sequence * read * p.grad_out_stride, p.grad_out_stride, read, p.channels);
+    fetch_rows(p.states + sequence * states * p.channels, p.channels, states, p.channels);
+    for (float* to : {p.grad_u, p.grad_delta}) fetch_rows<1>(to + first, p.channels, p.length, p.channels);
+    if (p.z) fetch_rows<1>(p.grad_z + sequence * read * p.channels, p.channels, read, p.channels);
+    kernel.work(sequence);
+  }
+}
+
 inline std::int64_t scan_scratch(const Scan& p) { return ScanBackward::floats(p); }
 
 }  // namespace recall::RECALL_ISA

@@ -8,7 +8,7 @@
 //   dlogits  = (softmax(logits) - onehot(answer)) / batch
 //   dlm_head = dlogits^T norm(x)            dnorm(x) = dlogits lm_head
 //
-// Without positions the first layer sees as many different rows as there are tokens (`lookup.hpp`).
+// Without positions the first layer sees no more different rows than there are tokens (`lookup.hpp`).
 
 #pragma once
 
@@ -85,10 +85,10 @@ class StackKernel {
     const std::int64_t rows = most * p.length, ends = most * p.width;
     into_logits = memory.take(p.width * p.vocabulary);
     dlogits = memory.take(most * p.vocabulary);
-    embedded = memory.take(looked_up() ? 0 : rows * p.width);
+    embedded = memory.take(p.looked_up ? 0 : rows * p.width);
     last = memory.take(ends), dlast = memory.take(ends);
     for (float*& part : dx) part = memory.take(rows * p.width);
-    const float* x = looked_up() ? p.embedding : embedded;
+    const float* x = p.looked_up ? p.embedding : embedded;
     const Memory before = passing;
     for (std::int64_t i = 0; i < p.depth; ++i) {
       const bool final = i + 1 == p.depth;
@@ -96,7 +96,7 @@ class StackKernel {
       const LayerKernel::Ends at{x, out, final ? dlast : dx[(i + 1) % 2], dx[i % 2]};
       Memory own = before;
       layers.push_back(std::make_unique<LayerKernel>(
-          p.layers[i], most, Tokens{nullptr, i == 0 && looked_up() ? p.vocabulary : 0}, at, memory, own));
+          p.layers[i], most, Tokens{nullptr, i == 0 && p.looked_up ? p.vocabulary : 0}, at, memory, own));
       if (own.used() > passing.used()) passing = own;
       x = out;
     }
@@ -107,7 +107,7 @@ class StackKernel {
 
   void forward(std::int64_t first, std::int64_t sequences) const {
     const std::int64_t* tokens = p.tokens + first * p.length;
-    if (!looked_up()) embed(tokens, sequences);
+    if (!p.looked_up) embed(tokens, sequences);
     for (const auto& layer : layers) layer->forward(sequences, tokens);
     product(sequences, p.vocabulary, p.width, as_it_is(norm.forward(sequences, {last, p.width})),
             {into_logits, p.vocabulary}, {p.logits + first * p.vocabulary, p.vocabulary});
@@ -135,12 +135,10 @@ class StackKernel {
   void finish(float* share) const { layers.front()->finish(share); }
 
  private:
-  bool looked_up() const { return !p.positions; }
-
   void embed(const std::int64_t* tokens, std::int64_t sequences) const {
     for (std::int64_t i = 0; i < sequences * p.length; ++i)
       std::memcpy(embedded + i * p.width, p.embedding + tokens[i] * p.width, sizeof(float) * p.width);
-    for (std::int64_t i = 0; i < sequences; ++i)
+    for (std::int64_t i = 0; p.positions && i < sequences; ++i)
       add_rows(p.length, p.width, {p.positions, p.width}, {embedded + i * p.length * p.width, p.width});
   }
 

@@ -105,8 +105,9 @@ class StackLoss:
 class _Call:
     """The struct for a stack and for tokens of one shape, and all that it points to."""
 
-    def __init__(self, stack: Stack, shape: torch.Size) -> None:
+    def __init__(self, stack: Stack, shape: torch.Size, portions: int = 1) -> None:
         (batch, length), (vocabulary, width) = shape, stack.embedding.shape
+        few = 2 * vocabulary * portions <= batch * length  # each portion projects them all
         self.elements = batch * length * width * len(stack.layers)
         self.layers = [
             layer.arguments(torch.Size((batch, length, width)), last=layer is stack.layers[-1])
@@ -123,6 +124,7 @@ class _Call:
             embedding=stack.embedding.data_ptr(),
             positions=None if stack.positions is None else stack.positions.data_ptr(),
             reach=0 if stack.positions is None else stack.positions.shape[0],
+            looked_up=few and stack.positions is None,
             layers=ctypes.addressof(table),
             norm=native_norm((stack.norm.weight, stack.norm.bias), stack.norm.epsilon),
             lm_head=stack.lm_head.data_ptr(),
@@ -140,11 +142,11 @@ class _LossCall(_Call):
     """The same with room for what the loss leaves behind."""
 
     def __init__(self, stack: Stack, shape: torch.Size) -> None:
-        super().__init__(stack, shape)
         batch, weights = shape[0], stack.weights()
+        self.shares = native.shares(batch, weights)
+        super().__init__(stack, shape, portions=self.shares.shape[0])
         places = [_place(w, turned) for w, turned in zip(weights, stack.turned(), strict=True)]
         table = (native.Place * len(places))(*places)
-        self.shares = native.shares(batch, weights)
         self.logits = self.shares.new_empty(batch, self.struct.vocabulary)
         self.losses = self.shares.new_empty(batch)
         self.kept.append(table)

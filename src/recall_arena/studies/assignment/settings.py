@@ -88,8 +88,8 @@ SCALES = {
         Scale(
             name="quick",
             seeds=1,
-            steps={1: 18_000, 2: 15_000, 3: 5_000},
-            search_steps={1: 12_000, 2: 5_000, 3: 3_000},
+            steps={1: 30_000, 2: 30_000, 3: 10_000},
+            search_steps={1: 12_000, 2: 15_000, 3: 6_000},
             contexts=Contexts(last=LONGEST),
             about="10 to 20 minutes on two cores: one seed",
         ),
