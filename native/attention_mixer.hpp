@@ -140,10 +140,9 @@ struct SelfAttentionKernel {
   // Adds x to what the positions that ask give.
   void residual(const Part& part, Rows out) const {
     each_asking(part, [&](std::int64_t from, std::int64_t to, std::int64_t count) {
-      if (!lookup) return add_rows(count, p.width, {x_of(part)[from], p.width}, {out[to], p.width});
-      const Positions at = positions_of(part, from);
-      for (std::int64_t i = 0; i < count; ++i)
-        add_rows(1, p.width, {p.x + at[i] * p.width, p.width}, {out[to + i], p.width});
+      const Rows asking{out[to], p.width};
+      if (!lookup) return add_rows(count, p.width, {x_of(part)[from], p.width}, asking);
+      lookup.add_x(count, positions_of(part, from), {p.x, p.width}, p.width, asking);
     });
   }
 

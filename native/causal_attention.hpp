@@ -238,6 +238,7 @@ struct AttentionKernel {
     into_rows(columns, q_rows);
     const Rows out = rows_of(p.out, item);
     for (std::int64_t i = 0; i < p.queries; ++i) copy<To::caller>(q_rows + (padding + i) * wide, out[i]);
+    std::memset(q_rows, 0, sizeof(float) * padding * wide);  // as a backward pass in the same room wants it
     const std::size_t bytes = sizeof(float) * p.queries;
     std::memcpy(p.softmax + 2 * item * p.queries, largest + padding, bytes);
     std::memcpy(p.softmax + (2 * item + 1) * p.queries, share + padding, bytes);

@@ -47,6 +47,12 @@ struct Lookup {
       std::memcpy(to[i], projected + at[i] * columns + column, sizeof(float) * width);
   }
 
+  // Adds each position's row of x.
+  void add_x(std::int64_t count, Positions at, Given x, std::int64_t width, Rows to) const {
+    for (std::int64_t i = 0; i < count; ++i)
+      add_rows(1, width, {x[at[i]], width}, {to[i], width});
+  }
+
   // Adds gradients of such numbers to dP.
   void add(std::int64_t count, Positions at, std::int64_t column, std::int64_t width, Given from) const {
     for (std::int64_t i = 0; i < count; ++i)

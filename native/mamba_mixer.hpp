@@ -183,9 +183,7 @@ struct MambaKernel {
   // Adds x to what the positions give that are read.
   void residual(const Part& part, Rows out) const {
     if (!lookup) return add_rows(part.read, p.width, read_of(x_of(part)), out);
-    const Positions at = read_positions_of(part);
-    for (std::int64_t i = 0; i < part.read; ++i)
-      add_rows(1, p.width, {p.x + at[i] * p.width, p.width}, {out[i], p.width});
+    lookup.add_x(part.read, read_positions_of(part), {p.x, p.width}, p.width, out);
   }
 
   void forward(const Part& part) const {

@@ -123,14 +123,13 @@ struct Place {
 struct Stack {
   std::int64_t batch, length, width, vocabulary, depth;
   const std::int64_t *tokens, *answers;  // (batch, length); (batch,)
-  const float *embedding, *positions;    // (vocabulary, width); (reach, width), null: none
-  std::int64_t reach;
+  const float *embedding, *positions;    // (vocabulary, width); (at least length, width), null: none
   std::int64_t looked_up;  // not 0: the first layer goes by distinct tokens; there are no positions
   const Layer* layers;     // (depth,); the last one reads the last position alone
   Norm norm;
   const float* lm_head;  // (vocabulary, width)
   float *logits, *losses;  // (batch, vocabulary); (batch,): cross-entropies
-  float* gradients;  // of the mean loss, (portions, numbers): layers, norm, lm_head, positions
+  float* gradients;  // of the mean loss, (portions, numbers): layers, norm, lm_head, positions; or null
   std::int64_t portions, numbers;
   const Place* places;  // (weights,): the parts of a share one after another
   std::int64_t weights;

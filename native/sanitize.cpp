@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "operations.hpp"
@@ -24,6 +25,8 @@ void recall_mamba_forward(const recall::Mamba* p, int threads);
 void recall_mamba_backward(const recall::Mamba* p, int threads);
 void recall_self_attention_forward(const recall::SelfAttention* p, int threads);
 void recall_self_attention_backward(const recall::SelfAttention* p, int threads);
+int recall_stack_logits(const recall::Stack* p, int threads);
+int recall_stack_gradients(const recall::Stack* p, int threads);
 }
 
 namespace {
@@ -111,22 +114,32 @@ bool attention(int batch, int heads, int length, int queries, int width, bool ro
   return finite(p.out.data, total * queries) && finite(p.grad_k.data, total * length);
 }
 
-bool mamba(int batch, int length, int width, int channels, int state, bool last, bool normal,
-           int threads) {
-  Buffers make;
+recall::Norm norm(Buffers& make, std::int64_t width) { return {make(width), make(width), 1e-5}; }
+
+// A mixer's sizes and weights.
+recall::Mamba mamba_weights(Buffers& make, int batch, int length, int width, int channels, int state, bool last) {
   recall::Mamba p{};
   p.batch = batch, p.length = length, p.width = width, p.channels = channels, p.state = state;
   p.window = 4, p.rank = 2, p.last = last, p.portions = 2;
-  const std::int64_t rows = std::int64_t{batch} * length, read = last ? batch : rows;
   const std::int64_t selected = p.rank + 2 * state;
-  const std::int64_t chunks = (length + recall::scan_chunk - 1) / recall::scan_chunk;
   p.numbers = channels * (3 * width + p.window + 1 + selected + p.rank + state + 2) + 2 * width;
-  if (normal) p.norm = {make(width), make(width), 1e-5};
-  p.x = make(rows * width), p.in_proj = make(2 * channels * width);
+  p.in_proj = make(2 * channels * width);
   p.conv_weight = make(channels * p.window), p.conv_bias = make(channels);
   p.x_proj = make(selected * channels), p.dt_weight = make(channels * p.rank);
   p.A_log = make(channels * state), p.D = make(channels), p.dt_bias = make(channels);
-  p.out_proj = make(width * channels), p.out = make(read * width);
+  p.out_proj = make(width * channels);
+  return p;
+}
+
+bool mamba(int batch, int length, int width, int channels, int state, bool last, bool normal,
+           int threads) {
+  Buffers make;
+  recall::Mamba p = mamba_weights(make, batch, length, width, channels, state, last);
+  const std::int64_t rows = std::int64_t{batch} * length, read = last ? batch : rows;
+  const std::int64_t selected = p.rank + 2 * state;
+  const std::int64_t chunks = (length + recall::scan_chunk - 1) / recall::scan_chunk;
+  if (normal) p.norm = norm(make, width);
+  p.x = make(rows * width), p.out = make(read * width);
   recall_mamba_forward(&p, threads);
   p.before = make(rows * channels), p.z = make(read * channels), p.u = make(rows * channels);
   p.selection = make(rows * selected), p.states = make(batch * chunks * state * channels);
@@ -137,17 +150,23 @@ bool mamba(int batch, int length, int width, int channels, int state, bool last,
   return finite(p.out, read * width) && finite(p.grad_x, rows * width) && finite(p.gradients, p.numbers);
 }
 
-bool self_attention(int batch, int length, int queries, int width, int heads, bool rotary, int threads) {
-  Buffers make;
+recall::SelfAttention attention_weights(Buffers& make, int batch, int length, int queries, int width,
+                                        int heads, bool rotary) {
   recall::SelfAttention p{};
   p.batch = batch, p.length = length, p.queries = queries, p.width = width, p.heads = heads;
   p.portions = 2, p.numbers = 4 * width * width + 2 * width;
-  if (rotary) p.norm = {make(width), make(width), 1e-5};
-  const std::int64_t rows = std::int64_t{batch} * length, asking = std::int64_t{batch} * queries;
-  p.x = make(rows * width), p.in_proj = make(3 * width * width), p.out_proj = make(width * width);
+  p.in_proj = make(3 * width * width), p.out_proj = make(width * width);
   p.cosines = rotary ? make(length * (width / heads / 2)) : nullptr;
   p.sines = rotary ? make(length * (width / heads / 2)) : nullptr;
-  p.out = make(asking * width);
+  return p;
+}
+
+bool self_attention(int batch, int length, int queries, int width, int heads, bool rotary, int threads) {
+  Buffers make;
+  recall::SelfAttention p = attention_weights(make, batch, length, queries, width, heads, rotary);
+  if (rotary) p.norm = norm(make, width);
+  const std::int64_t rows = std::int64_t{batch} * length, asking = std::int64_t{batch} * queries;
+  p.x = make(rows * width), p.out = make(asking * width);
   recall_self_attention_forward(&p, threads);
   p.q = make(asking * width), p.mixed = make(asking * width), p.kv = make(rows * 2 * width);
   p.softmax = make(std::int64_t{batch} * heads * 2 * queries);
@@ -156,6 +175,38 @@ bool self_attention(int batch, int length, int queries, int width, int heads, bo
   p.gradients = make(p.portions * p.numbers);
   recall_self_attention_backward(&p, threads);
   return finite(p.out, asking * width) && finite(p.grad_x, rows * width) && finite(p.gradients, p.numbers);
+}
+
+// Mamba, then attention, or the other way round.
+bool stack(int batch, int length, int width, int vocabulary, bool positions, bool attention_last, int threads) {
+  Buffers make;
+  recall::Mamba mamba = mamba_weights(make, batch, length, width, 2 * width, 16, !attention_last);
+  recall::SelfAttention attention =
+      attention_weights(make, batch, length, attention_last ? 1 : length, width, width % 4 ? 1 : 2, width % 4 == 0);
+  mamba.norm = norm(make, width), attention.norm = norm(make, width);
+  recall::Layer layers[2] = {{&mamba, nullptr}, {nullptr, &attention}};
+  if (!attention_last) std::swap(layers[0], layers[1]);
+  std::vector<std::int64_t> tokens(batch * length), answers(batch);
+  for (auto* numbers : {&tokens, &answers})
+    for (auto& number : *numbers) number = random_bits() % vocabulary;
+  recall::Stack p{};
+  p.batch = batch, p.length = length, p.width = width, p.vocabulary = vocabulary, p.depth = 2;
+  p.tokens = tokens.data(), p.answers = answers.data(), p.layers = layers;
+  const std::int64_t reach = positions ? length + 1 : 0;
+  p.looked_up = !positions && vocabulary % 2;
+  p.embedding = make(vocabulary * width), p.positions = positions ? make(reach * width) : nullptr;
+  p.norm = norm(make, width), p.lm_head = make(vocabulary * width);
+  p.logits = make(batch * vocabulary), p.losses = make(batch);
+  if (recall_stack_logits(&p, threads) != 0) return false;
+  p.portions = 2;
+  p.numbers = mamba.numbers + attention.numbers + (2 + vocabulary + reach) * width;
+  p.gradients = make(p.portions * p.numbers);
+  const recall::Place places[2] = {{make(p.numbers - width), width, p.numbers / width - 1}, {nullptr, width, 1}};
+  p.places = places, p.weights = p.numbers % width == 0 ? 2 : 0;
+  if (recall_stack_gradients(&p, threads) != 0) return false;
+  tokens.back() = vocabulary;
+  const bool refused = recall_stack_logits(&p, threads) == 1 && recall_stack_gradients(&p, threads) == 1;
+  return refused && finite(p.logits, batch * vocabulary) && finite(p.gradients, p.numbers);
 }
 
 int run_all() {
@@ -171,6 +222,10 @@ int run_all() {
           for (int state : {3, 16})
             for (bool normal : {false, true})
               check(mamba(3, length, 5, channels, state, last, normal, threads));
+        for (int vocabulary : {2, 3, 16, 41})
+          for (bool positions : {false, true})
+            for (bool attention_last : {false, true})
+              check(stack(3, length, channels, vocabulary, positions, attention_last, threads));
         for (int window : {1, 3, 4, 16}) check(conv(3, length, channels, window, threads));
         for (int queries : {1, (length + 1) / 2, length})
           for (int heads : {1, 2}) {

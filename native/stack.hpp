@@ -32,11 +32,13 @@ class LayerKernel {
     float* grad_x;
   };
 
-  LayerKernel(const Layer& of, std::int64_t sequences, Tokens tokens, Ends ends, Memory& memory, Memory& passing) {
+  LayerKernel(const Layer& of, std::int64_t sequences, Tokens tokens, Ends ends, bool trained,
+              Memory& memory, Memory& passing) {
     if (of.mamba) {
       mamba_ = *of.mamba;
       tie(mamba_, sequences, tokens, ends);
-      mamba_.states = memory.take(sequences * scan_chunks(mamba_.length) * mamba_.state * mamba_.channels);
+      if (trained)
+        mamba_.states = memory.take(sequences * scan_chunks(mamba_.length) * mamba_.state * mamba_.channels);
       mamba = std::make_unique<MambaKernel>(mamba_, memory, passing);
     } else {
       attention_ = *of.attention;
@@ -96,7 +98,7 @@ class StackKernel {
       const LayerKernel::Ends at{x, out, final ? dlast : dx[(i + 1) % 2], dx[i % 2]};
       Memory own = before;
       layers.push_back(std::make_unique<LayerKernel>(
-          p.layers[i], most, Tokens{nullptr, i == 0 && p.looked_up ? p.vocabulary : 0}, at, memory, own));
+          p.layers[i], most, Tokens{nullptr, i == 0 && p.looked_up ? p.vocabulary : 0}, at, p.gradients, memory, own));
       if (own.used() > passing.used()) passing = own;
       x = out;
     }

@@ -4,6 +4,7 @@ A model is spelled by the names of its mixers: ("mamba", "attention") is the who
 between Hybrid-A and Mamba.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
@@ -11,11 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from recall_arena.hooks import Hooks
 from recall_arena.kernels import Norm, Stack, StackLoss, stack_logits
 from recall_arena.mixers import MIXERS, Mixer
 from recall_arena.mixers.mixer import State
 from recall_arena.names import unknown
-from recall_arena.shapes import Hidden, LastHidden, Logits, Tokens
+from recall_arena.shapes import Answers, Hidden, LastHidden, Logits, Tokens
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "transformer-learned": ("attention", "attention"),
@@ -26,6 +28,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "hybrid-b": ("mamba", "attention", "mamba"),
 }
 """The assignment's six models; only `transformer-learned` has learned positions."""
+
+CompiledLoss = Callable[[Tokens, Answers], torch.Tensor | None]
 
 AT_ONCE = 1 << 13
 """Tokens of a sequence beyond which a forward pass without gradients works in parts."""
@@ -175,16 +179,17 @@ class SequenceModel(nn.Module):
                 x, states[i] = block.continued(x, states[i])
         return self.lm_head(self.norm_f(x[:, -1]))
 
-    def loss_with_gradient(self, tokens: Tokens) -> StackLoss | None:
-        """A function from batches to their loss that leaves the weights' gradients in their `grad`.
+    def loss_with_gradient(self, tokens: Tokens) -> CompiledLoss | None:
+        """A function from a batch to its loss that leaves the weights' gradients in their `grad`.
 
-        It serves batches of the shape of `tokens`, as long as weights and `grad` stay where they
-        are.  None where the kernels do not take this model, or where hooks want to see its parts.
+        It serves batches like `tokens`, and gives None where hooks want to see the model's parts.
+        There is no such function where the kernel for whole models does not take this one.
         """
         stack = self._stack()
         if stack is None or not stack.fits(tokens) or stack.embedding.requires_grad:
             return None
-        return StackLoss(stack)
+        loss, hooks = StackLoss(stack), Hooks(self)
+        return lambda tokens, answers: None if hooks else loss(tokens, answers)
 
     @property
     def continues(self) -> bool:
@@ -203,13 +208,28 @@ class SequenceModel(nn.Module):
         return cast("list[Block]", list(self.layers))
 
     def _stack(self) -> Stack | None:
-        """What the kernel for whole models needs of this one, if it can do all of it."""
-        layers = [block.mixer.layer(block.norm) for block in self._blocks()]
-        if None in layers or _watched(self):
+        """This model for the kernel for whole models, if all its parts are what it knows."""
+        blocks = self._blocks()
+        embeddings = filter(None, (self.embedding, self.positions))
+        known = (
+            type(self) is SequenceModel
+            and all(type(each) is nn.Embedding and each.max_norm is None for each in embeddings)
+            and all(type(block) is Block and _is_plain(block.norm) for block in blocks)
+            and _is_plain(self.norm_f)
+            and type(self.lm_head) is nn.Linear
+            and self.lm_head.bias is None
+        )
+        if not known or Hooks(self):
             return None
+        found = (block.mixer.layer(block.norm) for block in blocks)
+        layers = tuple(layer for layer in found if layer is not None)
         positions = None if self.positions is None else self.positions.weight
         norm, lm_head = Norm.of(self.norm_f), self.lm_head.weight
-        return Stack(self.embedding.weight, positions, tuple(filter(None, layers)), norm, lm_head)
+        stack = Stack(self.embedding.weight, positions, layers, norm, lm_head)
+        weights = stack.weights()
+        own = len({id(w) for w in weights}) == len(weights)  # none has two places
+        whole = len(layers) == len(blocks) and own and all(type(w) is nn.Parameter for w in weights)
+        return stack if whole else None
 
     def _embed(self, tokens: Tokens, begin: int) -> Hidden:
         """The rows of tokens that stand from position `begin` on."""
@@ -222,11 +242,6 @@ class SequenceModel(nn.Module):
         return x + self.positions.weight[begin:end]
 
 
-def _watched(model: nn.Module) -> bool:
-    """Whether somebody has registered a hook, to be called by a part of the model at work."""
-    of_modules = (
-        module._forward_pre_hooks or module._forward_hooks or module._backward_hooks
-        for module in model.modules()
-    )
-    of_weights = (weight._backward_hooks for weight in model.parameters())
-    return any(of_modules) or any(of_weights)
+def _is_plain(norm: nn.Module) -> bool:
+    """Whether this is torch's layer norm with a weight and a bias."""
+    return type(norm) is nn.LayerNorm and norm.weight is not None and norm.bias is not None

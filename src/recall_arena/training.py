@@ -87,20 +87,24 @@ Loss = Callable[[Tokens, Answers], Tensor]
 class Compiled(Protocol):
     """A model that may know a shorter way to its gradient than autograd's."""
 
-    def loss_with_gradient(self, tokens: Tokens) -> Loss | None:
-        """The way for batches of the shape of `tokens`, if there is one."""
+    def loss_with_gradient(
+        self, tokens: Tokens
+    ) -> Callable[[Tokens, Answers], Tensor | None] | None:
+        """The way for batches like `tokens`, if there is one; it gives None when it is closed."""
 
 
 def _loss_with_gradient(model: nn.Module, gradient: Tensor, batch: Batch) -> Loss:
     compiled = model.loss_with_gradient(batch.tokens) if isinstance(model, Compiled) else None
 
-    def by_autograd(tokens: Tokens, answers: Answers) -> Tensor:
-        loss = F.cross_entropy(model(tokens), answers)
-        gradient.zero_()
-        loss.backward()
+    def loss_of(tokens: Tokens, answers: Answers) -> Tensor:
+        loss = None if compiled is None else compiled(tokens, answers)
+        if loss is None:
+            loss = F.cross_entropy(model(tokens), answers)
+            gradient.zero_()
+            loss.backward()
         return loss
 
-    return compiled or by_autograd
+    return loss_of
 
 
 class _Update:

@@ -69,7 +69,8 @@ class AttentionLayer:
         """Whether the kernel takes it.  Raises ValueError if weights do not fit together."""
         check_attention(torch.Size((1, length, width)), self.in_proj, self.out_proj, self.heads)
         check_norm(self.norm, width)
-        return is_small(length, width // self.heads)
+        head_width = width // self.heads
+        return is_small(length, head_width) and not (self.rotary and head_width % 2)
 
     def arguments(self, shape: torch.Size, *, last: bool) -> Arguments:
         """What the kernel reads, for x of this shape."""

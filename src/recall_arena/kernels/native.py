@@ -123,7 +123,7 @@ class Stack(ctypes.Structure):
 
     _fields_ = (
         *_fields("batch length width vocabulary depth", "tokens answers embedding positions"),
-        *_fields("reach looked_up", "layers"),
+        *_fields("looked_up", "layers"),
         ("norm", Norm),
         *_fields("", "lm_head logits losses gradients"),
         *_fields("portions numbers", "places"),

@@ -53,20 +53,25 @@ class Stack:
     def fits(self, tokens: Tensor) -> bool:
         """Whether the compiled kernel takes this model and these tokens, a batch of sequences.
 
-        Raises ValueError if weights do not fit together.
+        Raises ValueError if a layer's weights do not fit together.
         """
-        length, (vocabulary, width) = tokens.shape[1], self.embedding.shape
-        reach = length if self.positions is None else self.positions.shape[0]
+        vocabulary, width = self.embedding.shape
         tensors = (self.embedding, *self.weights())
         return (
-            tokens.is_cpu
+            _are_numbers(tokens, 2)
             and tokens.numel() > 0
-            and length <= reach
             and self.lm_head.shape == (vocabulary, width)
+            and self.norm.weight.shape == self.norm.bias.shape == (width,)
+            and self._positions_fit(tokens.shape[1], width)
             and native.fits(*tensors)
             and all(w.is_contiguous() for w in tensors)
-            and all(layer.fits(length, width) for layer in self.layers)
+            and all(layer.fits(tokens.shape[1], width) for layer in self.layers)
         )
+
+    def _positions_fit(self, length: int, width: int) -> bool:
+        if self.positions is None:
+            return True
+        return length <= self.positions.shape[0] and self.positions.shape[1] == width
 
 
 def stack_logits(stack: Stack, tokens: Tokens) -> Logits:
@@ -84,22 +89,47 @@ def stack_logits(stack: Stack, tokens: Tokens) -> Logits:
 class StackLoss:
     """The mean cross-entropy of a stack, which leaves each weight's gradient in its `grad`.
 
-    What stood there before is written over; a weight that wants no gradient gets none.  Made once
-    and called step after step: the weights may change, but not where they and their `grad` lie.
+    What stood there before is written over; a weight that wants no gradient gets none.
     """
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        self._calls: dict[torch.Size, _LossCall] = {}
+        self._weights = stack.weights()
+        self._made_for: tuple[object, ...] = ()
+        self._call: _LossCall | None = None
 
     def __call__(self, tokens: Tokens, answers: Answers) -> Tensor:
         """The loss, a scalar.  Bit-identical from call to call, for any number of threads.
 
-        Raises IndexError for a token or an answer that is not in the vocabulary.
+        Raises ValueError for tokens that the stack does not fit, or answers that are not one a
+        sequence; IndexError for a token or an answer that is not in the vocabulary.
         """
-        if tokens.shape not in self._calls:
-            self._calls[tokens.shape] = _LossCall(self._stack, tokens.shape)
-        return self._calls[tokens.shape].loss(tokens.contiguous(), answers.contiguous())
+        if not (_are_numbers(answers, 1) and len(answers) == len(tokens)):
+            raise ValueError(
+                f"answers must be int64 ({len(tokens)},) on the CPU, got {_described(answers)}"
+            )
+        made_for = (tokens.shape, tokens.dtype, *map(_address, self._weights))
+        if self._call is None or made_for != self._made_for:
+            if not self._stack.fits(tokens):
+                raise ValueError(f"the kernel does not take tokens {_described(tokens)}")
+            self._call = _LossCall(self._stack, tokens.shape)
+            self._made_for = (tokens.shape, tokens.dtype, *map(_address, self._weights))
+        return self._call.loss(tokens.contiguous(), answers.contiguous())
+
+
+def _are_numbers(x: Tensor, axes: int) -> bool:
+    """Whether these are tokens or answers as the kernel reads them."""
+    return x.dtype == torch.int64 and x.is_cpu and x.ndim == axes
+
+
+def _described(x: Tensor) -> str:
+    return f"{x.dtype} {tuple(x.shape)} on {x.device}"
+
+
+def _address(weight: Tensor) -> tuple[int, int]:
+    """Where a weight and its gradient lie; 0 for a gradient that is not wanted or not there."""
+    gradient = weight.grad if weight.requires_grad else None
+    return weight.data_ptr(), 0 if gradient is None else gradient.data_ptr()
 
 
 class _Call:
@@ -110,8 +140,8 @@ class _Call:
         few = 2 * vocabulary * portions <= batch * length  # each portion projects them all
         self.elements = batch * length * width * len(stack.layers)
         self.layers = [
-            layer.arguments(torch.Size((batch, length, width)), last=layer is stack.layers[-1])
-            for layer in stack.layers
+            layer.arguments(torch.Size((batch, length, width)), last=last == 0)
+            for last, layer in zip(range(len(stack.layers))[::-1], stack.layers, strict=True)
         ]
         table = (native.Layer * len(self.layers))(*(_pointer(call) for call, _ in self.layers))
         self.kept: list[object] = [stack, table]
@@ -123,7 +153,6 @@ class _Call:
             depth=len(self.layers),
             embedding=stack.embedding.data_ptr(),
             positions=None if stack.positions is None else stack.positions.data_ptr(),
-            reach=0 if stack.positions is None else stack.positions.shape[0],
             looked_up=few and stack.positions is None,
             layers=ctypes.addressof(table),
             norm=native_norm((stack.norm.weight, stack.norm.bias), stack.norm.epsilon),
@@ -173,7 +202,8 @@ def _pointer(call: ctypes.Structure) -> native.Layer:
 
 def _place(weight: Tensor, turned: bool) -> native.Place:
     rows, columns = (weight.shape[0], weight.shape[-1]) if turned else (weight.numel(), 1)
-    if weight.requires_grad and weight.grad is None:
+    if not weight.requires_grad:
+        return native.Place(rows=rows, columns=columns)
+    if weight.grad is None or not weight.grad.is_contiguous():
         weight.grad = torch.zeros_like(weight)
-    to = weight.grad.data_ptr() if weight.requires_grad and weight.grad is not None else None
-    return native.Place(to=to, rows=rows, columns=columns)
+    return native.Place(to=weight.grad.data_ptr(), rows=rows, columns=columns)
