@@ -17,7 +17,7 @@ from benchmarks.measuring import Unavailable
 from recall_arena.model import ModelSpec
 
 SOURCE = Path(__file__).with_name("peaks.cpp")
-FLOAT = 4  # bytes
+FLOAT, TOKEN = 4, 8  # bytes
 
 
 @dataclass(frozen=True)
@@ -122,26 +122,29 @@ def product_work(rows: int, terms: int, columns: int) -> Passes:
 def step_work(spec: ModelSpec, batch: int, length: int) -> Work:
     """A training step's mixers, of which the last one's output is read at one position alone.
 
-    Left out are embedding, norms, readout, loss and update, and of the memory all but what goes
-    into and out of each layer: the floor is a little too low.
+    Without positions, the first one's input has no more distinct rows than there are tokens, and
+    needs no gradient of its own.  Left out are norms, readout, loss and update: the floor is a
+    little too low.  Of the memory only the tokens count, for the rest need not leave the caches.
     """
     passes: list[Passes] = []
+    rows = batch * length
     for index, layer in enumerate(spec.layers):
-        rows = batch * length
+        few = index == 0 and spec.positions == "none"
+        distinct = min(rows, spec.vocabulary) if few else rows
         read = rows if index + 1 < len(spec.layers) else batch
         mixer = _mamba_passes if layer == "mamba" else _attention_passes
-        passes += mixer(spec.width, batch, length, rows, read)
+        passes += mixer(spec.width, (batch, length), distinct, read)
     total = sum((work for each in passes for work in each.values()), Work(0, 0, 0))
-    moved = FLOAT * 4 * len(spec.layers) * batch * length * spec.width
-    return replace(total, bytes=moved)
+    return replace(total, bytes=TOKEN * rows)
 
 
-def _mamba_passes(width: int, batch: int, length: int, rows: int, read: int) -> list[Passes]:
+def _mamba_passes(width: int, sequences: tuple[int, int], distinct: int, read: int) -> list[Passes]:
     """Of one Mamba mixer; where few positions are read, few have a gate."""
+    (batch, length), rows = sequences, sequences[0] * sequences[1]
     channels, state, window, rank = 2 * width, 16, 4, -(-width // 16)
     return [
-        product_work(rows, width, channels),
-        product_work(read, width, channels),
+        product_work(distinct, width, channels),
+        product_work(min(distinct, read), width, channels),
         conv_work(batch, length, channels, window),
         product_work(rows, channels, rank + 2 * state),
         product_work(rows, rank, channels),
@@ -150,11 +153,14 @@ def _mamba_passes(width: int, batch: int, length: int, rows: int, read: int) -> 
     ]
 
 
-def _attention_passes(width: int, batch: int, length: int, rows: int, read: int) -> list[Passes]:
+def _attention_passes(
+    width: int, sequences: tuple[int, int], distinct: int, read: int
+) -> list[Passes]:
     """Of one attention mixer with one head; a lone query sees every key."""
+    batch, length = sequences
     return [
-        product_work(read, width, width),
-        product_work(rows, width, 2 * width),
+        product_work(min(distinct, read), width, width),
+        product_work(distinct, width, 2 * width),
         attention_work(batch, 1, length, width, queries=read // batch),
         product_work(read, width, width),
     ]

@@ -1,5 +1,5 @@
 // What crosses the C ABI: one struct of sizes, strides and pointers for each operation.
-// `src/recall_arena/kernels/native.py` mirrors these structs field by field.
+// `src/recall_arena/kernels/structs.py` mirrors these structs field by field.
 //
 // A tensor (batch, length, width) is given by its first element and its stride: the
 // distance in floats between consecutive positions.  Its last axis is contiguous and its

@@ -452,11 +452,21 @@ def test_a_lone_query_sees_every_key():
 def test_a_steps_work_is_mostly_products_where_the_model_is_wide():
     spec = named_model("transformer-rope", vocabulary=16, width=512, longest_context=0)
     work = roofline.step_work(spec, batch=2, length=9)
-    rows, square = 18, 512 * 512
-    first = 3 * rows * 4 * square  # queries, keys, values and out; forward and twice backward
+    rows, tokens, square = 18, 16, 512 * 512
+    # Queries, keys and values of each token, out of each row; forward and twice backward.
+    first = 3 * (tokens * 3 + rows) * square
     last = 3 * (rows * 2 + 2 * 2) * square
     attention = 7 * 512 * 2 * (45 + 9)
     assert work.multiply_adds == first + last + attention
+
+
+def test_learned_positions_make_every_row_of_the_first_layer_another():
+    def work(name):
+        spec = named_model(name, vocabulary=16, width=8, longest_context=8)
+        return roofline.step_work(spec, batch=2, length=9)
+
+    more = work("transformer-learned").multiply_adds - work("transformer-nope").multiply_adds
+    assert more == 3 * (18 - 16) * 3 * 64
 
 
 def test_a_floor_adds_arithmetic_and_takes_the_larger_of_it_and_memory():

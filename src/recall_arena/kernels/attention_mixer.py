@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from recall_arena.kernels import native
+from recall_arena.kernels import native, structs
 from recall_arena.kernels.causal_attention import (
     RotaryTable,
     causal_attention,
@@ -126,11 +126,11 @@ def arguments(
     heads: int,
     queries: int,
     epsilon: float,
-) -> native.SelfAttention:
+) -> structs.SelfAttention:
     """The struct for x of this shape, in_proj, out_proj, and a norm's weights if there is one."""
     batch, length, width = shape
     in_proj, out_proj, *normal = weights
-    return native.SelfAttention(
+    return structs.SelfAttention(
         batch=batch,
         length=length,
         width=width,
@@ -140,7 +140,7 @@ def arguments(
         in_proj=in_proj.data_ptr(),
         out_proj=out_proj.data_ptr(),
         numbers=sum(w.numel() for w in weights),
-        **native.rotary(rotary),
+        **structs.rotary(rotary),
     )
 
 

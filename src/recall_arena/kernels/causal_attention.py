@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from recall_arena.kernels import native
+from recall_arena.kernels import native, structs
 from recall_arena.shapes import Heads, Queries
 
 LONGEST = 512
@@ -143,7 +143,7 @@ def _forward(inputs: tuple[Tensor, Tensor, Tensor], rotary: Tensor | None) -> tu
     out = _like(q)
     softmax = q.new_empty(*q.shape[:2], 2, q.shape[2])
     arguments = _arguments(inputs, rotary, softmax)
-    arguments.out = native.heads(out)
+    arguments.out = structs.heads(out)
     native.call("recall_attention_forward", arguments, _threads(k))
     return out, softmax
 
@@ -158,9 +158,9 @@ def _backward(
     """Fill in the gradients of q, k and v."""
     grad_out = _unit_stride(grad_out)
     arguments = _arguments(inputs, rotary, softmax)
-    arguments.grad_out = native.heads(grad_out)
+    arguments.grad_out = structs.heads(grad_out)
     for name, gradient in zip(("grad_q", "grad_k", "grad_v"), gradients, strict=True):
-        setattr(arguments, name, native.heads(gradient))
+        setattr(arguments, name, structs.heads(gradient))
     native.call("recall_attention_backward", arguments, _threads(inputs[1]))
 
 
@@ -183,18 +183,18 @@ def _arguments(
     inputs: tuple[Tensor, Tensor, Tensor],
     rotary: Tensor | None,
     softmax: Tensor,
-) -> native.Attention:
+) -> structs.Attention:
     q, k, v = inputs
     batch, heads, queries, width = q.shape
-    return native.Attention(
+    return structs.Attention(
         batch=batch,
         heads=heads,
         length=k.shape[2],
         queries=queries,
         width=width,
-        q=native.heads(q),
-        k=native.heads(k),
-        v=native.heads(v),
-        **native.rotary(rotary),
+        q=structs.heads(q),
+        k=structs.heads(k),
+        v=structs.heads(v),
+        **structs.rotary(rotary),
         softmax=softmax.data_ptr(),
     )

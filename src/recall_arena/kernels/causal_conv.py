@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from recall_arena.kernels import native
+from recall_arena.kernels import native, structs
 from recall_arena.shapes import Channels
 
 Window = Float[Tensor, "channels window"]
@@ -72,9 +72,9 @@ class _CompiledConv(torch.autograd.Function):
         return grad_x, shares[0, :window].t(), shares[0, window]
 
 
-def _arguments(x: Tensor, weight: Tensor, bias: Tensor) -> native.Conv:
+def _arguments(x: Tensor, weight: Tensor, bias: Tensor) -> structs.Conv:
     batch, length, channels = x.shape
-    return native.Conv(
+    return structs.Conv(
         batch=batch,
         length=length,
         channels=channels,

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from recall_arena.kernels import native
+from recall_arena.kernels import native, structs
 from recall_arena.kernels.causal_conv import causal_conv
 from recall_arena.kernels.residual import Norm, check_norm, native_norm
 from recall_arena.kernels.selective_scan import selective_scan
@@ -127,11 +127,11 @@ MIXER = len(MambaWeights._fields)
 
 def arguments(
     shape: torch.Size, tensors: tuple[Tensor, ...], epsilon: float, last: bool
-) -> native.Mamba:
+) -> structs.Mamba:
     """The struct for x of this shape and for weights, then those of a norm, if there is one."""
     w = MambaWeights(*tensors[:MIXER])
     (batch, length, width), (channels, state) = shape, w.A_log.shape
-    return native.Mamba(
+    return structs.Mamba(
         batch=batch,
         length=length,
         width=width,

@@ -1,8 +1,7 @@
 """The compiled kernels: found, chosen, and called through their C ABI.
 
-`native/operations.hpp` declares the structs that are mirrored here.  Tensors cross
-as pointers and strides; nothing here depends on torch's own C++ interface, so one build
-serves every torch and every Python.
+Tensors cross as pointers and strides, in the structs of `structs.py`; nothing here depends on
+torch's own C++ interface, so one build serves every torch and every Python.
 """
 
 import ctypes
@@ -19,131 +18,6 @@ LARGEST_HEAD = 256
 SCAN_CHUNK = 8
 PORTIONS = 16  # of a batch, whose gradients are added up apart: as many threads may work on them
 SMALLEST_SHARE = 1 << 17  # elements below which a second thread costs more than it brings
-
-
-def _fields(integers: str, pointers: str) -> list[tuple[str, type]]:
-    return [(name, ctypes.c_int64) for name in integers.split()] + [
-        (name, ctypes.c_void_p) for name in pointers.split()
-    ]
-
-
-class Scan(ctypes.Structure):
-    """The arguments of the selective scan, as `native/operations.hpp` lays them out."""
-
-    _fields_ = (
-        _fields("batch length channels state", "u delta B C z")
-        + _fields("u_stride delta_stride B_stride C_stride z_stride", "A D delta_bias")
-        + _fields("", "initial final out states grad_out")
-        + _fields("grad_out_stride", "grad_u grad_delta grad_z grad_B grad_C")
-        + _fields("", "grad_A grad_D grad_bias again")
-        + _fields("last", "")
-    )
-
-
-class Conv(ctypes.Structure):
-    """The arguments of the causal convolution, as `native/operations.hpp` lays them out."""
-
-    _fields_ = (
-        _fields("batch length channels window", "x")
-        + _fields("x_stride", "weight bias out grad_out")
-        + _fields("grad_out_stride", "grad_x grad_weight grad_bias")
-    )
-
-
-class Heads(ctypes.Structure):
-    """A tensor (batch, heads, positions, head_width): where it begins, and its strides."""
-
-    _fields_ = [("data", ctypes.c_void_p), *_fields("batch head row", "")]
-
-
-class Attention(ctypes.Structure):
-    """The arguments of causal attention, as `native/operations.hpp` lays them out."""
-
-    _fields_ = (
-        _fields("batch heads length queries width", "")
-        + [(name, Heads) for name in ("q", "k", "v")]
-        + _fields("", "cosines sines")
-        + [("out", Heads), *_fields("", "softmax")]
-        + [(name, Heads) for name in ("grad_out", "grad_q", "grad_k", "grad_v")]
-    )
-
-
-class Norm(ctypes.Structure):
-    """A layer norm; without weights, none."""
-
-    _fields_ = [*_fields("", "weight bias"), ("epsilon", ctypes.c_double)]
-
-
-class Tokens(ctypes.Structure):
-    """Which of the distinct rows of x each position has; without any, x has a row for each."""
-
-    _fields_ = [*_fields("", "rows"), *_fields("distinct", "")]
-
-
-class Mamba(ctypes.Structure):
-    """The arguments of Mamba's mixer, as `native/operations.hpp` lays them out."""
-
-    _fields_ = (
-        *_fields("batch length width channels state window rank", "x"),
-        ("tokens", Tokens),
-        ("norm", Norm),
-        *_fields("", "in_proj conv_weight conv_bias x_proj dt_weight dt_bias A_log D out_proj"),
-        *_fields("", "out before z u selection states grad_out grad_x gradients"),
-        *_fields("portions numbers last", ""),
-    )
-
-
-class SelfAttention(ctypes.Structure):
-    """The arguments of the attention mixer, as `native/operations.hpp` lays them out."""
-
-    _fields_ = (
-        *_fields("batch length width heads queries", "x"),
-        ("tokens", Tokens),
-        ("norm", Norm),
-        *_fields("", "in_proj out_proj cosines sines"),
-        *_fields("", "out q mixed kv softmax grad_out grad_x gradients"),
-        *_fields("portions numbers", ""),
-    )
-
-
-class Layer(ctypes.Structure):
-    """One of a stack's layers: a pointer to a `Mamba` or to a `SelfAttention`."""
-
-    _fields_ = _fields("", "mamba attention")
-
-
-class Place(ctypes.Structure):
-    """Where a weight's gradient goes, as `native/operations.hpp` lays it out."""
-
-    _fields_ = [*_fields("", "to"), *_fields("rows columns", "")]
-
-
-class Stack(ctypes.Structure):
-    """The arguments of a whole model, as `native/operations.hpp` lays them out."""
-
-    _fields_ = (
-        *_fields("batch length width vocabulary depth", "tokens answers embedding positions"),
-        *_fields("looked_up", "layers"),
-        ("norm", Norm),
-        *_fields("", "lm_head logits losses gradients"),
-        *_fields("portions numbers", "places"),
-        *_fields("weights", ""),
-    )
-
-
-def heads(x: Tensor) -> Heads:
-    """`x` (batch, heads, positions, head_width) for the kernel; its last axis is contiguous."""
-    batch, head, row, _ = x.stride()
-    return Heads(x.data_ptr(), batch, head, row)
-
-
-def rotary(table: Tensor | None) -> dict[str, int]:
-    """The fields of a struct for RoPE's table (2, length, head_width / 2), where there is one."""
-    if table is None:
-        return {}
-    assert table.is_contiguous()
-    cosines, sines = table
-    return {"cosines": cosines.data_ptr(), "sines": sines.data_ptr()}
 
 
 def _find() -> tuple[ctypes.CDLL | None, str]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recall_arena.kernels import native
+from recall_arena.kernels import structs
 from recall_arena.shapes import Hidden
 
 PerNumber = Float[Tensor, " width"]
@@ -41,6 +41,6 @@ def check_norm(norm: Norm | None, width: int) -> None:
         )
 
 
-def native_norm(weights: tuple[Tensor, ...], epsilon: float) -> native.Norm:
+def native_norm(weights: tuple[Tensor, ...], epsilon: float) -> structs.Norm:
     """The struct for a norm's weight and bias, or for no norm where there are none."""
-    return native.Norm(*(w.data_ptr() for w in weights), epsilon=epsilon)
+    return structs.Norm(*(w.data_ptr() for w in weights), epsilon=epsilon)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from recall_arena.kernels import native
+from recall_arena.kernels import native, structs
 from recall_arena.shapes import Channels, Selection
 
 Transition = Float[Tensor, "channels state"]
@@ -190,10 +190,10 @@ def _read_rows(x: Tensor) -> Tensor:
     return x.contiguous() if x.ndim == 2 else native.rows(x)
 
 
-def _arguments(inputs: Inputs, out: Tensor) -> native.Scan:
+def _arguments(inputs: Inputs, out: Tensor) -> structs.Scan:
     """The struct for inputs from `_in_rows`; an output of two axes is the last position's."""
     batch, length, channels = inputs[0].shape
-    arguments = native.Scan(
+    arguments = structs.Scan(
         batch=batch,
         length=length,
         channels=channels,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recall_arena.kernels import native
+from recall_arena.kernels import native, structs
 from recall_arena.kernels.layers import Layer
 from recall_arena.kernels.residual import Norm, native_norm
 from recall_arena.shapes import Answers, Logits, Tokens
@@ -143,9 +143,9 @@ class _Call:
             layer.arguments(torch.Size((batch, length, width)), last=last == 0)
             for last, layer in zip(range(len(stack.layers))[::-1], stack.layers, strict=True)
         ]
-        table = (native.Layer * len(self.layers))(*(_pointer(call) for call, _ in self.layers))
+        table = (structs.Layer * len(self.layers))(*(_pointer(call) for call, _ in self.layers))
         self.kept: list[object] = [stack, table]
-        self.struct = native.Stack(
+        self.struct = structs.Stack(
             batch=batch,
             length=length,
             width=width,
@@ -175,7 +175,7 @@ class _LossCall(_Call):
         self.shares = native.shares(batch, weights)
         super().__init__(stack, shape, portions=self.shares.shape[0])
         places = [_place(w, turned) for w, turned in zip(weights, stack.turned(), strict=True)]
-        table = (native.Place * len(places))(*places)
+        table = (structs.Place * len(places))(*places)
         self.logits = self.shares.new_empty(batch, self.struct.vocabulary)
         self.losses = self.shares.new_empty(batch)
         self.kept.append(table)
@@ -195,15 +195,15 @@ class _LossCall(_Call):
         return self.losses.mean()
 
 
-def _pointer(call: ctypes.Structure) -> native.Layer:
-    kind = "mamba" if isinstance(call, native.Mamba) else "attention"
-    return native.Layer(**{kind: ctypes.addressof(call)})
+def _pointer(call: ctypes.Structure) -> structs.Layer:
+    kind = "mamba" if isinstance(call, structs.Mamba) else "attention"
+    return structs.Layer(**{kind: ctypes.addressof(call)})
 
 
-def _place(weight: Tensor, turned: bool) -> native.Place:
+def _place(weight: Tensor, turned: bool) -> structs.Place:
     rows, columns = (weight.shape[0], weight.shape[-1]) if turned else (weight.numel(), 1)
     if not weight.requires_grad:
-        return native.Place(rows=rows, columns=columns)
+        return structs.Place(rows=rows, columns=columns)
     if weight.grad is None or not weight.grad.is_contiguous():
         weight.grad = torch.zeros_like(weight)
-    return native.Place(to=weight.grad.data_ptr(), rows=rows, columns=columns)
+    return structs.Place(to=weight.grad.data_ptr(), rows=rows, columns=columns)

@@ -99,7 +99,7 @@ SCALES = {
             steps={1: 60_000, 2: 100_000, 3: 30_000},
             search_steps={1: 60_000, 2: 100_000, 3: 30_000},
             contexts=Contexts(last=LONGEST),
-            about="days on two cores: five seeds, budgets that outlast the plateau",
+            about="hours on two cores: five seeds, budgets that outlast the plateau",
         ),
     )
 }
