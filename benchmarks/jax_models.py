@@ -117,7 +117,11 @@ OPERATIONS: dict[str, Callable[..., Array]] = {
 
 def mamba(weights: Weights, x: Array, *, unroll: int) -> Array:
     """Every position's output of `recall_arena.mixers.Mamba`."""
-    u, z = jnp.split(x @ weights["in_proj.weight"].T, 2, axis=-1)
+    return _mamba_of(weights, x @ weights["in_proj.weight"].T, unroll)
+
+
+def _mamba_of(weights: Weights, projected: Array, unroll: int) -> Array:
+    u, z = jnp.split(projected, 2, axis=-1)
     u, delta, A, B, C = _selection(weights, u)
     D, bias = weights["D"], weights["dt_proj.bias"]
     y = selective_scan(u, delta, A, B, C, D, z, bias, unroll=unroll)
@@ -143,9 +147,13 @@ def _selection(weights: Weights, u: Array) -> tuple[Array, Array, Array, Array, 
 
 def attention(weights: Weights, x: Array, *, rotary: bool) -> Array:
     """Every position's output of `recall_arena.mixers.Attention` with one head."""
-    q, k, v = jnp.split(x @ weights["in_proj.weight"].T, 3, axis=-1)
+    return _attention_of(weights, x @ weights["in_proj.weight"].T, rotary)
+
+
+def _attention_of(weights: Weights, projected: Array, rotary: bool) -> Array:
+    q, k, v = jnp.split(projected, 3, axis=-1)
     if rotary:
-        positions = jnp.arange(x.shape[1])
+        positions = jnp.arange(q.shape[1])
         q, k = rotate(q, positions), rotate(k, positions)
     return causal_attention(q, k, v) @ weights["out_proj.weight"].T
 
@@ -186,6 +194,9 @@ class JaxModel:
         if self.spec.positions == "learned":
             x = x + weights["positions.weight"][: tokens.shape[1]]
         *before, final = range(len(self.spec.layers))
+        if before and self.spec.positions == "none":
+            x = x + self._first(weights, tokens)
+            before = before[1:]
         for index in before:
             x = x + self._mix(weights, index, x, last=False)
         x = x[:, -1] + self._mix(weights, final, x, last=True)
@@ -195,6 +206,15 @@ class JaxModel:
         """The mean cross-entropy of the answers."""
         shares = jax.nn.log_softmax(self.logits(weights, tokens))
         return -jnp.take_along_axis(shares, answers[:, None], axis=1).mean()
+
+    def _first(self, weights: Weights, tokens: Array) -> Array:
+        """The first mixer's output; each token is normalised and projected once, as ours is."""
+        block = part(weights, "layers.0.")
+        mixer = part(block, "mixer.")
+        each = layer_norm(part(block, "norm."), self.embedding) @ mixer["in_proj.weight"].T
+        if self.spec.layers[0] == "mamba":
+            return _mamba_of(mixer, each[tokens], self.unroll)
+        return _attention_of(mixer, each[tokens], self.spec.layers[0] == "attention-rope")
 
     def _mix(self, weights: Weights, index: int, x: Array, *, last: bool) -> Array:
         block = part(weights, f"layers.{index}.")

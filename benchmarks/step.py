@@ -1,7 +1,9 @@
 """How fast is a whole training step: data, forward, loss, backward, clipping, AdamW?
 
 The assignment's six models.  PyTorch's contenders go through `recall_arena.training.train`
-like ours, with other mixers; JAX does the whole step in one jit.
+like ours, with other mixers; JAX does the whole step in one jit.  Where the first layer can
+project each token once instead of each position, JAX does as ours does, and PyTorch's eager mixers
+take part both ways.
 """
 
 import copy
@@ -18,7 +20,13 @@ from torch.nn import functional as F
 from benchmarks import floors, roofline
 from benchmarks.measuring import OURS, Builders, Contender, Results, Stage, compare, optional
 from benchmarks.report import Options, Report, Setting
-from benchmarks.torch_models import arrays, eager, eager_with_mambapy, with_mixers
+from benchmarks.torch_models import (
+    arrays,
+    eager,
+    eager_with_mambapy,
+    projected_once,
+    with_mixers,
+)
 from recall_arena.kernels import native
 from recall_arena.model import LAYERS, ModelSpec, SequenceModel, named_model
 from recall_arena.seeds import generator
@@ -82,12 +90,19 @@ def builders(spec: ModelSpec, schedule: Schedule, unrolls: Unrolls, report: Repo
     def in_torch() -> Contender:
         return training("PyTorch, eager", with_mixers(model, eager()), schedule, batch)
 
+    def in_torch_once() -> Contender:
+        return training("PyTorch, eager, each token once", projected_once(model), schedule, batch)
+
     def with_mambapy() -> Contender:
         other = with_mixers(model, eager_with_mambapy)
         return training("PyTorch, mambapy", other, schedule, batch)
 
     made: Builders = {OURS: ours, "JAX": in_jax, "PyTorch, eager": in_torch}
-    return made | {"PyTorch, mambapy": with_mambapy} if "mamba" in spec.layers else made
+    if spec.positions == "none":
+        made["PyTorch, eager, each token once"] = in_torch_once
+    if "mamba" in spec.layers:
+        made["PyTorch, mambapy"] = with_mambapy
+    return made
 
 
 def training(name: str, model: SequenceModel, schedule: Schedule, batch: Batch) -> Contender:
@@ -118,8 +133,14 @@ def share_outside_kernels(model: SequenceModel, schedule: Schedule, steps: int =
 
 
 def loss_and_gradients(model: SequenceModel, batch: Batch) -> Results:
-    """The loss, as "output", and the gradient of every trained weight."""
+    """The loss, as "output", and the gradient of every trained weight, as a step gets them."""
     wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    loss = F.cross_entropy(model(batch.tokens), batch.answers)
-    gradients = torch.autograd.grad(loss, list(wanted.values()))
-    return arrays({"output": loss, **dict(zip(wanted, gradients, strict=True))})
+    compiled = model.loss_with_gradient(batch.tokens)
+    loss = None if compiled is None else compiled(batch.tokens, batch.answers)
+    if loss is None:
+        loss = F.cross_entropy(model(batch.tokens), batch.answers)
+        loss.backward()
+    gradients = {name: p.grad.clone() for name, p in wanted.items() if p.grad is not None}
+    for weight in wanted.values():
+        weight.grad = None
+    return arrays({"output": loss, **gradients})

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from benchmarks.measuring import Results, optional
 from recall_arena.kernels import causal_conv_definition, selective_scan_definition
 from recall_arena.mixers import Attention, Mamba, Mixer
-from recall_arena.model import SequenceModel
+from recall_arena.model import Block, SequenceModel
 
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor], Tensor]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -67,7 +67,11 @@ class PlainMamba(Mamba):
         self.scan = scan
 
     def forward(self, x: Tensor) -> Tensor:
-        u, z = self.in_proj(x).chunk(2, dim=-1)
+        return self.of_projected(self.in_proj(x))
+
+    def of_projected(self, projected: Tensor) -> Tensor:
+        """Every position's output, from that of in_proj."""
+        u, z = projected.chunk(2, dim=-1)
         return self.out_proj(self._mix(u, z))
 
     def last(self, x: Tensor) -> Tensor:
@@ -95,7 +99,11 @@ class PlainAttention(Attention):
         self.attend = attend
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.in_proj(x).unsqueeze(1).chunk(3, dim=-1)
+        return self.of_projected(self.in_proj(x))
+
+    def of_projected(self, projected: Tensor) -> Tensor:
+        """Every position's output, from that of in_proj."""
+        q, k, v = projected.unsqueeze(1).chunk(3, dim=-1)
         if self.rotary:
             q, k = rotated(q, k)
         return self.out_proj(self.attend(q, k, v).squeeze(1))
@@ -182,6 +190,26 @@ def eager_with_mambapy(mixer: Mixer) -> nn.Module:
     if isinstance(mixer, Attention):
         return eager()(mixer)
     return LastOf(mambapy_block(mixer.get_parameter("out_proj.weight").shape[0]))
+
+
+class ProjectedOnce(SequenceModel):
+    """A model of eager mixers, without positions, whose first layer projects each token once."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        first, *between, last = cast("list[Block]", list(self.layers))
+        mixer = cast("PlainMamba | PlainAttention", first.mixer)
+        each = F.linear(first.norm(self.embedding.weight), mixer.in_proj.weight)
+        x = self.embedding(tokens) + mixer.of_projected(F.embedding(tokens, each))
+        for block in between:
+            x = block(x)
+        return self.lm_head(self.norm_f(last.last(x)))
+
+
+def projected_once(model: SequenceModel) -> SequenceModel:
+    """The eager model, its first layer's projection done once a token."""
+    other = with_mixers(model, eager())
+    other.__class__ = ProjectedOnce
+    return other
 
 
 def arrays(tensors: dict[str, Tensor]) -> Results:
