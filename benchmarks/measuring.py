@@ -2,8 +2,8 @@
 
 Turns, so that a busy moment of the machine hits all of them alike; medians and quartiles, so
 that such a moment does not decide.  A first turn that warms up is dropped.  In its turn a quick
-contender runs everything once before it is timed: the others have emptied the caches, which in
-training hold what the operation before has just written.
+contender runs everything once before it is timed, and is then timed a few times in a row: the
+others have emptied the caches, and in training a step follows one like it.
 """
 
 import statistics
@@ -21,6 +21,7 @@ OURS = "recall-arena"
 TOLERANCE = 1e-4  # of the largest number: far above what float32 rounds, far below any mistake
 FEWEST_ROUNDS = 3  # even of a contender that has used up its time
 QUICK = 0.1  # seconds
+IN_A_ROW = 3  # times that a quick contender is timed in its turn
 
 Results = dict[str, np.ndarray]
 Stage = Callable[[Any], Any]
@@ -144,13 +145,14 @@ def _no_times(contender: Contender) -> Times:
 
 
 def _turn(contender: Contender, times: Times, warm: bool) -> float:
-    """Add one turn to the times; returns its seconds."""
-    before = times.wall
+    """Add one turn to the times; returns the seconds that running everything once took."""
+    before, repeats = times.wall, IN_A_ROW if warm else 1
     for chain in contender.chains:
         if warm:
             _run(chain, _no_times(contender))
-        _run(chain, times)
-    return times.wall - before
+        for _ in range(repeats):
+            _run(chain, times)
+    return (times.wall - before) / repeats
 
 
 def _run(chain: dict[str, Stage], times: Times) -> None:

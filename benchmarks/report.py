@@ -66,7 +66,7 @@ class Setting:
 class Row:
     """One measurement: times in milliseconds, `ratio` to the median of ours.
 
-    rounds   turns that were timed; 0 for a bound that was computed
+    rounds   how often it was timed; 0 for a bound that was computed
     cores    processor seconds a second: 1 for one busy thread, less if others were in the way
     figures  what only some parts measure: memory, seconds of compilation, the roofline
     """
@@ -154,7 +154,7 @@ def _table(rows: list[Row]) -> list[str]:
     if not rows:
         return []
     figures = list(dict.fromkeys(name for row in rows for name in row.figures))
-    heads = ["what", "shape", "contender", "rounds", "median ms", "quartiles ms", "times ours"]
+    heads = ["what", "shape", "contender", "timed", "median ms", "quartiles ms", "times ours"]
     lines = [_line([*heads, *figures]), _line([":--"] * 3 + ["--:"] * (4 + len(figures)))]
     for row in rows:
         low, high = row.quartiles_ms

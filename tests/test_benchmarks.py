@@ -303,17 +303,21 @@ def test_only_wanted_contenders_are_built():
     assert Options(contenders=("jax",)).wants("JAX, unroll 8")
 
 
-@pytest.mark.parametrize(("quick", "order"), [(60.0, "ab" + 4 * "aabb"), (0.0, 5 * "ab")])
-def test_contenders_take_turns_after_a_first_one_and_quick_ones_warm_up(quick, order, monkeypatch):
+@pytest.mark.parametrize(
+    ("quick", "order", "timed"), [(60.0, "ab" + 4 * "aaaabbbb", 12), (0.0, 5 * "ab", 4)]
+)
+def test_contenders_take_turns_and_quick_ones_warm_up(quick, order, timed, monkeypatch):
+    """A first turn counts for nothing; then a quick one is timed three times in a row."""
     monkeypatch.setattr("benchmarks.measuring.QUICK", quick)
     called: list[str] = []
     both = [fake(name, {}, called.append) for name in "ab"]
     times = take_turns(both, rounds=4, patience=60.0)
     assert "".join(called) == order
-    assert len(times["a"].seconds["forward"]) == 4
+    assert len(times["a"].seconds["forward"]) == timed
 
 
-def test_a_slow_contender_takes_fewer_turns():
+def test_a_slow_contender_takes_fewer_turns(monkeypatch):
+    monkeypatch.setattr("benchmarks.measuring.QUICK", 0.0)
     times = take_turns([fake("a", {}, id)], rounds=9, patience=0.0)
     assert len(times["a"].seconds["forward"]) == FEWEST_ROUNDS
 
