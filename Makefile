@@ -42,9 +42,9 @@ rates: $(VENV)/.installed
 	$(BIN)/recall study run rates --store results/records --out build/rates
 	$(BIN)/recall study choose-rates --store results/records
 
-# Run again what results/ shows, and redraw it.
+# Run again what results/ shows, with three seeds, and redraw it.
 published: $(VENV)/.installed
-	$(BIN)/recall study run assignment --store results/records --out results/report $(ARGS)
+	$(BIN)/recall study run assignment --seeds 3 --store results/records --out results/report $(ARGS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
