@@ -156,8 +156,9 @@ class SequenceModel(nn.Module):
             if tokens.shape[1] > AT_ONCE and self.continues:
                 return self.in_parts(tokens)
             stack = self._stack()
-            if stack is not None and stack.fits(tokens):
-                return stack_logits(stack, tokens)
+            logits = None if stack is None else stack_logits(stack, tokens)
+            if logits is not None:
+                return logits
         x = self._embed(tokens, 0)
         *before, final = self._blocks()
         for block in before:

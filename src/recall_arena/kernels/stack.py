@@ -74,12 +74,15 @@ class Stack:
         return length <= self.positions.shape[0] and self.positions.shape[1] == width
 
 
-def stack_logits(stack: Stack, tokens: Tokens) -> Logits:
-    """The logits after the last of the tokens, of a stack that `fits`; no gradient flows.
+def stack_logits(stack: Stack, tokens: Tokens) -> Logits | None:
+    """The logits after the last of the tokens; no gradient flows.
 
-    Bit-identical from call to call, for any number of threads.  Raises IndexError for a token that
-    is not in the vocabulary.
+    None where the compiled kernel does not take them.  Bit-identical from call to call, for any
+    number of threads.  Raises IndexError for a token that is not in the vocabulary, ValueError if
+    a layer's weights do not fit together.
     """
+    if not stack.fits(tokens):
+        return None
     call = _Call(stack, tokens.shape)
     logits = stack.embedding.new_empty(tokens.shape[0], stack.embedding.shape[0])
     call.run("recall_stack_logits", SHARE_OF_LOGITS, tokens=tokens.contiguous(), logits=logits)
