@@ -83,9 +83,10 @@ def stack_logits(stack: Stack, tokens: Tokens) -> Logits | None:
     """
     if not stack.fits(tokens):
         return None
-    call = _Call(stack, tokens.shape)
+    tokens, call = tokens.contiguous(), _Call(stack, tokens.shape)
     logits = stack.embedding.new_empty(tokens.shape[0], stack.embedding.shape[0])
-    call.run("recall_stack_logits", SHARE_OF_LOGITS, tokens=tokens.contiguous(), logits=logits)
+    call.struct.tokens, call.struct.logits = tokens.data_ptr(), logits.data_ptr()
+    call.run("recall_stack_logits", SHARE_OF_LOGITS)
     return logits
 
 
@@ -162,9 +163,7 @@ class _Call:
             lm_head=stack.lm_head.data_ptr(),
         )
 
-    def run(self, kernel: str, share: int, **tensors: Tensor) -> None:
-        for name, tensor in tensors.items():
-            setattr(self.struct, name, tensor.data_ptr())
+    def run(self, kernel: str, share: int) -> None:
         if native.call(kernel, self.struct, native.threads(self.elements * share)) != 0:
             last = self.struct.vocabulary - 1
             raise IndexError(f"index out of range: tokens and answers must be in 0..{last}")
@@ -179,22 +178,17 @@ class _LossCall(_Call):
         super().__init__(stack, shape, portions=self.shares.shape[0])
         places = [_place(w, turned) for w, turned in zip(weights, stack.turned(), strict=True)]
         table = (structs.Place * len(places))(*places)
-        self.logits = self.shares.new_empty(batch, self.struct.vocabulary)
         self.losses = self.shares.new_empty(batch)
-        self.kept.append(table)
+        logits = self.shares.new_empty(batch, self.struct.vocabulary)
+        self.kept += [table, logits]
+        self.struct.logits, self.struct.losses = logits.data_ptr(), self.losses.data_ptr()
+        self.struct.gradients = self.shares.data_ptr()
         self.struct.portions, self.struct.numbers = self.shares.shape
         self.struct.places, self.struct.weights = ctypes.addressof(table), len(places)
 
     def loss(self, tokens: Tokens, answers: Answers) -> Tensor:
-        self.run(
-            "recall_stack_gradients",
-            SHARE_OF_LOSS,
-            tokens=tokens,
-            answers=answers,
-            logits=self.logits,
-            losses=self.losses,
-            gradients=self.shares,
-        )
+        self.struct.tokens, self.struct.answers = tokens.data_ptr(), answers.data_ptr()
+        self.run("recall_stack_gradients", SHARE_OF_LOSS)
         return self.losses.mean()
 
 
