@@ -147,7 +147,7 @@ def test_the_address_of_this_run_is_this_one():
         model=ModelSpec(("mamba", "mamba")),
         schedule=Schedule(rate=0.01, steps=1000),
     )
-    assert run.address == "15ef023c6d6213fe"
+    assert run.address == "7e14f67106806a42"
 
 
 ELSEWHERE = """
