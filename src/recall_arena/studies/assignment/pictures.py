@@ -37,7 +37,9 @@ def by_query(name: str, results: Sequence[Result], columns: int) -> Picture:
     known = [result for result in results if result]
     figure, panels = new_figure(columns, max(1, -(-len(results) // columns)), height=2.3)
     for panel, result in zip(panels, results, strict=False):
-        panel.set_title(f"{result.label}, M = {result.setting.queries}", fontsize=9)
+        setting = result.setting
+        title = f"{result.label}, M = {setting.queries}, τ = {setting.delay}"
+        panel.set_title(title, fontsize=9)
         if result:
             figures.accuracy_by_query(
                 panel, result.checks[0], model=result.setting.model, chance=CHANCE
