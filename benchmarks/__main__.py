@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks import block, evaluation, long, machine, operations, step, together
+from benchmarks import block, evaluation, long, machine, operations, step, threads, together
 from benchmarks.report import Options, Report
 
 PARTS: dict[str, Callable[[Options, Report], None]] = {
@@ -16,6 +16,7 @@ PARTS: dict[str, Callable[[Options, Report], None]] = {
     "evaluation": evaluation.run,
     "long": long.run,
     "together": together.run,
+    "threads": threads.run,
 }
 
 

@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 from benchmarks import roofline
-from benchmarks.measuring import OURS, Unavailable
+from benchmarks.measuring import OURS, OUTSIDE, Unavailable
 from benchmarks.report import Options, Report, Row, Setting
 
 FLOOR = "the core's floor"
+
+Figures = dict[str, float]
 
 
 def add(
@@ -15,8 +17,13 @@ def add(
     rows: list[Row],
     options: Options,
     report: Report,
+    others: dict[str, Figures] | None = None,
 ) -> None:
-    """One row for each stage of ours: the least time that its work takes on this machine."""
+    """One row for each stage of ours: the least time that its work takes on this machine.
+
+    Beside it stands how many times as long ours takes, and how many times as long the compiled
+    kernels alone; and what `others` has for a stage.
+    """
     for row in [row for row in rows if row.contender == OURS and row.stage in works]:
         work = works[row.stage]
         try:
@@ -34,6 +41,9 @@ def add(
             "GB/s": peaks.bytes / 1e9,
             "ours / floor": row.median_ms / floor,
         }
+        if OUTSIDE in row.figures:
+            within = row.median_ms * (1 - row.figures[OUTSIDE] / 100)
+            figures["kernel / floor"] = within / floor
         report.rows.append(
             replace(
                 row,
@@ -42,6 +52,6 @@ def add(
                 median_ms=floor,
                 quartiles_ms=(floor, floor),
                 ratio=floor / row.median_ms,
-                figures=figures,
+                figures=figures | (others or {}).get(row.stage, {}),
             )
         )

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import Options, Report, Row, Setting
+from benchmarks.watch import Kernels, watched
 
-OURS = "recall-arena"
+OURS, OUTSIDE = "recall-arena", "% outside kernels"
 TOLERANCE = 1e-4  # of the largest number: far above what float32 rounds, far below any mistake
 FEWEST_ROUNDS = 3  # even of a contender that has used up its time
 QUICK = 0.1  # seconds
@@ -66,9 +67,10 @@ Builders = dict[str, Callable[[], Contender]]
 
 @dataclass
 class Times:
-    """The seconds of each stage by turn, and how many cores were busy meanwhile."""
+    """The seconds of each stage by turn, those within compiled kernels, and how busy cores were."""
 
     seconds: dict[str, list[float]]
+    within: dict[str, list[float]]
     wall: float = 0.0
     processor: float = 0.0
 
@@ -130,38 +132,40 @@ def take_turns(contenders: list[Contender], rounds: int, patience: float) -> dic
     A contender that has used `patience` seconds stops after FEWEST_ROUNDS rounds.
     """
     times = {each.name: _no_times(each) for each in contenders}
-    latest = {each.name: _turn(each, _no_times(each), False) for each in contenders}
-    for round_ in range(rounds):
-        for each in contenders:
-            if round_ >= FEWEST_ROUNDS and times[each.name].wall >= patience:
-                continue
-            warm = latest[each.name] < QUICK
-            latest[each.name] = _turn(each, times[each.name], warm)
+    with watched() as kernels:
+        latest = {each.name: _turn(each, _no_times(each), kernels, False) for each in contenders}
+        for round_ in range(rounds):
+            for each in contenders:
+                if round_ >= FEWEST_ROUNDS and times[each.name].wall >= patience:
+                    continue
+                warm = latest[each.name] < QUICK
+                latest[each.name] = _turn(each, times[each.name], kernels, warm)
     return times
 
 
 def _no_times(contender: Contender) -> Times:
-    return Times({stage: [] for stage in contender.stages()})
+    return Times(*({stage: [] for stage in contender.stages()} for _ in range(2)))
 
 
-def _turn(contender: Contender, times: Times, warm: bool) -> float:
+def _turn(contender: Contender, times: Times, kernels: Kernels, warm: bool) -> float:
     """Add one turn to the times; returns the seconds that running everything once took."""
     before, repeats = times.wall, IN_A_ROW if warm else 1
     for chain in contender.chains:
         if warm:
-            _run(chain, _no_times(contender))
+            _run(chain, _no_times(contender), kernels)
         for _ in range(repeats):
-            _run(chain, times)
+            _run(chain, times, kernels)
     return (times.wall - before) / repeats
 
 
-def _run(chain: dict[str, Stage], times: Times) -> None:
+def _run(chain: dict[str, Stage], times: Times, kernels: Kernels) -> None:
     value = None
     busy, began = time.process_time(), time.perf_counter()
     for name, stage in chain.items():
-        start = time.perf_counter()
+        before, start = kernels.seconds, time.perf_counter()
         value = stage(value)
         times.seconds[name].append(time.perf_counter() - start)
+        times.within[name].append(kernels.seconds - before)
     times.wall += time.perf_counter() - began
     times.processor += time.process_time() - busy
 
@@ -195,7 +199,15 @@ def _rows(
                     quartiles_ms=(1e3 * low, 1e3 * high),
                     ratio=middle / fastest,
                     cores=times[each.name].processor / times[each.name].wall,
-                    figures=each.figures,
+                    figures=each.figures | _share_outside(seconds, times[each.name].within[stage]),
                 )
             )
     return rows
+
+
+def _share_outside(seconds: list[float], within: list[float]) -> dict[str, float]:
+    """What part of the time no compiled kernel was at work, of a contender that has any."""
+    if not any(within):
+        return {}
+    shares = [1 - part / whole for part, whole in zip(within, seconds, strict=True)]
+    return {OUTSIDE: 100 * statistics.median(shares)}

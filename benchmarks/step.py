@@ -6,13 +6,7 @@ project each token once instead of each position, JAX does as ours does, and PyT
 take part both ways.
 """
 
-import copy
 import itertools
-import statistics
-import time
-from ctypes import Structure
-from dataclasses import replace
-from unittest import mock
 
 import torch
 from torch.nn import functional as F
@@ -27,7 +21,6 @@ from benchmarks.torch_models import (
     projected_once,
     with_mixers,
 )
-from recall_arena.kernels import native
 from recall_arena.model import LAYERS, ModelSpec, SequenceModel, named_model
 from recall_arena.seeds import generator
 from recall_arena.tasks import AssociativeRecall, Batch
@@ -83,9 +76,7 @@ def builders(spec: ModelSpec, schedule: Schedule, unrolls: Unrolls, report: Repo
         return best
 
     def ours() -> Contender:
-        share = share_outside_kernels(copy.deepcopy(model), schedule)
-        made = training(OURS, model, schedule, batch)
-        return replace(made, figures={"% outside kernels": share})
+        return training(OURS, model, schedule, batch)
 
     def in_torch() -> Contender:
         return training("PyTorch, eager", with_mixers(model, eager()), schedule, batch)
@@ -110,26 +101,6 @@ def training(name: str, model: SequenceModel, schedule: Schedule, batch: Batch) 
     losses = train(model, TASK, schedule, seed=0)
     stages: dict[str, Stage] = {"step": lambda _: next(losses)}
     return Contender(name, lambda: loss_and_gradients(model, batch), [stages])
-
-
-def share_outside_kernels(model: SequenceModel, schedule: Schedule, steps: int = 30) -> float:
-    """The percentage of a step's time that no compiled kernel is at work; products are in them."""
-    within, kernel = [], native.call
-
-    def timed(name: str, arguments: Structure, workers: int) -> int:
-        began = time.perf_counter()
-        returned = kernel(name, arguments, workers)
-        within.append(time.perf_counter() - began)
-        return returned
-
-    losses, shares = train(model, TASK, replace(schedule, steps=steps), seed=0), []
-    with mock.patch.object(native, "call", timed):
-        for _ in range(steps):
-            within.clear()
-            began = time.perf_counter()
-            next(losses)
-            shares.append(1 - sum(within) / (time.perf_counter() - began))
-    return 100 * statistics.median(shares)
 
 
 def loss_and_gradients(model: SequenceModel, batch: Batch) -> Results:

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "lanes.hpp"
+#include "memory.hpp"
 #include "operations.hpp"
 
 namespace recall::RECALL_ISA {
@@ -19,89 +20,146 @@ namespace recall::RECALL_ISA {
 template <int Fixed>  // the window, where it is known at compile time
 struct ConvKernel {
   static constexpr int capacity = Fixed ? Fixed : largest_window;
+  static constexpr int block = Fixed ? 4 : 1;  // positions side by side
+  static constexpr int ahead = 16;             // positions
 
-  static int window_of(const Conv& p) { return Fixed ? Fixed : static_cast<int>(p.window); }
+  const Conv& p;
+  std::int64_t first, channel;  // row of the sequence; a group of channels, a lane each
+  int count, window;
+  Lanes bias, weight[capacity];
 
-  // The last `window` inputs, oldest first.
+  RECALL_INLINE ConvKernel(const Conv& of, std::int64_t sequence, std::int64_t channel)
+      : p(of),
+        first(sequence * of.length),
+        channel(channel),
+        count(filled(of.channels - channel)),
+        window(Fixed ? Fixed : static_cast<int>(of.window)),
+        bias(load(of.bias + channel, count)) {
+    for (int k = 0; k < window; ++k) weight[k] = load(p.weight + k * p.channels + channel, count);
+  }
+
+  // Vectors of a few positions, and before them those of the window - 1 positions that came earlier.
   struct Window {
-    Lanes x[capacity];
+    Lanes x[capacity - 1 + block] = {};
 
-    void push(Lanes next, int window) {
-      for (int k = 0; k + 1 < window; ++k) x[k] = x[k + 1];
-      x[window - 1] = next;
+    template <int positions>
+    RECALL_INLINE void forget(int window) {
+      for (int k = 0; k + 1 < window; ++k) x[k] = x[k + positions];
     }
   };
 
-  static void load_weight(const Conv& p, std::int64_t channel, int count, Lanes* weight) {
-    for (int k = 0; k < window_of(p); ++k) weight[k] = load(p.weight + k * p.channels + channel, count);
+  // Asks for the group's numbers some positions after t, if need be in the next sequence.
+  template <bool write = false>
+  RECALL_INLINE void fetch(const float* of, std::int64_t t, std::int64_t stride) const {
+    const std::int64_t row = first + t + ahead;
+    if (row < p.batch * p.length) __builtin_prefetch(of + row * stride + channel, write, 2);
   }
 
-  static void forward_group(const Conv& p, std::int64_t sequence, std::int64_t channel, int count) {
-    const int window = window_of(p);
-    const Lanes bias = load(p.bias + channel, count);
-    Lanes weight[capacity];
-    load_weight(p, channel, count, weight);
-    Window seen{};
-    for (std::int64_t t = 0; t < p.length; ++t) {
-      const std::int64_t row = sequence * p.length + t;
-      seen.push(load(p.x + row * p.x_stride + channel, count), window);
-      Lanes s = bias;
-      for (int k = 0; k < window; ++k) s += weight[k] * seen.x[k];
-      store(p.out + row * p.channels + channel, s * sigmoid(s), count);
-    }
+  // The i-th output of a window's positions, before its SiLU.
+  RECALL_INLINE Lanes sum(const Window& seen, int i) const {
+    Lanes s = bias;
+    for (int k = 0; k < window; ++k) s += weight[k] * seen.x[i + k];
+    return s;
   }
 
-  static void backward_group(const Conv& p, std::int64_t sequence, std::int64_t channel, int count,
-                             Lanes* ds) {
-    const int window = window_of(p);
-    const Lanes bias = load(p.bias + channel, count);
-    Lanes weight[capacity], dweight[capacity] = {}, dbias{};
-    load_weight(p, channel, count, weight);
-    Window seen{};
-    for (std::int64_t t = 0; t < p.length; ++t) {
-      const std::int64_t row = sequence * p.length + t;
-      seen.push(load(p.x + row * p.x_stride + channel, count), window);
-      Lanes s = bias;
-      for (int k = 0; k < window; ++k) s += weight[k] * seen.x[k];
-      const Lanes gate = sigmoid(s);
-      ds[t] = load(p.grad_out + row * p.grad_out_stride + channel, count) * gate *
-              (1.0f + s * (1.0f - gate));
-      for (int k = 0; k < window; ++k) dweight[k] += ds[t] * seen.x[k];
-      dbias += ds[t];
-    }
-    for (std::int64_t t = 0; t < p.length; ++t) {
+  template <int positions>
+  RECALL_INLINE void look(std::int64_t t, Tensors tensors, Window& seen) const {
+    each<positions>([&](int i) RECALL_INLINE {
+      if (tensors == Tensors::elsewhere) fetch(p.x, t + i, p.x_stride);
+      seen.x[window - 1 + i] = load(p.x + (first + t + i) * p.x_stride + channel, count);
+    });
+  }
+
+  template <int positions>
+  RECALL_INLINE void forward(std::int64_t t, Tensors tensors, Window& seen) const {
+    look<positions>(t, tensors, seen);
+    each<positions>([&](int i) RECALL_INLINE {
+      if (tensors == Tensors::elsewhere) fetch<true>(p.out, t + i, p.channels);
+      const Lanes s = sum(seen, i);
+      store(p.out + (first + t + i) * p.channels + channel, s * sigmoid(s), count);
+    });
+    seen.template forget<positions>(window);
+  }
+
+  RECALL_INLINE void forward(Tensors tensors) const {
+    Window seen;
+    std::int64_t t = 0;
+    for (; t + block <= p.length; t += block) forward<block>(t, tensors, seen);
+    for (; t < p.length; ++t) forward<1>(t, tensors, seen);
+  }
+
+  // What the backward pass adds up over the positions.
+  struct Sums {
+    Lanes weight[capacity] = {}, bias{};
+  };
+
+  template <int positions>
+  RECALL_INLINE void backward(std::int64_t t, Tensors tensors, Window& seen, Window& ds, Sums& sums) const {
+    look<positions>(t, tensors, seen);
+    each<positions>([&](int i) RECALL_INLINE {
+      if (tensors == Tensors::elsewhere) fetch(p.grad_out, t + i, p.grad_out_stride);
+      const Lanes s = sum(seen, i), gate = sigmoid(s);
+      const Lanes d = load(p.grad_out + (first + t + i) * p.grad_out_stride + channel, count) * gate *
+                      (1.0f + s * (1.0f - gate));
+      for (int k = 0; k < window; ++k) sums.weight[k] += d * seen.x[i + k];
+      sums.bias += d;
+      ds.x[window - 1 + i] = d;
+    });
+    seen.template forget<positions>(window);
+    gradients<positions>(t, tensors, ds);
+  }
+
+  // dx of the positions whose last reader is one of those from t on.
+  template <int positions>
+  RECALL_INLINE void gradients(std::int64_t t, Tensors tensors, Window& ds) const {
+    each<positions>([&](int i) RECALL_INLINE {
+      const std::int64_t at = t + i - (window - 1);
+      if (at < 0) return;
+      if (tensors == Tensors::elsewhere) fetch<true>(p.grad_x, at, p.channels);
       Lanes dx{};
-      for (int k = window - 1; k >= 0 && t + window - 1 - k < p.length; --k)
-        dx += weight[k] * ds[t + window - 1 - k];
-      store(p.grad_x + (sequence * p.length + t) * p.channels + channel, dx, count);
+      for (int k = window - 1; k >= 0; --k) dx += weight[k] * ds.x[i + window - 1 - k];
+      store(p.grad_x + (first + at) * p.channels + channel, dx, count);
+    });
+    ds.template forget<positions>(window);
+  }
+
+  RECALL_INLINE void backward(std::int64_t sequence, Tensors tensors) const {
+    Window seen, ds;
+    Sums sums;
+    std::int64_t t = 0;
+    for (; t + block <= p.length; t += block) backward<block>(t, tensors, seen, ds, sums);
+    for (; t < p.length; ++t) backward<1>(t, tensors, seen, ds, sums);
+    for (; t < p.length + window - 1; ++t) {
+      ds.x[window - 1] = Lanes{};
+      gradients<1>(t, tensors, ds);
     }
     const std::int64_t share = sequence * (window + 1) * p.channels + channel;
-    for (int k = 0; k < window; ++k) store(p.grad_weight + share + k * p.channels, dweight[k], count);
-    store(p.grad_bias + share, dbias, count);
+    for (int k = 0; k < window; ++k) store(p.grad_weight + share + k * p.channels, sums.weight[k], count);
+    store(p.grad_bias + share, sums.bias, count);
   }
 
-  static void forward(const Conv& p, std::int64_t begin, std::int64_t end) {
+  static void forward(const Conv& p, std::int64_t begin, std::int64_t end, Tensors tensors) {
     for (std::int64_t sequence = begin; sequence < end; ++sequence)
       for (std::int64_t channel = 0; channel < p.channels; channel += lanes)
-        forward_group(p, sequence, channel, filled(p.channels - channel));
+        ConvKernel(p, sequence, channel).forward(tensors);
   }
 
-  static void backward(const Conv& p, std::int64_t begin, std::int64_t end, float* scratch) {
+  static void backward(const Conv& p, std::int64_t begin, std::int64_t end, Tensors tensors) {
     for (std::int64_t sequence = begin; sequence < end; ++sequence)
       for (std::int64_t channel = 0; channel < p.channels; channel += lanes)
-        backward_group(p, sequence, channel, filled(p.channels - channel), reinterpret_cast<Lanes*>(scratch));
+        ConvKernel(p, sequence, channel).backward(sequence, tensors);
   }
 };
 
+template <Tensors tensors = Tensors::in_cache>
 inline void conv_forward(const Conv& p, std::int64_t begin, std::int64_t end) {
-  p.window == 4 ? ConvKernel<4>::forward(p, begin, end) : ConvKernel<0>::forward(p, begin, end);
+  p.window == 4 ? ConvKernel<4>::forward(p, begin, end, tensors) : ConvKernel<0>::forward(p, begin, end, tensors);
 }
 
-inline void conv_backward(const Conv& p, std::int64_t begin, std::int64_t end, float* scratch) {
-  p.window == 4 ? ConvKernel<4>::backward(p, begin, end, scratch)
-                : ConvKernel<0>::backward(p, begin, end, scratch);
+template <Tensors tensors = Tensors::in_cache>
+inline void conv_backward(const Conv& p, std::int64_t begin, std::int64_t end) {
+  p.window == 4 ? ConvKernel<4>::backward(p, begin, end, tensors)
+                : ConvKernel<0>::backward(p, begin, end, tensors);
 }
-
-inline std::int64_t conv_scratch(const Conv& p) { return p.length * lanes; }
 
 }  // namespace recall::RECALL_ISA

@@ -185,8 +185,9 @@ void recall_conv_forward(const recall::Conv* p, int threads) {
 }
 
 void recall_conv_backward(const recall::Conv* p, int threads) {
-  recall::share_out(threads, p->batch, *p, recall::chosen->conv_backward,
-                    recall::chosen->conv_scratch);
+  recall::share_out(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {
+    recall::chosen->conv_backward(*p, begin, end);
+  });
   recall::add_shares(p->grad_weight, p->batch, (p->window + 1) * p->channels);
 }
 

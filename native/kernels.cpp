@@ -15,12 +15,11 @@ namespace recall::RECALL_ISA {
 extern const Kernels kernels;
 const Kernels kernels = {
     RECALL_TEXT(RECALL_ISA),
-    cold_scan_forward,
-    cold_scan_backward,
+    scan_forward<Tensors::elsewhere>,
+    scan_backward<Tensors::elsewhere>,
     scan_scratch,
-    conv_forward,
-    conv_backward,
-    conv_scratch,
+    conv_forward<Tensors::elsewhere>,
+    conv_backward<Tensors::elsewhere>,
     attention_forward,
     attention_backward,
     attention_scratch,

@@ -44,7 +44,7 @@ struct MambaKernel {
   float *window, *A;                                             // (window, channels); (state, channels)
   float *before, *z, *u, *selection;                             // where the caller keeps none
   float *steps, *y, *dy, *du, *dsteps, *dz, *dB, *dC, *dlow, *dbefore, *shares;
-  float *scan_memory, *conv_memory;
+  float* scan_memory;
   NormKernel norm;
   Lookup lookup;
 
@@ -69,7 +69,6 @@ struct MambaKernel {
     dlow = passing.take(rows * p.rank);
     shares = passing.take(most * (p.state + 2 + p.window + 1) * p.channels);
     scan_memory = passing.take(scan_scratch(scan(most)));
-    conv_memory = passing.take(conv_scratch(conv(nullptr, most)));
     if (memory) prepare();
   }
 
@@ -262,7 +261,7 @@ struct MambaKernel {
     Conv c = conv(before_of(part), part.sequences);
     c.grad_out = du, c.grad_x = dbefore;
     c.grad_weight = shares, c.grad_bias = shares + p.window * p.channels;
-    conv_backward(c, 0, part.sequences, conv_memory);
+    conv_backward(c, 0, part.sequences);
     add_shares(part.sequences, (p.window + 1) * p.channels, to.convolution);
   }
 

@@ -24,6 +24,10 @@ class Memory {
   std::int64_t used_ = 0;
 };
 
+// Where the tensors of an operation are.  Those that are not in the cache are asked for a while before they
+// are needed, column by column as they are read, which no processor foresees.
+enum class Tensors { in_cache, elsewhere };
+
 // Rows (height, width) turned into (width, height).
 inline void turn_over(const float* from, std::int64_t height, std::int64_t width, float* to) {
   for (std::int64_t i = 0; i < height; ++i)
@@ -35,14 +39,6 @@ inline void turn_over(const float* from, std::int64_t height, std::int64_t width
 inline void fetch(const float* from, std::int64_t floats) {
   constexpr std::int64_t line = 16;  // floats
   for (std::int64_t i = 0; i < floats; i += line) __builtin_prefetch(from + i, 0, 2);
-}
-
-// The same for rows, and for rows that are about to be written.
-template <int write = 0>
-inline void fetch_rows(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t width) {
-  constexpr std::int64_t line = 16;  // floats
-  for (std::int64_t row = 0; from && row < rows; ++row)
-    for (std::int64_t i = 0; i < width; i += line) __builtin_prefetch(from + row * stride + i, write, 2);
 }
 
 inline std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }

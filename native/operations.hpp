@@ -148,8 +148,7 @@ struct Kernels {
   void (*scan_backward)(const Scan&, std::int64_t begin, std::int64_t end, float* scratch);
   std::int64_t (*scan_scratch)(const Scan&);  // floats that scan_backward needs
   void (*conv_forward)(const Conv&, std::int64_t begin, std::int64_t end);
-  void (*conv_backward)(const Conv&, std::int64_t begin, std::int64_t end, float* scratch);
-  std::int64_t (*conv_scratch)(const Conv&);
+  void (*conv_backward)(const Conv&, std::int64_t begin, std::int64_t end);
   // These work through heads of sequences, and use scratch both ways.
   void (*attention_forward)(const Attention&, std::int64_t begin, std::int64_t end, float* scratch);
   void (*attention_backward)(const Attention&, std::int64_t begin, std::int64_t end, float* scratch);

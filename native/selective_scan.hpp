@@ -37,6 +37,12 @@ struct ScanGroup {
   void put(float* to, std::int64_t row, Lanes x) const {
     store(to + row * p.channels + channel, x, count);
   }
+  // Asks for what at() will load, or for what put() will write over.  Inline, or GCC would take a call
+  // that only does this for one that does nothing.
+  template <bool write = false>
+  RECALL_INLINE void fetch(const float* of, std::int64_t row, std::int64_t stride) const {
+    if (of) __builtin_prefetch(of + row * stride + channel, write, 2);
+  }
   Lanes u(std::int64_t row) const { return at(p.u, row, p.u_stride); }
   // A in units of 1 / log2(e), so that exp(Delta A) is a power of two.
   Lanes A(int n) const { return at(p.A, n, p.channels) * log2_e; }
@@ -52,11 +58,11 @@ struct ScanGroup {
 // A chunk of positions of one sequence.
 struct ScanChunk {
   const Scan& p;
-  std::int64_t index, first;  // of the sequence's chunks; the first position's row
+  std::int64_t sequence, index, first;  // which of the sequence's chunks; the first position's row
   int steps;
 
   ScanChunk(const Scan& of, std::int64_t sequence, std::int64_t index)
-      : p(of), index(index), first(sequence * of.length + index * scan_chunk) {
+      : p(of), sequence(sequence), index(index), first(sequence * of.length + index * scan_chunk) {
     const std::int64_t left = p.length - index * scan_chunk;
     steps = left < scan_chunk ? static_cast<int>(left) : scan_chunk;
   }
@@ -66,6 +72,10 @@ struct ScanChunk {
 
   // The row of `out`, `z` and their gradients that belongs to a position which is read.
   std::int64_t read_row(int step) const { return p.last ? first / p.length : first + step; }
+
+  // Which of the tensor `states`, counted in (batch, chunks) or in (batch, chunks, state).
+  std::int64_t kept() const { return sequence * scan_chunks(p.length) + index; }
+  std::int64_t kept(int n) const { return kept() * p.state + n; }
 
   // Delta of all positions, and its slope where there is room for it.  All of them first, for they
   // do not wait for one another.
@@ -79,10 +89,24 @@ struct ScanChunk {
   }
 };
 
+// Asks for what a group reads at a chunk's positions, and for what it writes there.
+RECALL_INLINE inline void fetch_forward(const ScanGroup& group, const ScanChunk& chunk) {
+  const Scan& p = group.p;
+  for (int step = 0; step < chunk.steps; ++step) {
+    const std::int64_t row = chunk.first + step;
+    group.fetch(p.u, row, p.u_stride), group.fetch(p.delta, row, p.delta_stride);
+    if (!chunk.read(step)) continue;
+    group.fetch(p.z, chunk.read_row(step), p.z_stride);
+    group.fetch<true>(p.out, chunk.read_row(step), p.channels);
+  }
+  for (int n = 0; n < p.state; ++n) group.fetch<true>(p.states, chunk.kept(n), p.channels);
+}
+
 // The state size known at compile time lets the compiler keep h in registers; 0 means any.
 template <int Fixed>
 struct ScanForward {
   static constexpr int capacity = Fixed ? Fixed : largest_state;
+  static constexpr int ahead = 2;  // chunks
 
   // body(n) for every state, written out where the size is known: then h stays in registers.
   template <class Body>
@@ -128,44 +152,37 @@ struct ScanForward {
     }
   }
 
-  static void work(const ScanGroup& group) {
+  // A chunk of the group's sequence, or of the next one where `index` is beyond its end.
+  RECALL_INLINE static void fetch(const ScanGroup& group, std::int64_t index) {
+    const Scan& p = group.p;
+    const std::int64_t chunks = scan_chunks(p.length), sequence = group.sequence + index / chunks;
+    if (sequence < p.batch) fetch_forward(group, {p, sequence, index % chunks});
+  }
+
+  static void work(const ScanGroup& group, Tensors tensors) {
     const Scan& p = group.p;
     const std::int64_t chunks = scan_chunks(p.length);
     Lanes A[capacity], h[capacity];
     for (int n = 0; n < p.state; ++n) A[n] = group.A(n), h[n] = Lanes{};
     if (p.initial) group.load_states(p.initial, group.sequence, h);
     for (std::int64_t index = 0; index < chunks; ++index) {
-      if (p.states) group.store_states(p.states, group.sequence * chunks + index, h);
-      advance(group, {p, group.sequence, index}, A, h);
+      if (tensors == Tensors::elsewhere) fetch(group, index + ahead);
+      const ScanChunk chunk(p, group.sequence, index);
+      if (p.states) group.store_states(p.states, chunk.kept(), h);
+      advance(group, chunk, A, h);
     }
     if (p.final) group.store_states(p.final, group.sequence, h);
   }
 };
 
+template <Tensors tensors = Tensors::in_cache>
 inline void scan_forward(const Scan& p, std::int64_t begin, std::int64_t end) {
   const auto work = p.state == 16 ? ScanForward<16>::work : ScanForward<0>::work;
+  // The rows of a lone group follow one another, and that the processor foresees.
+  const Tensors where = p.channels > lanes ? tensors : Tensors::in_cache;
   for (std::int64_t sequence = begin; sequence < end; ++sequence)
     for (std::int64_t channel = 0; channel < p.channels; channel += lanes)
-      work({p, sequence, channel});
-}
-
-// What several groups will read column by column is asked for row by row before: u, delta, z.
-inline void fetch_inputs(const Scan& p, std::int64_t sequence) {
-  const std::int64_t first = sequence * p.length, read = p.last ? 1 : p.length;
-  fetch_rows(p.u + first * p.u_stride, p.u_stride, p.length, p.channels);
-  fetch_rows(p.delta + first * p.delta_stride, p.delta_stride, p.length, p.channels);
-  if (p.z) fetch_rows(p.z + sequence * read * p.z_stride, p.z_stride, read, p.channels);
-}
-
-// The scan of tensors that are not in the cache.
-inline void cold_scan_forward(const Scan& p, std::int64_t begin, std::int64_t end) {
-  if (scan_groups(p) == 1) return scan_forward(p, begin, end);
-  for (std::int64_t sequence = begin; sequence < end; ++sequence) {
-    fetch_inputs(p, sequence);
-    const std::int64_t read = p.last ? 1 : p.length;
-    fetch_rows<1>(p.out + sequence * read * p.channels, p.channels, read, p.channels);
-    scan_forward(p, sequence, sequence + 1);
-  }
+      work({p, sequence, channel}, where);
 }
 
 }  // namespace recall::RECALL_ISA

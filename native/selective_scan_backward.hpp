@@ -11,9 +11,8 @@
 //   dDelta_t = sum_n q_t[n] A[n] + u_t sum_n g_t[n] B_t[n]
 //   du_t     = D dy_t + Delta_t sum_n g_t[n] B_t[n]
 //
-// The chunks are walked from the last to the first.  In a chunk one state after another goes through
-// all positions, there to compute a and h again and back for the gradients, so that both stay in
-// registers.  Where only the last position is read, dy_t is zero at all others.
+// The chunks are walked from the last to the first.  In a chunk two states after another two go through
+// all positions, there to compute a and h again and back for the gradients, so that both stay close by.  Where only the last position is read, dy_t is zero at all others.
 
 #pragma once
 
@@ -21,34 +20,51 @@
 
 namespace recall::RECALL_ISA {
 
+// Asks for what a group reads at a chunk's positions, and for what it writes there.
+RECALL_INLINE inline void fetch_backward(const ScanGroup& group, const ScanChunk& chunk) {
+  const Scan& p = group.p;
+  for (int step = 0; step < chunk.steps; ++step) {
+    const std::int64_t row = chunk.first + step;
+    group.fetch(p.u, row, p.u_stride), group.fetch(p.delta, row, p.delta_stride);
+    group.fetch<true>(p.grad_u, row, p.channels), group.fetch<true>(p.grad_delta, row, p.channels);
+    if (!chunk.read(step)) continue;
+    const std::int64_t read = chunk.read_row(step);
+    group.fetch(p.grad_out, read, p.grad_out_stride), group.fetch(p.z, read, p.z_stride);
+    group.fetch<true>(p.grad_z, read, p.channels);
+  }
+  for (int n = 0; n < p.state; ++n) group.fetch(p.states, chunk.kept(n), p.channels);
+}
+
+template <int Fixed>  // the state size, where it is known at compile time
 struct ScanBackward {
   const Scan& p;
-  Lanes *dB, *dC;  // of a chunk: shares lane by lane, each filled up to whole vectors of cells
+  Lanes *dB, *dC;  // of a chunk, (steps, state): shares lane by lane, filled up to whole vectors of cells
   Lanes* carry;    // for every group of channels, what passes from chunk to chunk: g, dA, dD, dbias
+  float *B, *C;    // of a chunk, (steps, state)
 
-  ScanBackward(const Scan& of, float* memory) : p(of) {
-    dB = reinterpret_cast<Lanes*>(memory);
-    dC = dB + cells(p);
-    carry = dC + cells(p);
+  ScanBackward(const Scan& of, Memory& memory) : p(of) {
+    dB = reinterpret_cast<Lanes*>(memory.take(lanes * cells(p)));
+    dC = reinterpret_cast<Lanes*>(memory.take(lanes * cells(p)));
+    carry = reinterpret_cast<Lanes*>(memory.take(lanes * scan_groups(p) * carried(p)));
+    B = memory.take(cells(p)), C = memory.take(cells(p));
   }
 
+  int state() const { return Fixed ? Fixed : static_cast<int>(p.state); }
   static std::int64_t cells(const Scan& p) { return round_up(scan_chunk * p.state, lanes); }
   static std::int64_t carried(const Scan& p) { return 2 * p.state + 2; }
-  static std::int64_t floats(const Scan& p) {
-    return lanes * (2 * cells(p) + scan_groups(p) * carried(p));
-  }
+  Lanes* carried(const ScanGroup& group) const { return carry + group.channel / lanes * carried(p); }
 
   // What all states share at a chunk's positions: read by them, or added up over them.
   struct Positions {
     Lanes delta[scan_chunk], slope[scan_chunk], drive[scan_chunk], gate[scan_chunk], dy[scan_chunk];
-    Lanes y[scan_chunk] = {}, ddrive[scan_chunk] = {}, dexponent[scan_chunk] = {};
+    Lanes y[scan_chunk], ddrive[scan_chunk], dexponent[scan_chunk];
   };
 
   void prepare(const ScanGroup& group, const ScanChunk& chunk, Positions& at) const {
     chunk.time_steps(group, at.delta, at.slope);
     for (int step = 0; step < chunk.steps; ++step) {
       at.drive[step] = at.delta[step] * group.u(chunk.first + step);
-      at.dy[step] = Lanes{};
+      at.dy[step] = at.y[step] = at.ddrive[step] = at.dexponent[step] = Lanes{};
       if (!chunk.read(step)) continue;
       const std::int64_t read = chunk.read_row(step);
       at.dy[step] = group.at(p.grad_out, read, p.grad_out_stride);
@@ -59,52 +75,82 @@ struct ScanBackward {
     }
   }
 
-  // One state through a chunk of `known` steps, of any number if that is 0; `read` where any of its
-  // positions is, `fresh` where no other group has left its share of dB and dC.
-  template <int known, bool read, bool fresh>
-  void pass(const ScanGroup& group, const ScanChunk& chunk, int n, Positions& at) const {
-    const Lanes A = group.A(n);
-    const float *B = p.B + chunk.first * p.B_stride + n, *C = p.C + chunk.first * p.C_stride + n;
-    const auto each_step = [&](const auto& body) RECALL_INLINE {
-      if constexpr (known) {
-        each<known>(body);
-      } else {
-        for (int step = 0; step < chunk.steps; ++step) body(step);
-      }
-    };
+  // body(0), body(1), ... for `known` steps, or for any number of them if that is 0.
+  template <int known, class Body>
+  RECALL_INLINE static void each_step(const ScanChunk& chunk, const Body& body) {
+    if constexpr (known) {
+      each<known>(body);
+    } else {
+      for (int step = 0; step < chunk.steps; ++step) body(step);
+    }
+  }
+
+  // A few states, from n on, that go through a chunk side by side: in each, a step waits for the one before.
+  template <int count>
+  struct States {
+    int n;
+    Lanes A[count], a[count][scan_chunk], h[count][scan_chunk + 1];
+  };
+
+  template <int known, bool read, int count>
+  RECALL_INLINE void there(const ScanChunk& chunk, States<count>& of, Positions& at) const {
+    each_step<known>(chunk, [&](int step) RECALL_INLINE {
+      const int cell = step * state() + of.n;
+      Lanes y = at.y[step];
+      each<count>([&](int i) RECALL_INLINE {
+        of.a[i][step] = power_of_two(at.delta[step] * of.A[i]);
+        of.h[i][step + 1] = of.a[i][step] * of.h[i][step] + at.drive[step] * B[cell + i];
+        if (read) y += of.h[i][step + 1] * C[cell + i];
+      });
+      if (read) at.y[step] = y;
+    });
+  }
+
+  template <int known, bool read, bool fresh, int count>
+  RECALL_INLINE void back(const ScanChunk& chunk, const States<count>& of, Positions& at, Lanes* g,
+                          Lanes* dA) const {
     const auto add = [](Lanes& to, Lanes x) RECALL_INLINE { to = fresh ? x : to + x; };
-
-    Lanes a[scan_chunk], h[scan_chunk + 1];
-    const std::int64_t kept = group.sequence * scan_chunks(p.length) + chunk.index;
-    h[0] = group.at(p.states, kept * p.state + n, p.channels);
-    each_step([&](int step) RECALL_INLINE {
-      a[step] = power_of_two(at.delta[step] * A);
-      h[step + 1] = a[step] * h[step] + at.drive[step] * B[step * p.B_stride];
-      if (read) at.y[step] += h[step + 1] * C[step * p.C_stride];
+    each_step<known>(chunk, [&](int from_last) RECALL_INLINE {
+      const int step = (known ? known : chunk.steps) - 1 - from_last, cell = step * state() + of.n;
+      Lanes ddrive = at.ddrive[step], dexponent = at.dexponent[step];
+      each<count>([&](int i) RECALL_INLINE {
+        if (read) {
+          g[i] += at.dy[step] * C[cell + i];
+          add(dC[cell + i], at.dy[step] * of.h[i][step + 1]);
+        }
+        add(dB[cell + i], g[i] * at.drive[step]);
+        ddrive += g[i] * B[cell + i];
+        g[i] *= of.a[i][step];
+        const Lanes q = g[i] * of.h[i][step];
+        dexponent += q * of.A[i];
+        dA[i] += q * at.delta[step];
+      });
+      at.ddrive[step] = ddrive, at.dexponent[step] = dexponent;
     });
+  }
 
-    Lanes* carried = carry + group.channel / lanes * ScanBackward::carried(p) + n;
-    Lanes g = carried[0], dA = carried[p.state];
-    each_step([&](int from_last) RECALL_INLINE {
-      const int step = (known ? known : chunk.steps) - 1 - from_last;
-      const std::int64_t cell = step * p.state + n;
-      if (read) {
-        g += at.dy[step] * C[step * p.C_stride];
-        add(dC[cell], at.dy[step] * h[step + 1]);
-      }
-      add(dB[cell], g * at.drive[step]);
-      at.ddrive[step] += g * B[step * p.B_stride];
-      g *= a[step];
-      const Lanes q = g * h[step];
-      at.dexponent[step] += q * A;
-      dA += q * at.delta[step];
+  // `read` where any of the chunk's positions is, `fresh` where no other group has left its share of dB
+  // and dC.
+  template <int known, bool read, bool fresh, int count>
+  RECALL_INLINE void pass(const ScanGroup& group, const ScanChunk& chunk, int n, Positions& at) const {
+    States<count> of;
+    of.n = n;
+    Lanes g[count], dA[count], *kept = carried(group) + n;
+    each<count>([&](int i) RECALL_INLINE {
+      of.A[i] = group.A(n + i);
+      of.h[i][0] = group.at(p.states, chunk.kept(n + i), p.channels);
+      g[i] = kept[i], dA[i] = kept[state() + i];
     });
-    carried[0] = g, carried[p.state] = dA;
+    there<known, read>(chunk, of, at);
+    back<known, read, fresh>(chunk, of, at, g, dA);
+    each<count>([&](int i) RECALL_INLINE { kept[i] = g[i], kept[state() + i] = dA[i]; });
   }
 
   template <int known, bool read, bool fresh>
   void pass_all(const ScanGroup& group, const ScanChunk& chunk, Positions& at) const {
-    for (int n = 0; n < p.state; ++n) pass<known, read, fresh>(group, chunk, n, at);
+    int n = 0;
+    for (; n + 2 <= state(); n += 2) pass<known, read, fresh, 2>(group, chunk, n, at);
+    if (n < state()) pass<known, read, fresh, 1>(group, chunk, n, at);
   }
 
   template <bool read, bool fresh>
@@ -127,12 +173,19 @@ struct ScanBackward {
     group.put(p.grad_z, read, dout * y * gate * (1.0f + z * (1.0f - gate)));
   }
 
-  void work(const ScanGroup& group, const ScanChunk& chunk) const {
+  // The chunk that comes after this one.
+  RECALL_INLINE void fetch(const ScanGroup& group, const ScanChunk& chunk) const {
+    if (chunk.index > 0) return fetch_backward(group, {p, chunk.sequence, chunk.index - 1});
+    const std::int64_t next = chunk.sequence + 1;
+    if (next < p.batch) fetch_backward(group, {p, next, scan_chunks(p.length) - 1});
+  }
+
+  void work(const ScanGroup& group, const ScanChunk& chunk, Tensors tensors) const {
+    if (tensors == Tensors::elsewhere) fetch(group, chunk);
     Positions at;
     prepare(group, chunk, at);
     chunk.read() ? pass_all<true>(group, chunk, at) : pass_all<false>(group, chunk, at);
-    Lanes* carried = carry + group.channel / lanes * ScanBackward::carried(p);
-    Lanes &dD = carried[2 * p.state], &dbias = carried[2 * p.state + 1];
+    Lanes &dD = carried(group)[2 * p.state], &dbias = carried(group)[2 * p.state + 1];
     const Lanes D = group.at(p.D, 0, 0);
     for (int step = 0; step < chunk.steps; ++step) {
       const std::int64_t row = chunk.first + step;
@@ -146,12 +199,22 @@ struct ScanBackward {
     }
   }
 
-  void work(std::int64_t sequence) const {
+  // Beside one another, so that their places are known at compile time where the state size is.
+  void copy_selection(const ScanChunk& chunk) const {
+    for (int step = 0; step < chunk.steps; ++step) {
+      const std::int64_t row = chunk.first + step;
+      std::memcpy(B + step * p.state, p.B + row * p.B_stride, sizeof(float) * p.state);
+      std::memcpy(C + step * p.state, p.C + row * p.C_stride, sizeof(float) * p.state);
+    }
+  }
+
+  void work(std::int64_t sequence, Tensors tensors) const {
     std::memset(carry, 0, sizeof(Lanes) * scan_groups(p) * carried(p));
     for (std::int64_t index = scan_chunks(p.length) - 1; index >= 0; --index) {
       const ScanChunk chunk(p, sequence, index);
+      copy_selection(chunk);
       for (std::int64_t channel = 0; channel < p.channels; channel += lanes)
-        work({p, sequence, channel}, chunk);
+        work({p, sequence, channel}, chunk, tensors);
       const std::int64_t first = chunk.first * p.state, count = chunk.steps * p.state;
       store_sums(p.grad_B + first, dB, count);
       if (chunk.read()) {
@@ -171,7 +234,7 @@ struct ScanBackward {
   void store_shares(std::int64_t sequence) const {
     for (std::int64_t channel = 0; channel < p.channels; channel += lanes) {
       const ScanGroup group(p, sequence, channel);
-      const Lanes* dA = carry + channel / lanes * carried(p) + p.state;
+      const Lanes* dA = carried(group) + p.state;
       const std::int64_t share = sequence * (p.state + 2);
       for (int n = 0; n < p.state; ++n) group.put(p.grad_A, share + n, dA[n]);
       group.put(p.grad_D, share, dA[p.state]);
@@ -180,27 +243,23 @@ struct ScanBackward {
   }
 };
 
+template <int Fixed>
+inline void scan_backward(const Scan& p, std::int64_t begin, std::int64_t end, float* scratch, Tensors tensors) {
+  Memory memory(scratch);
+  const ScanBackward<Fixed> kernel(p, memory);
+  for (std::int64_t sequence = begin; sequence < end; ++sequence) kernel.work(sequence, tensors);
+}
+
+template <Tensors tensors = Tensors::in_cache>
 inline void scan_backward(const Scan& p, std::int64_t begin, std::int64_t end, float* scratch) {
-  const ScanBackward kernel(p, scratch);
-  for (std::int64_t sequence = begin; sequence < end; ++sequence) kernel.work(sequence);
+  p.state == 16 ? scan_backward<16>(p, begin, end, scratch, tensors)
+                : scan_backward<0>(p, begin, end, scratch, tensors);
 }
 
-// The same for tensors that are not in the cache.
-inline void cold_scan_backward(const Scan& p, std::int64_t begin, std::int64_t end, float* scratch) {
-  if (scan_groups(p) == 1) return scan_backward(p, begin, end, scratch);
-  const ScanBackward kernel(p, scratch);
-  for (std::int64_t sequence = begin; sequence < end; ++sequence) {
-    const std::int64_t first = sequence * p.length * p.channels, read = p.last ? 1 : p.length;
-    const std::int64_t states = scan_chunks(p.length) * p.state;
-    fetch_inputs(p, sequence);
-    fetch_rows(p.grad_out + sequence * read * p.grad_out_stride, p.grad_out_stride, read, p.channels);
-    fetch_rows(p.states + sequence * states * p.channels, p.channels, states, p.channels);
-    for (float* to : {p.grad_u, p.grad_delta}) fetch_rows<1>(to + first, p.channels, p.length, p.channels);
-    if (p.z) fetch_rows<1>(p.grad_z + sequence * read * p.channels, p.channels, read, p.channels);
-    kernel.work(sequence);
-  }
+inline std::int64_t scan_scratch(const Scan& p) {
+  Memory memory(nullptr);
+  ScanBackward<0>(p, memory);
+  return memory.used();
 }
-
-inline std::int64_t scan_scratch(const Scan& p) { return ScanBackward::floats(p); }
 
 }  // namespace recall::RECALL_ISA

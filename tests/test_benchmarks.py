@@ -19,7 +19,7 @@ import pytest
 import torch
 from kernel_checks import needs_kernels
 
-from benchmarks import block, evaluation, operations, roofline, step, together
+from benchmarks import block, evaluation, operations, roofline, step, threads, together
 from benchmarks.__main__ import PARTS, chosen
 from benchmarks.floors import FLOOR
 from benchmarks.long_pass import CONTENDERS, measured
@@ -27,6 +27,7 @@ from benchmarks.measuring import (
     FEWEST_ROUNDS,
     IN_A_ROW,
     OURS,
+    OUTSIDE,
     TOLERANCE,
     Contender,
     Unavailable,
@@ -193,10 +194,58 @@ def test_models_apart_and_the_bound_for_models_together_do_the_same_work(name):
 
 
 @needs_kernels
-def test_the_share_outside_the_kernels_is_a_percentage():
-    spec = named_model("mamba", vocabulary=16, width=8, longest_context=27)
-    ours = step.builders(spec, Schedule(0.01, steps=99, context=9, batch=3), {}, Report())[OURS]()
-    assert 1 < ours.figures["% outside kernels"] < 100
+def test_the_time_within_kernels_is_told_of_those_who_have_any():
+    operation = operations.conv(2, 7, 8)
+    made = operations.builders(operation, Options(compile_limit=0), Report())
+    del made["JAX"]
+    ours, other = take_turns([build() for build in made.values()], rounds=3, patience=60.0).values()
+
+    for stage in ("inference", "forward", "backward", "forward and backward"):
+        pairs = list(zip(ours.within[stage], ours.seconds[stage], strict=True))
+        assert all(0 < within < whole for within, whole in pairs)
+        assert not any(other.within[stage])
+
+
+@needs_kernels
+def test_an_operation_stands_beside_its_floor_whole_and_in_parts():
+    report = Report()
+    options = Options(rounds=2, batch=4, widths=(8,), lengths=(5,), contenders=("none",))
+    operations.run(options, report)
+    ours = {(row.subject, row.stage): row for row in report.rows if row.contender == OURS}
+    bounds = [row for row in report.rows if row.contender == FLOOR]
+
+    assert len(ours) == 3 * 4
+    assert len(bounds) == 3 * 3
+    for bound in bounds:
+        row = ours[bound.subject, bound.stage]
+        whole, kernel = bound.figures["ours / floor"], bound.figures["kernel / floor"]
+        assert whole == pytest.approx(row.median_ms / bound.median_ms)
+        assert kernel == pytest.approx(whole * (1 - row.figures[OUTSIDE] / 100))
+        assert bound.figures["in cache / floor"] > 1
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["mamba", "transformer-rope"])
+def test_one_thread_and_more_take_the_same_steps(name):
+    made = threads.builders(name, {"batch": 3, "L": 9, "d": 8}, threads=2)
+    before = torch.get_num_threads()
+    more, one = (build() for build in made.values())
+    try:
+        assert more.name == f"{OURS}, 2 threads"
+        assert difference(more.results(), one.results()) == 0
+        assert [more.chains[0]["step"](None) for _ in range(3)] == [
+            one.chains[0]["step"](None) for _ in range(3)
+        ]
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_one_thread_alone_has_nothing_to_be_compared_with():
+    report = Report()
+    threads.run(Options(widths=(8,), lengths=(9,)), report)
+    assert not report.rows
+    assert len(report.left_out) == len(LAYERS)
 
 
 @pytest.mark.parametrize("part", ["mamba", "attention", "attention-rope"])
