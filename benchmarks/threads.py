@@ -20,13 +20,14 @@ PART = "threads"
 
 
 def run(options: Options, report: Report) -> None:
-    """Every model at every width and length."""
+    """Every model at every width and length; nothing where `options` has one thread."""
+    if options.threads == 1:
+        setting = Setting(PART, "every model", {"threads": 1})
+        report.leave_out(setting, "one thread", "for there is none beside it; --threads 2 adds one")
+        return
     widths, lengths = options.widths or (8, 64), options.lengths or (64,)
     for width, length, name in itertools.product(widths, lengths, LAYERS):
         setting = Setting(PART, name, {"batch": options.batch, "L": length, "d": width})
-        if options.threads == 1:
-            report.leave_out(setting, "one thread", "there is nothing beside it: --threads is 1")
-            continue
         compare(setting, builders(name, setting.shape, options.threads), options, report)
 
 

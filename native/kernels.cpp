@@ -4,6 +4,7 @@
 #include "causal_attention.hpp"
 #include "causal_conv.hpp"
 #include "mamba_mixer.hpp"
+#include "selective_scan.hpp"
 #include "selective_scan_backward.hpp"
 #include "stack.hpp"
 

@@ -33,6 +33,7 @@
 #include "matrix.hpp"
 #include "memory.hpp"
 #include "operations.hpp"
+#include "selective_scan.hpp"
 #include "selective_scan_backward.hpp"
 
 namespace recall::RECALL_ISA {

@@ -5,89 +5,18 @@
 //   y_t     = sum_n C_t[n] h_t[n] + D u_t
 //   out_t   = y_t silu(z_t)                                            or y_t without a gate
 //
-// A lane is a channel; the state of a group of channels stays in registers.  The state at the start
-// of each chunk of positions is kept for the backward pass, `selective_scan_backward.hpp`.
+// A lane is a channel; the state of a group of channels stays in registers.  The gradient is in
+// `selective_scan_backward.hpp`.
 
 #pragma once
 
 #include "lanes.hpp"
+#include "matrix.hpp"
 #include "memory.hpp"
 #include "operations.hpp"
+#include "scan_chunks.hpp"
 
 namespace recall::RECALL_ISA {
-
-inline std::int64_t scan_chunks(std::int64_t length) {
-  return (length + scan_chunk - 1) / scan_chunk;
-}
-
-inline std::int64_t scan_groups(const Scan& p) { return (p.channels + lanes - 1) / lanes; }
-
-// A group of at most `lanes` channels of one sequence.
-struct ScanGroup {
-  const Scan& p;
-  std::int64_t sequence, channel;
-  int count;
-
-  ScanGroup(const Scan& of, std::int64_t sequence, std::int64_t channel)
-      : p(of), sequence(sequence), channel(channel), count(filled(of.channels - channel)) {}
-
-  Lanes at(const float* of, std::int64_t row, std::int64_t stride) const {
-    return load(of + row * stride + channel, count);
-  }
-  void put(float* to, std::int64_t row, Lanes x) const {
-    store(to + row * p.channels + channel, x, count);
-  }
-  // Asks for what at() will load, or for what put() will write over.  Inline, or GCC would take a call
-  // that only does this for one that does nothing.
-  template <bool write = false>
-  RECALL_INLINE void fetch(const float* of, std::int64_t row, std::int64_t stride) const {
-    if (of) __builtin_prefetch(of + row * stride + channel, write, 2);
-  }
-  Lanes u(std::int64_t row) const { return at(p.u, row, p.u_stride); }
-  // A in units of 1 / log2(e), so that exp(Delta A) is a power of two.
-  Lanes A(int n) const { return at(p.A, n, p.channels) * log2_e; }
-  // The states of a tensor (rows, state, channels).
-  void load_states(const float* of, std::int64_t row, Lanes* h) const {
-    for (int n = 0; n < p.state; ++n) h[n] = at(of, row * p.state + n, p.channels);
-  }
-  void store_states(float* to, std::int64_t row, const Lanes* h) const {
-    for (int n = 0; n < p.state; ++n) put(to, row * p.state + n, h[n]);
-  }
-};
-
-// A chunk of positions of one sequence.
-struct ScanChunk {
-  const Scan& p;
-  std::int64_t sequence, index, first;  // which of the sequence's chunks; the first position's row
-  int steps;
-
-  ScanChunk(const Scan& of, std::int64_t sequence, std::int64_t index)
-      : p(of), sequence(sequence), index(index), first(sequence * of.length + index * scan_chunk) {
-    const std::int64_t left = p.length - index * scan_chunk;
-    steps = left < scan_chunk ? static_cast<int>(left) : scan_chunk;
-  }
-
-  bool read() const { return !p.last || index + 1 == scan_chunks(p.length); }  // any position
-  bool read(int step) const { return !p.last || index * scan_chunk + step + 1 == p.length; }
-
-  // The row of `out`, `z` and their gradients that belongs to a position which is read.
-  std::int64_t read_row(int step) const { return p.last ? first / p.length : first + step; }
-
-  // Which of the tensor `states`, counted in (batch, chunks) or in (batch, chunks, state).
-  std::int64_t kept() const { return sequence * scan_chunks(p.length) + index; }
-  std::int64_t kept(int n) const { return kept() * p.state + n; }
-
-  // Delta of all positions, and its slope where there is room for it.  All of them first, for they
-  // do not wait for one another.
-  void time_steps(const ScanGroup& group, Lanes* delta, Lanes* slope = nullptr) const {
-    const Lanes bias = group.at(p.delta_bias, 0, 0);
-    for (int step = 0; step < steps; ++step) {
-      const Softplus both = softplus(group.at(p.delta, first + step, p.delta_stride) + bias);
-      delta[step] = both.value;
-      if (slope) slope[step] = both.slope;
-    }
-  }
-};
 
 // Asks for what a group reads at a chunk's positions, and for what it writes there.
 RECALL_INLINE inline void fetch_forward(const ScanGroup& group, const ScanChunk& chunk) {
@@ -95,7 +24,7 @@ RECALL_INLINE inline void fetch_forward(const ScanGroup& group, const ScanChunk&
   for (int step = 0; step < chunk.steps; ++step) {
     const std::int64_t row = chunk.first + step;
     group.fetch(p.u, row, p.u_stride), group.fetch(p.delta, row, p.delta_stride);
-    if (!chunk.read(step)) continue;
+    if (step < chunk.from) continue;
     group.fetch(p.z, chunk.read_row(step), p.z_stride);
     group.fetch<true>(p.out, chunk.read_row(step), p.channels);
   }
@@ -119,8 +48,7 @@ struct ScanForward {
   }
 
   // In two parts, for each addition waits for the one before it.
-  static Lanes readout(const Scan& p, std::int64_t row, const Lanes* h) {
-    const float* C = p.C + row * p.C_stride;
+  static Lanes readout(const Scan& p, const float* C, const Lanes* h) {
     Lanes y[2] = {};
     each_state(p, [&](int n) RECALL_INLINE { y[n % 2] += h[n] * C[n]; });
     return y[0] + y[1];
@@ -128,27 +56,26 @@ struct ScanForward {
 
   static void advance(const ScanGroup& group, const ScanChunk& chunk, const Lanes* A, Lanes* h) {
     const Scan& p = group.p;
+    const int steps = chunk.steps, from = chunk.from;
+    const auto u = chunk.every(group, p.u, p.u_stride);
+    const Given B{p.B + chunk.first * p.B_stride, p.B_stride}, C{p.C + chunk.first * p.C_stride, p.C_stride};
     Lanes delta[scan_chunk], y[scan_chunk];
     chunk.time_steps(group, delta);
-    for (int step = 0; step < chunk.steps; ++step) {
-      const std::int64_t row = chunk.first + step;
-      const Lanes dt = delta[step], drive = dt * group.u(row);
-      const float* B = p.B + row * p.B_stride;
+    for (int step = 0; step < steps; ++step) {
+      const Lanes dt = delta[step], drive = dt * u[step];
+      const float* row = B[step];
       each_state(p, [&](int n) RECALL_INLINE {
-        h[n] = power_of_two(dt * A[n]) * h[n] + drive * B[n];
+        h[n] = power_of_two(dt * A[n]) * h[n] + drive * row[n];
       });
-      if (chunk.read(step)) y[step] = readout(p, row, h);
+      if (step >= from) y[step] = readout(p, C[step], h);
     }
     const Lanes D = group.at(p.D, 0, 0);
-    for (int step = 0; step < chunk.steps; ++step) {
-      if (!chunk.read(step)) continue;
-      const std::int64_t read = chunk.read_row(step);
-      Lanes out = y[step] + D * group.u(chunk.first + step);
-      if (p.z) {
-        const Lanes z = group.at(p.z, read, p.z_stride);
-        out *= z * sigmoid(z);
-      }
-      group.put(p.out, read, out);
+    const auto out = chunk.where_read(group, p.out, p.channels);
+    const auto z = chunk.where_read(group, p.z, p.z_stride);
+    const bool gated = p.z;
+    for (int step = from; step < steps; ++step) {
+      const Lanes ungated = y[step] + D * u[step];
+      out.put(step, gated ? ungated * (z[step] * sigmoid(z[step])) : ungated);
     }
   }
 
