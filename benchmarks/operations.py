@@ -10,7 +10,7 @@ which stay in the core's own cache, as they do within a training step.
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -39,7 +39,7 @@ from recall_arena.kernels import (
 
 PART = "operations"
 STATE, WINDOW = 16, 4
-IN_CACHE = 256  # sequences times width: a quarter of a mebibyte of channels at L = 64
+IN_CACHE = 128 * 64  # sequences times width times L: a backward scan's tensors take 1/2 to 3/4 MiB
 
 
 @dataclass(frozen=True)
@@ -71,17 +71,21 @@ def run(options: Options, report: Report) -> None:
             operation = make(options.batch, length, width)
             setting = Setting(PART, operation.name, sizes)
             rows = compare(setting, builders(operation, options, report), options, report)
-            cached = in_cache(make(max(1, IN_CACHE // width), length, width), options, report)
+            few = max(1, min(options.batch, IN_CACHE // (width * length)))
+            cached = in_cache(make(few, length, width), replace(options, threads=1))
             floors.add(setting, operation.works(), rows, options, report, cached)
 
 
-def in_cache(few: Operation, options: Options, report: Report) -> dict[str, floors.Figures]:
-    """By stage, how many times its floor the kernel takes for a few sequences, over and over."""
+def in_cache(few: Operation, options: Options) -> dict[str, floors.Figures]:
+    """By stage, how many times its floor the kernel takes for a few sequences, over and over.
+
+    They are too few for a second thread.
+    """
     setting = Setting(PART, few.name, {"batch": len(next(iter(few.inputs.values())))})
-    scratch = Report()
-    alone = compare(setting, {OURS: builders(few, options, report)[OURS]}, options, scratch)
-    floors.add(setting, few.works(), alone, options, scratch)
-    bounds = [row for row in scratch.rows if row.contender == floors.FLOOR]
+    report = Report()
+    alone = compare(setting, {OURS: builders(few, options, report)[OURS]}, options, report)
+    floors.add(setting, few.works(), alone, options, report)
+    bounds = [row for row in report.rows if row.contender == floors.FLOOR]
     return {
         row.stage: {"in cache / floor": row.figures["kernel / floor"]}
         for row in bounds

@@ -38,9 +38,8 @@ def run(options: Options, report: Report) -> None:
     unrolls: Unrolls = {}
     widths, lengths = options.widths or (8, 64), options.lengths or (64,)
     for width, length, name in itertools.product(widths, lengths, _mamba_first()):
-        schedule = Schedule(1e-3, 1_000_000, length, options.batch)
-        spec = named_model(name, vocabulary=16, width=width, longest_context=3 * length)
         setting = Setting(PART, name, {"batch": options.batch, "L": length, "d": width})
+        spec, schedule = planned(setting)
         rows = compare(setting, builders(spec, schedule, unrolls, report), options, report)
         works = {"step": roofline.step_work(spec, options.batch, length + 1)}
         floors.add(setting, works, rows, options, report)
@@ -51,12 +50,24 @@ def _mamba_first() -> list[str]:
     return sorted(LAYERS, key=lambda name: name != "mamba")
 
 
-def builders(spec: ModelSpec, schedule: Schedule, unrolls: Unrolls, report: Report) -> Builders:
-    """The model's contenders, all with the weights of ours."""
+def planned(setting: Setting) -> tuple[ModelSpec, Schedule]:
+    """The model that the setting names, and more steps than anybody takes."""
+    width, length = setting.shape["d"], setting.shape["L"]
+    spec = named_model(setting.subject, vocabulary=16, width=width, longest_context=3 * length)
+    return spec, Schedule(1e-3, 1_000_000, length, setting.shape["batch"])
+
+
+def prepared(spec: ModelSpec, schedule: Schedule) -> tuple[SequenceModel, Batch]:
+    """The model before its first step, always with the same weights, and a batch to check it by."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = SequenceModel(spec)
-    batch = TASK.sample(schedule.batch, schedule.context, generator("benchmark"))
+    return model, TASK.sample(schedule.batch, schedule.context, generator("benchmark"))
+
+
+def builders(spec: ModelSpec, schedule: Schedule, unrolls: Unrolls, report: Report) -> Builders:
+    """The model's contenders, all with the weights of ours."""
+    model, batch = prepared(spec, schedule)
 
     def in_jax() -> Contender:
         with optional():

@@ -5,16 +5,17 @@ minute of the machine hits both.  Both do the same arithmetic in the same order:
 """
 
 import itertools
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
 from benchmarks import step
-from benchmarks.measuring import OURS, Builders, Contender, Results, Stage, compare
+from benchmarks.measuring import OURS, Builders, Contender, compare
 from benchmarks.report import Options, Report, Setting
-from recall_arena.model import LAYERS, SequenceModel, named_model
-from recall_arena.seeds import generator
-from recall_arena.training import Schedule, train
+from recall_arena.model import LAYERS
 
 PART = "threads"
 
@@ -25,34 +26,34 @@ def run(options: Options, report: Report) -> None:
         setting = Setting(PART, "every model", {"threads": 1})
         report.leave_out(setting, "one thread", "for there is none beside it; --threads 2 adds one")
         return
+    both = replace(options, contenders=())
     widths, lengths = options.widths or (8, 64), options.lengths or (64,)
     for width, length, name in itertools.product(widths, lengths, LAYERS):
         setting = Setting(PART, name, {"batch": options.batch, "L": length, "d": width})
-        compare(setting, builders(name, setting.shape, options.threads), options, report)
+        compare(setting, builders(setting, options.threads), both, report)
 
 
-def builders(name: str, shape: dict[str, int], threads: int) -> Builders:
+def builders(setting: Setting, threads: int) -> Builders:
     """Several threads, and one."""
-    made: Builders = {OURS: partial(contender, f"{OURS}, {threads} threads", name, shape, threads)}
-    return made | {"one thread": partial(contender, "one thread", name, shape, 1)}
+    several = f"{OURS}, {threads} threads"
+    return {
+        OURS: partial(contender, several, setting, threads),
+        "one thread": partial(contender, "one thread", setting, 1),
+    }
 
 
-def contender(title: str, name: str, shape: dict[str, int], threads: int) -> Contender:
-    """Steps of a model on so many threads; checked by the loss and the gradients of a batch."""
-    spec = named_model(name, vocabulary=16, width=shape["d"], longest_context=3 * shape["L"])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = SequenceModel(spec)
-    losses = train(model, step.TASK, Schedule(1e-3, 1_000_000, shape["L"], shape["batch"]), seed=0)
-    batch = step.TASK.sample(shape["batch"], shape["L"], generator("benchmark"))
+def contender(name: str, setting: Setting, threads: int) -> Contender:
+    """The setting's model, which always works on so many threads."""
+    spec, schedule = step.planned(setting)
+    model, batch = step.prepared(spec, schedule)
+    made = step.training(name, model, schedule, batch)
+    chains = [{stage: _on(threads, run) for stage, run in chain.items()} for chain in made.chains]
+    return replace(made, results=_on(threads, made.results), chains=chains)
 
-    def results() -> Results:
+
+def _on(threads: int, call: Callable[..., Any]) -> Callable[..., Any]:
+    def called(*given: object) -> object:
         torch.set_num_threads(threads)
-        return step.loss_and_gradients(model, batch)
+        return call(*given)
 
-    def one_step(_: object) -> float:
-        torch.set_num_threads(threads)
-        return next(losses)
-
-    stages: dict[str, Stage] = {"step": one_step}
-    return Contender(title, results, [stages])
+    return called

@@ -36,7 +36,7 @@ inline void turn_over(const float* from, std::int64_t height, std::int64_t width
 
 // Asks for numbers that are about to be read in another order than that in which they lie: so they
 // come from memory one after another.
-inline void fetch(const float* from, std::int64_t floats) {
+RECALL_INLINE inline void fetch(const float* from, std::int64_t floats) {
   constexpr std::int64_t line = 16;  // floats
   for (std::int64_t i = 0; i < floats; i += line) __builtin_prefetch(from + i, 0, 2);
 }

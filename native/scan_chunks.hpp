@@ -42,8 +42,7 @@ struct ScanGroup {
   void put(float* to, std::int64_t row, Lanes x) const {
     store(to + row * p.channels + channel, x, count);
   }
-  // Asks for what at() will load, or for what put() will write over.  Inline, or GCC would take a call
-  // that only does this for one that does nothing.
+  // Asks for what at() will load, or for what put() will write over.
   template <bool write = false>
   RECALL_INLINE void fetch(const float* of, std::int64_t row, std::int64_t stride) const {
     if (of) __builtin_prefetch(of + row * stride + channel, write, 2);
@@ -102,7 +101,7 @@ struct ScanChunk {
   void time_steps(const ScanGroup& group, Lanes* delta, Lanes* slope = nullptr) const {
     const Lanes bias = group.at(p.delta_bias, 0, 0);
     const auto raw = every(group, p.delta, p.delta_stride);
-    for (int step = 0, count = steps; step < count; ++step) {
+    for (int step = 0, end = steps; step < end; ++step) {
       const Softplus both = softplus(raw[step] + bias);
       delta[step] = both.value;
       if (slope) slope[step] = both.slope;

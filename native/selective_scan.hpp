@@ -79,7 +79,7 @@ struct ScanForward {
     }
   }
 
-  // A chunk of the group's sequence, or of the next one where `index` is beyond its end.
+  // A chunk of the group's sequence, or of a later one where `index` is beyond its end.
   RECALL_INLINE static void fetch(const ScanGroup& group, std::int64_t index) {
     const Scan& p = group.p;
     const std::int64_t chunks = scan_chunks(p.length), sequence = group.sequence + index / chunks;
@@ -105,7 +105,7 @@ struct ScanForward {
 template <Tensors tensors = Tensors::in_cache>
 inline void scan_forward(const Scan& p, std::int64_t begin, std::int64_t end) {
   const auto work = p.state == 16 ? ScanForward<16>::work : ScanForward<0>::work;
-  // The rows of a lone group follow one another, and that the processor foresees.
+  // The rows of a lone group follow one another, and forward the processor foresees that.
   const Tensors where = p.channels > lanes ? tensors : Tensors::in_cache;
   for (std::int64_t sequence = begin; sequence < end; ++sequence)
     for (std::int64_t channel = 0; channel < p.channels; channel += lanes)

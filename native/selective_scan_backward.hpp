@@ -8,7 +8,7 @@
 //   dDelta_t = sum_n q_t[n] A[n] + u_t sum_n g_t[n] B_t[n]
 //   du_t     = D dy_t + Delta_t sum_n g_t[n] B_t[n]
 //
-// The chunks are walked from the last to the first.  Where only the last position is read, dy_t is zero at
+// The chunks are walked from the last to the first, which no processor foresees.  Where only the last position is read, dy_t is zero at
 // all others.
 
 #pragma once
@@ -99,8 +99,8 @@ struct ScanBackward {
   }
 
   void work(const ScanGroup& group, const ScanChunk& chunk, Tensors tensors) const {
-    const bool last = chunk.index == 0;  // of the sequence's
-    const ScanChunk next(p, chunk.sequence + last, (last ? scan_chunks(p.length) : chunk.index) - 1);
+    const bool done = chunk.index == 0;  // with the sequence
+    const ScanChunk next(p, chunk.sequence + done, (done ? scan_chunks(p.length) : chunk.index) - 1);
     const bool fetches = tensors == Tensors::elsewhere && next.sequence < p.batch;
     if (fetches) fetch_inputs(group, next);
     Positions at;

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from ctypes import Structure
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -207,7 +209,10 @@ def test_the_time_within_kernels_is_told_of_those_who_have_any():
 
 
 @needs_kernels
-def test_an_operation_stands_beside_its_floor_whole_and_in_parts():
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_an_operation_stands_beside_its_floor_whole_and_in_parts(monkeypatch):
+    briefly = partial(roofline.measured_peaks, seconds=0.01)
+    monkeypatch.setattr(roofline, "measured_peaks", briefly)
     report = Report()
     options = Options(rounds=2, batch=4, widths=(8,), lengths=(5,), contenders=("none",))
     operations.run(options, report)
@@ -218,27 +223,33 @@ def test_an_operation_stands_beside_its_floor_whole_and_in_parts():
     assert len(bounds) == 3 * 3
     for bound in bounds:
         row = ours[bound.subject, bound.stage]
-        whole, kernel = bound.figures["ours / floor"], bound.figures["kernel / floor"]
-        assert whole == pytest.approx(row.median_ms / bound.median_ms)
-        assert kernel == pytest.approx(whole * (1 - row.figures[OUTSIDE] / 100))
+        assert row.figures[OUTSIDE] > 0
+        assert bound.figures["kernel / floor"] < bound.figures["ours / floor"]
+        assert bound.figures["ours / floor"] == pytest.approx(row.median_ms / bound.median_ms)
         assert bound.figures["in cache / floor"] > 1
 
 
 @needs_kernels
 @pytest.mark.parametrize("name", ["mamba", "transformer-rope"])
-def test_one_thread_and_more_take_the_same_steps(name):
-    made = threads.builders(name, {"batch": 3, "L": 9, "d": 8}, threads=2)
+def test_one_thread_and_more_take_the_same_steps(name, monkeypatch):
+    setting = Setting("threads", name, {"batch": 64, "L": 33, "d": 8})
+    workers: list[int] = []
+    call = native.call
+
+    def noted(kernel: str, arguments: Structure, threads: int) -> int:
+        workers.append(threads)
+        return call(kernel, arguments, threads)
+
+    monkeypatch.setattr(native, "call", noted)
     before = torch.get_num_threads()
-    more, one = (build() for build in made.values())
+    more, one = (build() for build in threads.builders(setting, threads=2).values())
     try:
-        assert more.name == f"{OURS}, 2 threads"
         assert difference(more.results(), one.results()) == 0
-        assert [more.chains[0]["step"](None) for _ in range(3)] == [
-            one.chains[0]["step"](None) for _ in range(3)
-        ]
-        assert torch.get_num_threads() == 1
+        for _ in range(3):
+            assert more.chains[0]["step"](None) == one.chains[0]["step"](None)
     finally:
         torch.set_num_threads(before)
+    assert workers == 4 * [2, 1]
 
 
 def test_one_thread_alone_has_nothing_to_be_compared_with():

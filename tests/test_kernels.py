@@ -46,11 +46,12 @@ from recall_arena.seeds import generator
 LENGTHS = [1, 2, 3, 15, 16, 17, 64, 100, 257]
 SCANS = sorted(  # length, channels, state
     {(length, 5, 16) for length in LENGTHS}
+    | {(17, 5, 3)}
     | {(17, channels, state) for channels in (1, 5, 16, 33) for state in (1, 8, 16, 64)}
     | {(100, 16, 8), (257, 33, 64), (1, 1, 1), (9, 16, 256)}
 )
 CONVS = sorted(  # length, channels, window
-    {(length, 5, 4) for length in LENGTHS}
+    {(length, 5, 4) for length in [*LENGTHS, 6, 10]}
     | {(17, channels, window) for channels in (1, 5, 16, 33) for window in (1, 3, 4, 16)}
     | {(257, 33, 4), (3, 33, 16)}
 )
