@@ -84,6 +84,7 @@ def mamba_builders(x: Tensor, arriving: Tensor, options: Options, report: Report
     others: dict[str, Callable[[], nn.Module]] = {
         "recall-arena, definition": by_definition,
         "mambapy, pscan": lambda: mambapy_block(width),
+        "mambapy, loop": lambda: mambapy_block(width, pscan=False),
         "transformers, mambapy": lambda: transformers_block(width, use_mambapy=True),
         "transformers, eager": lambda: transformers_block(width, use_mambapy=False),
     }

@@ -130,14 +130,14 @@ def rotated(q: Tensor, k: Tensor, base: float = 10_000.0) -> tuple[Tensor, Tenso
     return turn(q, cos[-q.shape[2] :], sin[-q.shape[2] :]), turn(k, cos, sin)
 
 
-def mambapy_block(width: int) -> nn.Module:
-    """mambapy's block with its parallel scan.  Raises Unavailable if it is not installed."""
+def mambapy_block(width: int, *, pscan: bool = True) -> nn.Module:
+    """mambapy's block, with its parallel scan or its loop.  Raises Unavailable if not installed."""
     with optional():
         from mambapy.mamba import (  # type: ignore[import-untyped]
             MambaBlock,
             MambaConfig,
         )
-    block: nn.Module = MambaBlock(MambaConfig(d_model=width, n_layers=1, pscan=True))
+    block: nn.Module = MambaBlock(MambaConfig(d_model=width, n_layers=1, pscan=pscan))
     return block
 
 
