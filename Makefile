@@ -44,7 +44,7 @@ rates: $(VENV)/.installed
 
 # Run again what results/ shows, with three seeds, and redraw it.
 published: $(VENV)/.installed
-	$(BIN)/recall study run assignment --seeds 3 --store results/records --out results/report $(ARGS)
+	$(BIN)/recall study run assignment --scale published --store results/records --out results/report $(ARGS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

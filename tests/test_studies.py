@@ -35,7 +35,7 @@ def test_the_settings_are_those_of_the_assignment() -> None:
 
 
 def test_runs_have_the_assignment_s_numbers_and_differ() -> None:
-    runs = [named.run for named in STUDY.runs(Plan("full", (1, 2, 3), 5))]
+    runs = [named.run for named in STUDY.runs(Plan("full", (1, 2, 3), 5), PUBLISHED)]
     assert len({run.address for run in runs}) == len(runs) == 5 * 28
     for run in runs:
         assert (run.schedule.context, run.schedule.batch, run.model.vocabulary) == (64, 64, 16)
@@ -46,7 +46,7 @@ def test_runs_have_the_assignment_s_numbers_and_differ() -> None:
 
 
 def test_a_problem_alone_brings_what_it_is_compared_with() -> None:
-    names = [named.name for named in STUDY.runs(Plan("quick", (3,), 1))]
+    names = [named.name for named in STUDY.runs(Plan("quick", (3,), 1), PUBLISHED)]
     assert len(names) == 4 + 3
     assert sum("mamba d=8" in name for name in names) == 3
 
@@ -58,18 +58,12 @@ def test_every_setting_has_at_least_four_rates_on_record() -> None:
 
 
 def test_the_kept_search_is_what_its_records_say() -> None:
-    quick, found = SCALES["quick"], []
-    for setting, rate in ((s, rate) for s in SETTINGS for rate in rates.RATES[s.width]):
-        (kept,) = [t for t in rates.published() if (t.setting, t.rate) == (setting.key, rate)]
-        record = PUBLISHED.read(kept.address)
-        assert from_json(record.run) == rates.search_run(setting, rate, quick)
-        found.append(rates.trial(setting, rate, record))
-    assert found == rates.published()
+    assert rates.trials(SCALES["quick"], PUBLISHED) == rates.published()
     assert rates.write(rates.published()) == Path(str(rates.FILE)).read_text()
 
 
 def test_no_reported_run_has_the_seed_of_the_search() -> None:
-    seeds = {named.run.seed for named in STUDY.runs(Plan("full", (1, 2, 3), 5))}
+    seeds = {named.run.seed for named in STUDY.runs(Plan("full", (1, 2, 3), 5), PUBLISHED)}
     assert rates.SEED not in seeds
 
 
@@ -82,15 +76,46 @@ def test_the_best_rate_solves_first_or_else_is_most_accurate() -> None:
     assert rates.best([trial(4.0, 0.1, None), close]) is close
 
 
+def trial(rate: float, accuracy: float, ended_by: str) -> rates.Trial:
+    return rates.Trial("x", rate, accuracy, ended_by, 100, None, "", 6)
+
+
+def test_a_trial_that_diverged_is_never_chosen() -> None:
+    good, bad = trial(1.0, 0.1, "budget"), trial(2.0, 0.9, "diverged")
+    assert rates.best([bad, good]) is good
+    with pytest.raises(ValueError, match="empty"):
+        rates.best([bad])
+
+
+def test_the_grid_grows_beyond_an_edge_at_which_the_best_rate_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    by_rate = {1e-4: 0.2, 3e-4: 0.6, 1e-3: 0.5, 3e-3: 0.4, 1e-2: 0.3, 3e-2: 0.1}
+
+    def found(setting: Setting, grid: tuple[float, ...], *_: object) -> list[rates.Trial]:
+        return [trial(rate, by_rate[rate], "budget") for rate in grid]
+
+    monkeypatch.setattr(rates, "setting_trials", found)
+    narrow = next(setting for setting in SETTINGS if setting.width == 8)
+    assert rates.grid(narrow, SCALES["quick"], PUBLISHED) == (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+
+
+def test_a_grid_stays_as_it_is_until_all_of_its_rates_were_tried() -> None:
+    empty = Store(ROOT / "no such folder")
+    for setting in SETTINGS:
+        assert rates.grid(setting, SCALES["quick"], empty) == rates.RATES[setting.width]
+
+
 def test_the_published_quick_results_are_complete_and_belong_to_their_runs() -> None:
-    for named in STUDY.runs(QUICK):
+    for named in STUDY.runs(QUICK, PUBLISHED):
         record = PUBLISHED.read(named.run.address)
         assert from_json(record.run) == named.run, named.name
 
 
 @pytest.mark.parametrize("model", ["mamba", "hybrid-a", "hybrid-b", "transformer-rope"])
 def test_the_published_induction_heads_are_solved_at_the_training_length(model: str) -> None:
-    (named,) = [n for n in STUDY.runs(QUICK) if n.name == f"{model} d=8 M=1 tau=1 seed=0"]
+    name = f"{model} d=8 M=1 tau=1 seed=0"
+    (named,) = [one for one in STUDY.runs(QUICK, PUBLISHED) if one.name == name]
     outcome = PUBLISHED.read(named.run.address).outcome
     assert outcome.contexts.accuracy_at(64) >= 0.99
 

@@ -23,7 +23,7 @@ from recall_arena.seeds import generator
 from recall_arena.tasks import TASKS, Task
 from recall_arena.training import Schedule, train
 
-REVISION = 5
+REVISION = 6
 """Part of every address; raised when the code changes what the same run finds."""
 
 

@@ -45,30 +45,34 @@ class StudyRun(Command):
         if (self.jobs is not None and self.jobs < 1) or self.threads < 1:
             raise Mistake("--jobs and --threads must be at least 1")
         store = Store(self.store)
-        named = study.runs(plan)
-        todo = missing([one.run for one in named], store)
-        names = {one.run.address: one.name for one in named}
         if self.dry_run:
-            return self._list(named, store)
-        if self.verbose:
-            for run in todo:
-                tell(f"{run.address} {names[run.address]}")
-        if not self.quiet:
-            tell(f"{len(todo)} of {len(named)} runs to do, {self._jobs()} at a time")
-        failed = self._execute(named, store, {run.address: names[run.address] for run in todo})
+            return self._list(study.runs(plan, store), store)
+        names: dict[str, str] = {}
+        failed: list[Failed] = []
+        while not failed:
+            named = study.runs(plan, store)
+            todo = {run.address: "" for run in missing([one.run for one in named], store)}
+            todo = {one.run.address: one.name for one in named if one.run.address in todo}
+            if not self.quiet and (todo or not names):
+                tell(f"{len(todo)} of {len(named)} runs to do, {self._jobs()} at a time")
+            if not todo:
+                break
+            if self.verbose:
+                for address, name in todo.items():
+                    tell(f"{address} {name}")
+            names |= todo
+            failed = self._execute(named, store, todo)
         try:
             page = write_report(study, plan, store, self.out)
         except DamagedRecord as damage:
             raise Mistake(str(damage)) from None
-        self._say(page, len(todo), failed, names)
+        self._say(page, len(names), failed, names)
         return 1 if failed else 0
 
     def _jobs(self) -> int:
         return self.jobs or cores()
 
     def _execute(self, named: list[NamedRun], store: Store, todo: dict[str, str]) -> list[Failed]:
-        if not todo:
-            return []
         runs = [one.run for one in named]
         events = execute_all(runs, store, jobs=self._jobs(), threads=self.threads)
         with closing(events):
@@ -132,7 +136,8 @@ class ChooseRates(Command):
         if self.scale not in SCALES:
             raise Mistake(unknown("scale", self.scale, SCALES))
         scale = SCALES[self.scale]
-        found, wanted = trials(scale, Store(self.store)), len(search_runs(scale, PROBLEMS))
+        store = Store(self.store)
+        found, wanted = trials(scale, store), len(search_runs(scale, PROBLEMS, store))
         if len(found) < wanted:
             raise Mistake(
                 f"{len(found)} of {wanted} search runs are in {self.store}; "

@@ -81,7 +81,7 @@ class Section:
 class Study:
     """A study by name.
 
-    runs      the runs of a plan, the longest first
+    runs      the runs of a plan, the longest first; a search adds some once the store has others
     sections  the report's sections, from whatever records the store has
     scales    name -> what it costs and gives
     seeds     how many seeds each scale has unless the user says otherwise
@@ -92,5 +92,5 @@ class Study:
     parts: tuple[int, ...]
     scales: dict[str, str]
     seeds: dict[str, int]
-    runs: Callable[[Plan], list[NamedRun]]
+    runs: Callable[[Plan, Store], list[NamedRun]]
     sections: Callable[[Plan, Store], list[Section]]

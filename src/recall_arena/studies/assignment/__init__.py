@@ -21,7 +21,7 @@ from recall_arena.studies.study import NamedRun, Plan, Section, Study, Table
 PARTS = {1: problem1.section, 2: problem2.section, 3: problem3.section}
 
 
-def _runs(plan: Plan) -> list[NamedRun]:
+def _runs(plan: Plan, store: Store) -> list[NamedRun]:
     """The longest first, so that the last ones to finish are short."""
     chosen = [setting for setting in SETTINGS if setting.problem in plan.parts]
     if 3 in plan.parts and 2 not in plan.parts:  # Problem 3 compares with Problem 2's Mamba
@@ -59,9 +59,11 @@ def rate_section() -> Section:
     return Section(
         title="Learning rates",
         question="Which learning rate does each model need on each task?",
-        setting="Four rates a model and task, one seed that no reported run uses, judged on "
-        "validation sequences of length L alone: the rate that solved the task in the fewest "
-        f"iterations, else the most accurate one. A search run had at most {_budgets()} "
+        setting="Four rates or more a model and task, one seed that no reported run uses, judged "
+        "on validation sequences of length L alone: the rate that solved the task in the fewest "
+        "iterations, else the most accurate one; a run that diverged cannot be chosen, and where "
+        "the best stood at the edge of the grid, the grid was extended. A search run had at most "
+        f"{_budgets()} "
         "iterations in Problems 1, 2 and 3. AdamW without weight decay, 200 iterations of warm-up, "
         "a constant rate, then linear to zero over the last fifth of the budget; gradients clipped "
         f"at norm 1.{_searched_before(found)}",
@@ -93,10 +95,10 @@ def _budgets() -> str:
     return f"{', '.join(steps[:-1])} and {steps[-1]}"
 
 
-def _search_runs(plan: Plan) -> list[NamedRun]:
+def _search_runs(plan: Plan, store: Store) -> list[NamedRun]:
     return [
         NamedRun(f"{run.model.layers} rate={run.schedule.rate:g}", run)
-        for run in search_runs(SCALES[plan.scale], plan.parts)
+        for run in search_runs(SCALES[plan.scale], plan.parts, store)
     ]
 
 

@@ -1,4 +1,4 @@
-"""The search of learning rates: four rates a setting, all tried, all recorded.
+"""The search of learning rates: at least four rates a setting, all tried, all recorded.
 
 The rate is a confounder: a model that fails at one rate may solve the task at another
 (arXiv:2508.19029).  Each setting gets the rate that did best in a search with a seed that no
@@ -16,7 +16,10 @@ from recall_arena.runs import Run
 from recall_arena.studies.assignment.settings import CONTEXT, SETTINGS, Scale, Setting
 
 RATES = {8: (1e-3, 3e-3, 1e-2, 3e-2), 64: (3e-4, 1e-3, 3e-3, 1e-2)}
-"""The rates tried at each width; wide models want smaller ones."""
+"""The rates that are tried first at each width; wide models want smaller ones."""
+
+LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+"""The rates into which a grid may grow, where its best one stands at its edge."""
 
 SEED = 1000
 FILE = files("recall_arena") / "studies" / "assignment" / "rates.json"
@@ -38,6 +41,11 @@ class Trial:
     address: str
     revision: int
 
+    @property
+    def diverged(self) -> bool:
+        """Whether it ended in a loss that is not finite; such a rate is never chosen."""
+        return self.ended_by == "diverged"
+
 
 def search_run(setting: Setting, rate: float, scale: Scale) -> Run:
     """The run that tries a rate; it is tested at the training length only."""
@@ -45,24 +53,52 @@ def search_run(setting: Setting, rate: float, scale: Scale) -> Run:
     return setting.run(rate, scale.search_steps[setting.problem], SEED, contexts)
 
 
-def search_runs(scale: Scale, problems: Iterable[int]) -> list[Run]:
-    """Every rate on every setting of the problems, the longest runs first."""
+def grid(setting: Setting, scale: Scale, store: Store) -> tuple[float, ...]:
+    """The rates to try: those of the width, and beyond an edge as long as the best stands there."""
+    rates = RATES[setting.width]
+    while True:
+        found = setting_trials(setting, rates, scale, store)
+        if len(found) < len(rates) or not any(not trial.diverged for trial in found):
+            return rates
+        chosen = best(found).rate
+        below = max((rate for rate in LADDER if rate < rates[0]), default=None)
+        above = min((rate for rate in LADDER if rate > rates[-1]), default=None)
+        if chosen == rates[0] and below is not None:
+            rates = (below, *rates)
+        elif chosen == rates[-1] and above is not None:
+            rates = (*rates, above)
+        else:
+            return rates
+
+
+def search_runs(scale: Scale, problems: Iterable[int], store: Store) -> list[Run]:
+    """Every rate on every setting of the problems, the longest runs first.
+
+    Once those of a setting are in the store, the list may grow beyond an edge of its grid.
+    """
     chosen = [setting for setting in SETTINGS if setting.problem in problems]
-    chosen.sort(key=lambda setting: -setting.width)
-    return [search_run(s, rate, scale) for s in chosen for rate in RATES[s.width]]
+    chosen.sort(key=lambda setting: (-setting.width, -setting.problem))
+    return [search_run(s, rate, scale) for s in chosen for rate in grid(s, scale, store)]
+
+
+def setting_trials(
+    setting: Setting, rates: Iterable[float], scale: Scale, store: Store
+) -> list[Trial]:
+    """What the search found for these rates, as far as the store has it."""
+    addresses = {rate: search_run(setting, rate, scale).address for rate in rates}
+    return [
+        trial(setting, rate, store.read(address))
+        for rate, address in addresses.items()
+        if address in store
+    ]
 
 
 def trials(scale: Scale, store: Store) -> list[Trial]:
-    """What the search found, as far as the store has it."""
-    tried = [
-        (setting, rate, search_run(setting, rate, scale).address)
-        for setting in SETTINGS
-        for rate in RATES[setting.width]
-    ]
+    """What the search found for all settings, as far as the store has it."""
     return [
-        trial(setting, rate, store.read(address))
-        for setting, rate, address in tried
-        if address in store
+        trial
+        for setting in SETTINGS
+        for trial in setting_trials(setting, grid(setting, scale, store), scale, store)
     ]
 
 
@@ -83,9 +119,12 @@ def trial(setting: Setting, rate: float, record: Record) -> Trial:
 
 
 def best(tried: Iterable[Trial]) -> Trial:
-    """The trial that was solved in the fewest steps; if none was, the most accurate one."""
+    """The trial that was solved in the fewest steps; if none was, the most accurate one.
+
+    A trial that diverged cannot be chosen.  Raises ValueError if all of them did.
+    """
     return min(
-        tried,
+        (trial for trial in tried if not trial.diverged),
         key=lambda t: (t.solved_at is None, t.solved_at or 0, -t.accuracy, t.rate),
     )
 

@@ -89,9 +89,17 @@ SCALES = {
             name="quick",
             seeds=1,
             steps={1: 30_000, 2: 30_000, 3: 10_000},
-            search_steps={1: 12_000, 2: 15_000, 3: 6_000},
+            search_steps={1: 12_000, 2: 30_000, 3: 6_000},
             contexts=Contexts(last=LONGEST),
             about="10 to 20 minutes on two cores: one seed",
+        ),
+        Scale(
+            name="published",
+            seeds=3,
+            steps={1: 30_000, 2: 100_000, 3: 30_000},
+            search_steps={1: 12_000, 2: 30_000, 3: 6_000},
+            contexts=Contexts(last=LONGEST),
+            about="an hour and a half on two cores: what results/ shows, three seeds",
         ),
         Scale(
             name="full",
