@@ -49,7 +49,7 @@ def write_report(study: Study, plan: Plan, store: Store, folder: Path) -> Path:
             path = folder / "tables" / f"{table.name}.csv"
             path.parent.mkdir(exist_ok=True)
             table.rows.write_csv(path)
-    addresses = [named.run.address for named in study.runs(plan)]
+    addresses = [named.run.address for named in study.runs(plan, store)]
     context = {
         "study": study,
         "plan": plan,

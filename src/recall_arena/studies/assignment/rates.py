@@ -15,7 +15,7 @@ from recall_arena.records import Record, Store
 from recall_arena.runs import Run
 from recall_arena.studies.assignment.settings import CONTEXT, SETTINGS, Scale, Setting
 
-RATES = {8: (1e-3, 3e-3, 1e-2, 3e-2), 64: (3e-4, 1e-3, 3e-3, 1e-2)}
+RATES: dict[int, tuple[float, ...]] = {8: (1e-3, 3e-3, 1e-2, 3e-2), 64: (3e-4, 1e-3, 3e-3, 1e-2)}
 """The rates that are tried first at each width; wide models want smaller ones."""
 
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
