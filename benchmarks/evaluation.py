@@ -12,8 +12,9 @@ from benchmarks.measuring import OURS, Builders, Contender, Results, compare, op
 from benchmarks.report import Options, Report, Setting
 from benchmarks.torch_models import eager, with_mixers
 from recall_arena.evaluation import TOKENS_AT_ONCE, accuracy, held_out
-from recall_arena.model import LAYERS, ModelSpec, SequenceModel, named_model
+from recall_arena.model import ModelSpec, SequenceModel, named
 from recall_arena.tasks import AssociativeRecall, Batch
+from recall_arena.zoo import ZOO
 
 PART = "evaluation"
 TASK = AssociativeRecall()
@@ -24,8 +25,8 @@ def run(options: Options, report: Report) -> None:
     """Every model at every width."""
     lengths = range(TASK.shortest_context, LONGEST + 1, options.stride)
     batches = [held_out(TASK, length, options.sequences, "benchmark") for length in lengths]
-    for width, name in itertools.product(options.widths or (8,), LAYERS):
-        spec = named_model(name, vocabulary=16, width=width, longest_context=LONGEST)
+    for width, name in itertools.product(options.widths or (8,), ZOO):
+        spec = named(name, vocabulary=16, width=width, longest_context=LONGEST)
         sizes = {"sequences": options.sequences, "lengths": len(lengths), "d": width}
         compare(Setting(PART, name, sizes), builders(spec, batches, report), options, report)
 

@@ -21,10 +21,11 @@ from benchmarks.torch_models import (
     projected_once,
     with_mixers,
 )
-from recall_arena.model import LAYERS, ModelSpec, SequenceModel, named_model
+from recall_arena.model import ModelSpec, SequenceModel, named
 from recall_arena.seeds import generator
 from recall_arena.tasks import AssociativeRecall, Batch
 from recall_arena.training import Schedule, train
+from recall_arena.zoo import ZOO
 
 PART = "step"
 TASK = AssociativeRecall()
@@ -47,13 +48,13 @@ def run(options: Options, report: Report) -> None:
 
 def _mamba_first() -> list[str]:
     """The models' names; the hybrids take over what the Mamba stack found."""
-    return sorted(LAYERS, key=lambda name: name != "mamba")
+    return sorted(ZOO, key=lambda name: name != "mamba")
 
 
 def planned(setting: Setting) -> tuple[ModelSpec, Schedule]:
     """The model that the setting names, and more steps than anybody takes."""
     width, length = setting.shape["d"], setting.shape["L"]
-    spec = named_model(setting.subject, vocabulary=16, width=width, longest_context=3 * length)
+    spec = named(setting.subject, vocabulary=16, width=width, longest_context=3 * length)
     return spec, Schedule(1e-3, 1_000_000, length, setting.shape["batch"])
 
 

@@ -15,7 +15,7 @@ import torch
 from benchmarks import step
 from benchmarks.measuring import OURS, Builders, Contender, compare
 from benchmarks.report import Options, Report, Setting
-from recall_arena.model import LAYERS
+from recall_arena.zoo import ZOO
 
 PART = "threads"
 
@@ -28,7 +28,7 @@ def run(options: Options, report: Report) -> None:
         return
     both = replace(options, contenders=())
     widths, lengths = options.widths or (8, 64), options.lengths or (64,)
-    for width, length, name in itertools.product(widths, lengths, LAYERS):
+    for width, length, name in itertools.product(widths, lengths, ZOO):
         setting = Setting(PART, name, {"batch": options.batch, "L": length, "d": width})
         compare(setting, builders(setting, options.threads), both, report)
 

@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from benchmarks.measuring import OURS, Builders, Contender, Results, Stage, compare
 from benchmarks.report import Options, Report, Setting
 from benchmarks.torch_models import arrays
-from recall_arena.model import LAYERS, SequenceModel, named_model
+from recall_arena.model import SequenceModel, named
 from recall_arena.seeds import generator
 from recall_arena.tasks import AssociativeRecall, Batch
 from recall_arena.tasks.task import Task
 from recall_arena.training import Schedule, train
+from recall_arena.zoo import ZOO
 
 PART = "together"
 MODELS = 4
@@ -29,14 +30,14 @@ TASK = AssociativeRecall()
 def run(options: Options, report: Report) -> None:
     """Every model at every width and length."""
     widths, lengths = options.widths or (8, 64), options.lengths or (64,)
-    for width, length, name in itertools.product(widths, lengths, LAYERS):
+    for width, length, name in itertools.product(widths, lengths, ZOO):
         shape = {"models": MODELS, "batch": options.batch, "L": length, "d": width}
         compare(Setting(PART, name, shape), builders(name, shape), options, report)
 
 
 def builders(name: str, shape: dict[str, int]) -> Builders:
     """Models that take turns, and the bound for models that share a step."""
-    spec = named_model(name, vocabulary=16, width=shape["d"], longest_context=3 * shape["L"])
+    spec = named(name, vocabulary=16, width=shape["d"], longest_context=3 * shape["L"])
     batches = [
         TASK.sample(shape["batch"], shape["L"], generator("together", i)) for i in range(MODELS)
     ]

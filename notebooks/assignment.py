@@ -33,7 +33,7 @@ from IPython.display import Markdown, display
 
 from recall_arena import figures
 from recall_arena.executors import Failed, cores, execute_all
-from recall_arena.model import LAYERS, SequenceModel, named_model, unit_embedding
+from recall_arena.model import SequenceModel, named, unit_embedding
 from recall_arena.records import Record, Store
 from recall_arena.runs import Run
 from recall_arena.studies import STUDIES, Plan
@@ -41,6 +41,7 @@ from recall_arena.studies.assignment.rates import chosen_rates
 from recall_arena.studies.assignment.settings import SCALES
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
+from recall_arena.zoo import ZOO
 
 SCALE = SCALES[os.environ.get("RECALL_SCALE", "quick")]
 STORE = Store(Path(os.environ.get("RECALL_STORE", "../results/records")))
@@ -65,12 +66,12 @@ print("norms of the embedding's rows:", unit_embedding(VOCABULARY, 8).norm(dim=1
 # %%
 def model(name: str, width: int):
     """One of the assignment's models; learned positions have rows up to 3L."""
-    return named_model(name, vocabulary=VOCABULARY, width=width, longest_context=3 * L)
+    return named(name, vocabulary=VOCABULARY, width=width, longest_context=3 * L)
 
 
-for name in LAYERS:
+for name in ZOO:
     parameters = SequenceModel(model(name, 8)).trained_parameters()
-    print(f"{name:<20} {' + '.join(LAYERS[name]):<30} {parameters:>6,} trained parameters")
+    print(f"{name:<20} {' + '.join(ZOO[name].layers):<30} {parameters:>6,} trained parameters")
 
 
 # %% [markdown]
@@ -151,14 +152,14 @@ def findings(problem: int) -> None:
 # ### Six models, $\tau = 1$: accuracy against context length
 
 # %%
-one = finish({name: runs(1, name, queries=1, delay=1) for name in LAYERS})
+one = finish({name: runs(1, name, queries=1, delay=1) for name in ZOO})
 plot({"τ = 1": one})
 
 # %% [markdown]
 # ### The same with a delay of $\tau = 5$
 
 # %%
-five = finish({name: runs(1, name, queries=1, delay=5) for name in LAYERS})
+five = finish({name: runs(1, name, queries=1, delay=5) for name in ZOO})
 plot({"τ = 1": one, "τ = 5": five})
 
 # %% [markdown]

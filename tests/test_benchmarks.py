@@ -40,9 +40,10 @@ from benchmarks.measuring import (
 from benchmarks.report import Options, Report, Row, Setting
 from recall_arena.evaluation import held_out
 from recall_arena.kernels import native
-from recall_arena.model import LAYERS, SequenceModel, named_model
+from recall_arena.model import SequenceModel, named
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
+from recall_arena.zoo import ZOO
 
 ROOT = Path(__file__).parent.parent
 SETTING = Setting("block", "mamba", {"batch": 2, "L": 3})
@@ -70,7 +71,7 @@ def error_in_training(name: str, unroll: int) -> float:
     from benchmarks import jax_contenders, jax_training
 
     torch.manual_seed(0)
-    spec = named_model(name, vocabulary=16, width=8, longest_context=27)
+    spec = named(name, vocabulary=16, width=8, longest_context=27)
     model, batch = SequenceModel(spec), TASK.sample(3, 9, torch.Generator().manual_seed(0))
     converted = jax_training.converted(spec, model, unroll)
     actual = jax_contenders.loss_and_gradients(*converted, batch)
@@ -78,7 +79,7 @@ def error_in_training(name: str, unroll: int) -> float:
 
 
 @needs_jax
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", ZOO)
 def test_every_model_in_jax_equals_ours_in_loss_and_gradients(child, name):
     assert child.submit(error_in_training, name, 1).result() <= 1e-5
 
@@ -161,10 +162,10 @@ def test_without_jax_its_contender_is_unavailable_and_says_why(monkeypatch):
 # The other contenders
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", ZOO)
 def test_every_eager_model_equals_ours_in_loss_and_gradients(name):
     schedule = Schedule(0.01, steps=10, context=9, batch=3)
-    spec = named_model(name, vocabulary=16, width=8, longest_context=27)
+    spec = named(name, vocabulary=16, width=8, longest_context=27)
     made = step.builders(spec, schedule, {}, Report())
     del made["JAX"]
     expected = made[OURS]().results()
@@ -173,13 +174,13 @@ def test_every_eager_model_equals_ours_in_loss_and_gradients(name):
         assert difference(build().results(), expected) <= 1e-5, name
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", ZOO)
 def test_no_contender_uses_our_kernels(name, monkeypatch):
     def refuse(*_):
         raise AssertionError("a compiled kernel was called")
 
     monkeypatch.setattr(native, "call", refuse)
-    spec = named_model(name, vocabulary=16, width=8, longest_context=27)
+    spec = named(name, vocabulary=16, width=8, longest_context=27)
     made = step.builders(spec, Schedule(0.01, steps=10, context=9, batch=3), {}, Report())
     for name in made.keys() - {OURS, "JAX"}:
         made[name]().results()
@@ -460,11 +461,11 @@ def test_a_part_runs_from_the_command_line(tmp_path):
     subjects = [(each["subject"], each["contender"]) for each in told["rows"]]
     timed = {(name, who) for name, who in subjects if who != FLOOR}
     both_ways = {
-        (name, f"PyTorch, eager{way}") for name in LAYERS for way in ("", ", each token once")
+        (name, f"PyTorch, eager{way}") for name in ZOO for way in ("", ", each token once")
     }
     both_ways.remove(("transformer-learned", "PyTorch, eager, each token once"))
-    assert timed == {(name, OURS) for name in LAYERS} | both_ways
-    assert len(told["rows"]) - len(timed) in (0, len(LAYERS))  # a floor each, where there is g++
+    assert timed == {(name, OURS) for name in ZOO} | both_ways
+    assert len(told["rows"]) - len(timed) in (0, len(ZOO))  # a floor each, where there is g++
 
 
 # The roofline
@@ -520,7 +521,7 @@ def test_a_lone_query_sees_every_key():
 
 
 def test_a_steps_work_is_mostly_products_where_the_model_is_wide():
-    spec = named_model("transformer-rope", vocabulary=16, width=512, longest_context=0)
+    spec = named("transformer-rope", vocabulary=16, width=512, longest_context=0)
     work = roofline.step_work(spec, batch=2, length=9)
     rows, tokens, square = 18, 16, 512 * 512
     # Queries, keys and values of each token, out of each row; forward and twice backward.
@@ -532,7 +533,7 @@ def test_a_steps_work_is_mostly_products_where_the_model_is_wide():
 
 def test_learned_positions_make_every_row_of_the_first_layer_another():
     def work(name):
-        spec = named_model(name, vocabulary=16, width=8, longest_context=8)
+        spec = named(name, vocabulary=16, width=8, longest_context=8)
         return roofline.step_work(spec, batch=2, length=9)
 
     more = work("transformer-learned").multiply_adds - work("transformer-nope").multiply_adds

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from kernel_checks import needs_kernels
 from torch import Tensor, nn
 
-from recall_arena.kernels import native
-from recall_arena.kernels.compat import (
+from recall_arena.compat import (
     causal_conv1d_fn,
     causal_conv1d_update,
     selective_scan_fn,
     selective_state_update,
     use_in_transformers,
 )
+from recall_arena.kernels import native
 from recall_arena.seeds import generator
 
 Inputs = dict[str, Any]
@@ -671,5 +671,5 @@ def test_a_transformers_without_these_operations_is_refused(mamba, monkeypatch):
 
 
 def test_transformers_is_only_imported_by_the_call():
-    program = "import sys, recall_arena.kernels.compat; sys.exit('transformers' in sys.modules)"
+    program = "import sys, recall_arena.compat; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

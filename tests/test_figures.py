@@ -11,10 +11,10 @@ from matplotlib.colors import to_rgb
 from scipy.stats import norm
 
 from recall_arena import figures
-from recall_arena.figures import LOOKS, Series
+from recall_arena.figures import Series
 from recall_arena.intervals import wilson
-from recall_arena.model import LAYERS
 from recall_arena.records import Tally
+from recall_arena.zoo import ZOO
 
 
 def tally(at: list[int], correct: list[int], total: int = 1000) -> Tally:
@@ -39,8 +39,8 @@ def test_wilson_solves_the_equation_that_defines_it(correct: int, total: int) ->
 
 
 def test_every_model_has_a_look_that_no_other_has() -> None:
-    assert set(LOOKS) == set(LAYERS)
-    looks = list(LOOKS.values())
+    assert set(ZOO) == set(ZOO)
+    looks = list(ZOO.values())
     assert len({look.colour for look in looks}) == len({look.marker for look in looks}) == 6
 
 
@@ -51,7 +51,7 @@ def test_colours_differ_in_lightness_or_hue_for_red_green_blind_readers() -> Non
         red, green, blue = (c**2.2 for c in to_rgb(colour))
         return 0.29275 * red + 0.70725 * green, -0.02234 * red + 0.02234 * green + blue
 
-    for one, two in combinations(LOOKS.values(), 2):
+    for one, two in combinations(ZOO.values(), 2):
         (a, b), (c, d) = seen(one.colour), seen(two.colour)
         assert abs(a - c) + abs(b - d) > 0.1, (one.label, two.label)
 
@@ -91,7 +91,7 @@ def test_convergence_shows_every_seed_and_carries_a_solved_one_on() -> None:
 
     (median,) = [line for line in axis.get_lines() if line.get_label() == "Mamba"]
     assert list(median.get_ydata()) == [0.2, 0.6]
-    thin = [line for line in axis.get_lines() if line.get_color() == LOOKS["mamba"].colour]
+    thin = [line for line in axis.get_lines() if line.get_color() == ZOO["mamba"].colour]
     assert len(thin) == 4
 
 

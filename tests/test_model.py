@@ -7,21 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recall_arena.mixers import MIXERS, Attention, Mamba
-from recall_arena.model import (
-    AT_ONCE,
-    LAYERS,
-    ModelSpec,
-    SequenceModel,
-    named_model,
-    unit_embedding,
-)
+from recall_arena.model import AT_ONCE, ModelSpec, SequenceModel, named, unit_embedding
 from recall_arena.names import unknown
 from recall_arena.runs import Run, build
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule, train
+from recall_arena.zoo import ZOO
 
 continued = Mamba.continued
-SIX = {name: named_model(name, vocabulary=16, width=8, longest_context=64) for name in LAYERS}
+SIX = {name: named(name, vocabulary=16, width=8, longest_context=64) for name in ZOO}
 
 
 def fresh(spec: ModelSpec, seed: int = 0) -> SequenceModel:
@@ -107,7 +101,7 @@ def test_the_readout_is_not_tied_to_the_embedding(model):
     ],
 )
 def test_the_assignments_models_have_its_layers_and_positions(name, kinds, rotary, positions):
-    spec = named_model(name, vocabulary=16, width=8, longest_context=192)
+    spec = named(name, vocabulary=16, width=8, longest_context=192)
     model = fresh(spec)
     mixers = [block.mixer for block in model.layers]
 
@@ -152,11 +146,9 @@ def test_any_stack_of_mixers_is_a_model(layers, length):
 
 
 def test_a_model_may_be_written_as_the_names_of_its_mixers():
-    spec = named_model("mamba,attention-rope", vocabulary=4, width=6, longest_context=9)
+    spec = named("mamba,attention-rope", vocabulary=4, width=6, longest_context=9)
     assert spec == ModelSpec(("mamba", "attention-rope"), 4, 6)
-    assert named_model("attention", vocabulary=4, width=6, longest_context=9).layers == (
-        "attention",
-    )
+    assert named("attention", vocabulary=4, width=6, longest_context=9).layers == ("attention",)
 
 
 # What is refused
@@ -190,7 +182,7 @@ def test_impossible_specs_are_refused(fields, message):
 )
 def test_an_unknown_model_is_answered_with_the_nearest_name(name, message):
     with pytest.raises(ValueError, match=message):
-        named_model(name, vocabulary=16, width=8, longest_context=64)
+        named(name, vocabulary=16, width=8, longest_context=64)
 
 
 def test_a_name_near_to_nothing_is_answered_with_all_names():

@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from recall_arena.kernels import Stack, StackLoss, native, stack_logits
 from recall_arena.kernels.stack import _LossCall
 from recall_arena.mixers import Attention, Mamba
-from recall_arena.model import LAYERS, Block, CompiledLoss, ModelSpec, SequenceModel, named_model
+from recall_arena.model import Block, CompiledLoss, ModelSpec, SequenceModel, named
 from recall_arena.seeds import generator
 from recall_arena.tasks import AssociativeRecall, Batch
 from recall_arena.training import Schedule, train
+from recall_arena.zoo import ZOO
 
 TOLERANCE = 1e-5  # of the largest number: the weights' gradients have up to 20,000 terms
 REACH = 300
@@ -38,7 +39,7 @@ SHAPES = [  # batch, length, width, vocabulary; the first layer looks tokens up 
     (40, 33, 64, 7),
 ]
 
-each_model = pytest.mark.parametrize("name", [*LAYERS, *ODD])
+each_model = pytest.mark.parametrize("name", [*ZOO, *ODD])
 
 
 def made(name: str, width: int = 8, vocabulary: int = 16) -> SequenceModel:
@@ -51,7 +52,7 @@ def made(name: str, width: int = 8, vocabulary: int = 16) -> SequenceModel:
             for block, mixer in zip(model.layers, mixers, strict=True):
                 block.mixer = mixer
         else:
-            spec = named_model(name, vocabulary=vocabulary, width=width, longest_context=REACH)
+            spec = named(name, vocabulary=vocabulary, width=width, longest_context=REACH)
             model = SequenceModel(spec)
         for each, weight in model.named_parameters():
             if "norm" in each:
@@ -181,7 +182,7 @@ def test_one_loss_serves_batches_of_several_shapes_as_the_weights_change():
 
 
 @needs_kernels
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", ZOO)
 def test_training_by_the_kernel_and_by_autograd_differ_by_rounding_alone(name):
     losses = []
     for watched in (False, True):
@@ -529,8 +530,8 @@ def test_threads_that_train_side_by_side_do_not_mix(monkeypatch):
     """Losses of two models whose steps alternate are those of each alone."""
     monkeypatch.setattr(native, "SMALLEST_SHARE", 1)
     schedule = Schedule(rate=1e-2, steps=6, context=9, batch=5)
-    alone = [list(train(made(name), AssociativeRecall(), schedule, 0)) for name in LAYERS]
-    steps = [train(made(name), AssociativeRecall(), schedule, 0) for name in LAYERS]
+    alone = [list(train(made(name), AssociativeRecall(), schedule, 0)) for name in ZOO]
+    steps = [train(made(name), AssociativeRecall(), schedule, 0) for name in ZOO]
     side_by_side = list(zip(*(list(row) for row in zip(*steps, strict=True)), strict=True))
     assert [list(row) for row in side_by_side] == alone
     assert all(a != b for a, b in pairwise(alone))

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from recall_arena.model import LAYERS
 from recall_arena.records import Cost, Outcome, Provenance, Record, Store, Tally
 from recall_arena.runs import from_json
 from recall_arena.studies import STUDIES, Plan
@@ -19,6 +18,7 @@ from recall_arena.studies.assignment.findings import (
 )
 from recall_arena.studies.assignment.results import Result
 from recall_arena.studies.assignment.settings import SCALES, SETTINGS, Setting
+from recall_arena.zoo import ZOO
 
 STUDY = STUDIES["assignment"]
 PUBLISHED = Store(ROOT / "results" / "records")
@@ -27,7 +27,7 @@ QUICK = Plan("quick", (1, 2, 3), 1)
 
 def test_the_settings_are_those_of_the_assignment() -> None:
     asked = {(s.problem, s.model, s.queries, s.delay, s.width) for s in SETTINGS}
-    one = {(1, model, 1, delay, 8) for model in LAYERS for delay in (1, 5)}
+    one = {(1, model, 1, delay, 8) for model in ZOO for delay in (1, 5)}
     models = ("mamba", "transformer-rope", "hybrid-a", "hybrid-b")
     two = {(2, model, queries, 1, 8) for model in models for queries in (4, 8, 16)}
     three = {(3, "mamba", queries, 1, 64) for queries in (4, 8, 16)} | {(3, "mamba", 16, 10, 64)}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recall_arena.evaluation import accuracy, held_out
-from recall_arena.model import ModelSpec, SequenceModel, named_model
+from recall_arena.model import ModelSpec, SequenceModel, named
 from recall_arena.seeds import generator
 from recall_arena.tasks import AssociativeRecall, Batch
 from recall_arena.training import Schedule, train
@@ -146,7 +146,7 @@ def test_the_first_losses_are_these(name, losses):
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        spec = named_model(name, vocabulary=16, width=8, longest_context=64)
+        spec = named(name, vocabulary=16, width=8, longest_context=64)
         model = SequenceModel(spec)
     schedule = Schedule(rate=0.01, steps=3, context=64, batch=64, warmup=0, decay=0.0)
     assert list(train(model, TASK, schedule, seed=0)) == pytest.approx(losses, abs=1e-5)

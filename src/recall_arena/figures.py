@@ -1,8 +1,4 @@
-"""Records to figures: each function draws on an axis and returns it.  Nothing here imports torch.
-
-Colours are those of Okabe & Ito (2008), which people with any colour vision can tell apart;
-each model also has a marker of its own, the same in every figure.
-"""
+"""Records to figures: each function draws on an axis and returns it, without torch."""
 
 import statistics
 from collections.abc import Sequence
@@ -18,26 +14,7 @@ from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatte
 
 from recall_arena.intervals import wilson
 from recall_arena.records import Tally
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a model is written and drawn."""
-
-    label: str
-    colour: str
-    marker: str
-
-
-LOOKS = {
-    "transformer-learned": Look("Transformer (learned)", "#56B4E9", "v"),
-    "transformer-rope": Look("Transformer (RoPE)", "#0072B2", "s"),
-    "transformer-nope": Look("Transformer (NoPE)", "#000000", "x"),
-    "mamba": Look("Mamba", "#D55E00", "o"),
-    "hybrid-a": Look("Hybrid-A", "#009E73", "^"),
-    "hybrid-b": Look("Hybrid-B", "#CC79A7", "D"),
-}
-OTHER = Look("", "#E69F00", "P")
+from recall_arena.zoo import UNNAMED, ZOO, Named
 
 
 @dataclass(frozen=True)
@@ -53,8 +30,8 @@ class Series:
     dashed: bool = False
 
     @property
-    def look(self) -> Look:
-        return LOOKS.get(self.model, OTHER)
+    def look(self) -> Named:
+        return ZOO.get(self.model, UNNAMED)
 
     @property
     def label(self) -> str:
@@ -116,7 +93,7 @@ def convergence(axis: Axes, series: Sequence[Series], *, chance: float) -> Axes:
 
 def accuracy_by_query(axis: Axes, tally: Tally, *, model: str, chance: float) -> Axes:
     """Each query's accuracy along training, thin, and all queries' together, bold."""
-    colour = LOOKS.get(model, OTHER).colour
+    colour = ZOO.get(model, UNNAMED).colour
     for query in range(max(map(len, tally.total_by_query), default=0)):
         share = [
             right[query] / total[query]
@@ -134,7 +111,7 @@ def rate_sensitivity(
 ) -> Axes:
     """Accuracy at the end of a search run against its rate; model -> [(rate, accuracy, chosen)]."""
     for model, points in tried.items():
-        look = LOOKS.get(model, OTHER)
+        look = ZOO.get(model, UNNAMED)
         rates, accuracies = [p[0] for p in points], [p[1] for p in points]
         axis.plot(rates, accuracies, color=look.colour, linewidth=1.0, label=look.label or model)
         for rate, accuracy, chosen in points:
@@ -232,8 +209,8 @@ def _median_of(tallies: Sequence[Tally]) -> tuple[list[int], list[float]]:
 
 def _line(axis: Axes, one: Series, at: list[int], share: list[float], marks: int) -> None:
     stride = max(1, len(at) // marks)
-    order = list(LOOKS).index(one.model) if one.model in LOOKS else 0
-    first = order * stride // len(LOOKS)  # so that the markers of curves on one another all show
+    order = list(ZOO).index(one.model) if one.model in ZOO else 0
+    first = order * stride // len(ZOO)  # so that the markers of curves on one another all show
     axis.plot(
         at,
         share,

@@ -6,7 +6,7 @@ between Hybrid-A and Mamba.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -18,16 +18,7 @@ from recall_arena.mixers import MIXERS, Mixer
 from recall_arena.mixers.mixer import State
 from recall_arena.names import unknown
 from recall_arena.shapes import Answers, Hidden, LastHidden, Logits, Tokens
-
-LAYERS: dict[str, tuple[str, ...]] = {
-    "transformer-learned": ("attention", "attention"),
-    "transformer-rope": ("attention-rope", "attention-rope"),
-    "transformer-nope": ("attention", "attention"),
-    "mamba": ("mamba", "mamba"),
-    "hybrid-a": ("mamba", "attention"),
-    "hybrid-b": ("mamba", "attention", "mamba"),
-}
-"""The assignment's six models; only `transformer-learned` has learned positions."""
+from recall_arena.zoo import ZOO, Positions
 
 CompiledLoss = Callable[[Tokens, Answers], torch.Tensor | None]
 
@@ -54,7 +45,7 @@ class ModelSpec:
     layers: tuple[str, ...]
     vocabulary: int = 16
     width: int = 8
-    positions: Literal["none", "learned"] = "none"
+    positions: Positions = "none"
     max_length: int | None = None
 
     def __post_init__(self) -> None:
@@ -74,26 +65,28 @@ class ModelSpec:
             raise ValueError("learned positions need max_length, and nothing else takes it")
 
 
-def named_model(name: str, *, vocabulary: int, width: int, longest_context: int) -> ModelSpec:
-    """One of the assignment's models, or any stack written as "mamba,attention-rope".
+def named(
+    name: str, *, width: int = 8, vocabulary: int = 16, longest_context: int = 192
+) -> ModelSpec:
+    """One of the named models of `zoo.py`, or any stack written as "mamba,attention-rope".
 
     `longest_context` is the longest context that learned positions have a vector for; the
     query behind it takes one more.  Raises ValueError for a name that does not exist.
     """
-    if "," not in name and name not in LAYERS and name not in MIXERS:
-        raise ValueError(unknown("model", name, LAYERS))
-    layers = LAYERS.get(name) or tuple(name.split(","))
-    if name == "transformer-learned":
-        return ModelSpec(layers, vocabulary, width, "learned", longest_context + 1)
-    return ModelSpec(layers, vocabulary, width)
+    if name in ZOO:
+        layers, positions = ZOO[name].layers, ZOO[name].positions
+    elif "," in name or name in MIXERS:
+        layers, positions = tuple(name.split(",")), "none"
+    else:
+        raise ValueError(unknown("model", name, ZOO))
+    reach = longest_context + 1 if positions == "learned" else None
+    return ModelSpec(layers, vocabulary, width, positions, reach)
 
 
-def model_name(spec: ModelSpec) -> str:
-    """The name that `named_model` takes for these layers and positions."""
-    for name, layers in LAYERS.items():
-        if layers == spec.layers and (name == "transformer-learned") == (
-            spec.max_length is not None
-        ):
+def name_of(spec: ModelSpec) -> str:
+    """The name that `named` takes for these layers and positions."""
+    for name, model in ZOO.items():
+        if (model.layers, model.positions) == (spec.layers, spec.positions):
             return name
     return ",".join(spec.layers)
 

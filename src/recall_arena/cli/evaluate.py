@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 import tyro
 
+from recall_arena.checkpoints import load_weights, weights_path
 from recall_arena.cli import options
 from recall_arena.cli.accuracy import accuracy_rows, say_accuracy
 from recall_arena.cli.command import Command, Mistake
@@ -14,7 +15,6 @@ from recall_arena.cli.console import say_json
 from recall_arena.evaluation import Contexts, accuracy_by_context
 from recall_arena.records import Store
 from recall_arena.runs import from_json, tally
-from recall_arena.weights import load_weights, weights_path
 
 
 @dataclass(frozen=True)

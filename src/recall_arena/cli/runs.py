@@ -12,7 +12,7 @@ from recall_arena.cli import options
 from recall_arena.cli.accuracy import say_accuracy
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json, say_table
-from recall_arena.model import model_name
+from recall_arena.model import name_of
 from recall_arena.records import Record, Store
 from recall_arena.runs import from_json
 
@@ -30,7 +30,7 @@ def _brief(record: Record) -> dict[str, object]:
     checks = outcome.checks.accuracy()
     return {
         "address": record.address,
-        "model": model_name(from_json(run).model),
+        "model": name_of(from_json(run).model),
         "d": run["model"]["width"],
         **{name: run["task"][name] for name in run["task"] if name not in ("kind", "vocabulary")},
         "rate": run["schedule"]["rate"],

@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 import tyro
 
+from recall_arena.checkpoints import save_weights, weights_path
 from recall_arena.cli import options
 from recall_arena.cli.accuracy import accuracy_rows, say_accuracy
 from recall_arena.cli.command import Command, Mistake
@@ -15,12 +16,11 @@ from recall_arena.cli.console import say, say_json
 from recall_arena.cli.progress import follow
 from recall_arena.evaluation import Contexts
 from recall_arena.executors import Advanced, Event, Finished
-from recall_arena.model import named_model
+from recall_arena.model import named
 from recall_arena.records import Record, Store
 from recall_arena.runs import Checks, Run, execute
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
-from recall_arena.weights import save_weights, weights_path
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Train(Command):
             )
         longest = max(self.contexts.last, self.schedule.context)
         try:
-            model = named_model(
+            model = named(
                 self.model,
                 vocabulary=self.task.vocabulary,
                 width=self.width,

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from recall_arena.figures import LOOKS, Series
+from recall_arena.figures import Series
 from recall_arena.intervals import wilson
 from recall_arena.records import Record, Store, Tally
 from recall_arena.runs import Run
@@ -18,6 +18,7 @@ from recall_arena.studies.assignment.settings import (
     Setting,
 )
 from recall_arena.studies.study import Plan
+from recall_arena.zoo import ZOO
 
 CHANCE = 1 / VOCABULARY
 
@@ -80,12 +81,12 @@ class Result:
 
     @property
     def label(self) -> str:
-        return LOOKS[self.setting.model].label
+        return ZOO[self.setting.model].label
 
     @property
     def recurrent(self) -> bool:
         """Whether the model has a Mamba layer."""
-        return not self.setting.model.startswith("transformer")
+        return ZOO[self.setting.model].recurrent
 
     @property
     def contexts(self) -> tuple[Tally, ...]:

@@ -8,10 +8,11 @@ Problem 3   Mamba eight times as wide, M = 4, 8, 16, and M = 16 with tau = 10
 from dataclasses import dataclass
 
 from recall_arena.evaluation import Contexts
-from recall_arena.model import LAYERS, named_model
+from recall_arena.model import named
 from recall_arena.runs import Run
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
+from recall_arena.zoo import ZOO
 
 VOCABULARY = 16
 CONTEXT = 64
@@ -41,7 +42,7 @@ class Setting:
         """The run of this setting with a learning rate, a budget and a seed."""
         return Run(
             task=AssociativeRecall(VOCABULARY, self.queries, self.delay),
-            model=named_model(
+            model=named(
                 self.model, vocabulary=VOCABULARY, width=self.width, longest_context=LONGEST
             ),
             schedule=Schedule(rate=rate, steps=steps, context=CONTEXT),
@@ -51,7 +52,7 @@ class Setting:
 
 
 SETTINGS = (
-    *(Setting(1, model, queries=1, delay=delay, width=8) for delay in (1, 5) for model in LAYERS),
+    *(Setting(1, model, queries=1, delay=delay, width=8) for delay in (1, 5) for model in ZOO),
     *(
         Setting(2, model, queries, delay=1, width=8)
         for queries in (4, 8, 16)

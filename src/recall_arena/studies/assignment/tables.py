@@ -4,11 +4,11 @@ import statistics
 
 import polars as pl
 
-from recall_arena.figures import LOOKS
 from recall_arena.studies.assignment.findings import steps
 from recall_arena.studies.assignment.rates import RATES, Trial, best
 from recall_arena.studies.assignment.results import Result, Results, percent
 from recall_arena.studies.assignment.settings import CONTEXT, LONGEST, SETTINGS, Setting
+from recall_arena.zoo import ZOO
 
 
 def details(results: list[Result]) -> pl.DataFrame:
@@ -60,8 +60,8 @@ def _repeats(result: Result) -> str:
 def summary(results: Results) -> pl.DataFrame:
     """The accuracy at L and beyond it, one row a model and one column a task."""
     rows = []
-    for model in LOOKS:
-        row = {"model": LOOKS[model].label}
+    for model in ZOO:
+        row = {"model": ZOO[model].label}
         for setting in SETTINGS:
             column = _column(setting)
             result = Result(setting, tuple(results.records[setting]), 0)
@@ -91,7 +91,7 @@ def rate_table(trials: list[Trial]) -> pl.DataFrame:
         outcome = {f"{trial.rate:g}": _outcome(trial) for trial in tried}
         rows.append(
             {
-                "model": LOOKS[setting.model].label,
+                "model": ZOO[setting.model].label,
                 "d": setting.width,
                 "M": setting.queries,
                 "τ": setting.delay,

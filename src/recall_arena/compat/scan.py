@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recall_arena.kernels.compat.types import working_type
+from recall_arena.compat.types import working_type
 from recall_arena.kernels.selective_scan import selective_scan
 
 LOUD = 64.0  # silu(64) is 64 in floating point, and a power of two scales without rounding

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recall_arena.kernels.compat.conv import ACTIVATIONS, causal_conv1d_fn, causal_conv1d_update
-from recall_arena.kernels.compat.scan import selective_scan_fn
-from recall_arena.kernels.compat.state_update import selective_state_update
+from recall_arena.compat.conv import ACTIVATIONS, causal_conv1d_fn, causal_conv1d_update
+from recall_arena.compat.scan import selective_scan_fn
+from recall_arena.compat.state_update import selective_state_update
 
 
 def use_in_transformers() -> ExitStack:

@@ -2,7 +2,7 @@
 
 Both libraries need a GPU.  What was written for them runs on a CPU with
 
-    from recall_arena.kernels.compat import causal_conv1d_fn, selective_scan_fn
+    from recall_arena.compat import causal_conv1d_fn, selective_scan_fn
 
 and `use_in_transformers()` makes transformers' Mamba (Gu & Dao 2023, arXiv:2312.00752) do so:
 
@@ -18,10 +18,10 @@ is not contiguous along `dim` is copied.  Numbers are computed in float32, or in
 first argument has it, and returned in the first argument's type.
 """
 
-from recall_arena.kernels.compat.conv import causal_conv1d_fn, causal_conv1d_update
-from recall_arena.kernels.compat.in_transformers import use_in_transformers
-from recall_arena.kernels.compat.scan import selective_scan_fn
-from recall_arena.kernels.compat.state_update import selective_state_update
+from recall_arena.compat.conv import causal_conv1d_fn, causal_conv1d_update
+from recall_arena.compat.in_transformers import use_in_transformers
+from recall_arena.compat.scan import selective_scan_fn
+from recall_arena.compat.state_update import selective_state_update
 
 __all__ = [
     "causal_conv1d_fn",

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recall_arena.compat.types import working_type
 from recall_arena.kernels.causal_conv import causal_conv
-from recall_arena.kernels.compat.types import working_type
 
 ACTIVATIONS = (None, "silu", "swish")
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recall_arena.kernels.compat.types import working_type
+from recall_arena.compat.types import working_type
 
 
 def selective_state_update(
