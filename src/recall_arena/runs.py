@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import BeforeValidator, TypeAdapter
 
+from recall_arena.compiled import Compiled
 from recall_arena.evaluation import Contexts, Counts, accuracy, accuracy_by_context, held_out
 from recall_arena.kernels import native
 from recall_arena.model import ModelSpec, SequenceModel
@@ -117,12 +118,13 @@ def execute(run: Run) -> Generator[Progress, None, tuple[Record, SequenceModel]]
     of threads (the commands use one) alone, not on other runs beside it nor on their order.
     """
     model = build(run)
+    compiled = Compiled(model)
     begun = time.perf_counter()
-    watch = yield from _train(run, model)
+    watch = yield from _train(run, model, compiled)
     trained = time.perf_counter()
     lengths = run.contexts.lengths(run.task)
     tested: list[tuple[int, Counts]] = []
-    for row in accuracy_by_context(model, run.task, run.contexts):
+    for row in accuracy_by_context(compiled.logits, run.task, run.contexts):
         tested.append(row)
         yield Progress(watch.step, run.schedule.steps, watch.latest, len(tested) / len(lengths))
     cost = Cost(
@@ -135,14 +137,17 @@ def execute(run: Run) -> Generator[Progress, None, tuple[Record, SequenceModel]]
     return Record(run.address, run.to_json(), outcome, cost, provenance()), model
 
 
-def _train(run: Run, model: SequenceModel) -> Generator[Progress, None, "_Watch"]:
+def _train(
+    run: Run, model: SequenceModel, compiled: Compiled
+) -> Generator[Progress, None, "_Watch"]:
     watch = _Watch(run)
-    for step, loss in enumerate(train(model, run.task, run.schedule, run.seed), start=1):
+    loop = (compiled.loss_and_gradient, run.task, run.schedule, run.seed)
+    for step, loss in enumerate(train(model.parameters(), *loop), start=1):
         watch.add(step, loss)
         if watch.diverged:
             break
         if step % run.checks.every == 0 or step == run.schedule.steps:
-            watch.check(accuracy(model, watch.batch))
+            watch.check(accuracy(compiled.logits, watch.batch))
         yield Progress(step, run.schedule.steps, watch.latest)
         if watch.solved:
             break
