@@ -5,11 +5,12 @@ import dataclasses
 import json
 import math
 import pickle
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pytest
 import tyro
+from pydantic import AllowInfNan
 
 from recall_arena.config import frozen, read
 
@@ -24,6 +25,7 @@ class Plan:
     layers: tuple[str, ...] = ("mamba",)
     norm: Literal["layer", "rms"] = "layer"
     bias: bool = False
+    clip: Annotated[float, AllowInfNan()] = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -51,6 +53,7 @@ def written(plan: Plan) -> str:
         ({"rate": 1.0, "last": np.uint8(255)}, {"rate": 1.0, "last": 255}),
         ({"rate": 1.0, "layers": ["mamba", np.str_("a")]}, {"rate": 1.0, "layers": ("mamba", "a")}),
         ({"rate": 1.0, "bias": np.bool_(True)}, {"rate": 1.0, "bias": True}),
+        ({"rate": 1.0, "clip": np.float32("inf")}, {"rate": 1.0, "clip": math.inf}),
     ],
 )
 def test_equal_descriptions_are_written_alike(given, plain):

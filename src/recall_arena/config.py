@@ -23,7 +23,8 @@ T = TypeVar("T")
 def frozen(cls: type[T]) -> type[T]:
     """A frozen dataclass that raises ValueError, in one line, for a value of another type.
 
-    A field's own rule is stated in `__post_init__`, which raises ValueError and names the field.
+    A field's own rule is stated in `__post_init__`, which raises ValueError and names the field;
+    a number that may be infinite is an `Annotated[float, AllowInfNan()]`.
     """
     config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     made: Any = checked.dataclass(frozen=True, config=config)(cls)
