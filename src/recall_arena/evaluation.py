@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
+from recall_arena.config import frozen
 from recall_arena.seeds import generator
 from recall_arena.shapes import Logits, Tokens
 from recall_arena.tasks.task import Batch, Task
@@ -37,15 +37,13 @@ class Counts:
         return self.correct / self.total
 
 
-@dataclass(frozen=True)
+@frozen
 class Contexts:
     """The context lengths at which a trained model is tested: first, first + stride, ... last.
 
     first      tokens before the query; None is the shortest that the task allows
     sequences  fresh ones a length, the same for every model
     """
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # a misspelt field is an error
 
     first: int | None = None
     last: int = 192

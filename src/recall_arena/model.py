@@ -4,13 +4,11 @@ A model is spelled by the names of its mixers: ("mamba", "attention") is the who
 between Hybrid-A and Mamba.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
 import torch
 from torch import nn
 
+from recall_arena.config import frozen
 from recall_arena.mixers import MIXERS, Mixer
 from recall_arena.names import unknown
 from recall_arena.shapes import Hidden, Logits, Tokens
@@ -18,7 +16,7 @@ from recall_arena.watching import watched
 from recall_arena.zoo import ZOO, Positions
 
 
-@dataclass(frozen=True)
+@frozen
 class ModelSpec:
     """Everything that decides a model's function, but its weights.
 
@@ -31,8 +29,6 @@ class ModelSpec:
 
     Raises ValueError for an unknown mixer, no layers, or learned positions without max_length.
     """
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # a misspelt field is an error
 
     layers: tuple[str, ...]
     vocabulary: int = 16

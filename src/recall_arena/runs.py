@@ -9,12 +9,13 @@ import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import BeforeValidator
 
 from recall_arena.compiled import Compiled
+from recall_arena.config import frozen, read
 from recall_arena.evaluation import Contexts, Counts, accuracy, accuracy_by_context, held_out
 from recall_arena.kernels import native
 from recall_arena.model import ModelSpec, SequenceModel
@@ -28,7 +29,7 @@ REVISION = 6
 """Part of every address; raised when the code changes what the same run finds."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Checks:
     """How a run is watched: validation accuracy at the training context, every so many steps.
 
@@ -36,25 +37,20 @@ class Checks:
     has not moved off chance is never stopped early: the plateau before induction can be long.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # a misspelt field is an error
-
     every: int = 100
     sequences: int = 1000
     solved: float = 0.999
     running: int = 5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "solved", float(self.solved))
         for name in ("every", "sequences", "running"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
-@dataclass(frozen=True)
+@frozen
 class Run:
     """A task, a model, how it is trained, watched and tested, a seed for weights and batches."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     task: Annotated[Task, BeforeValidator(lambda value: _read_task(value))]
     model: ModelSpec
@@ -78,9 +74,8 @@ class Run:
 
 
 def from_json(values: dict[str, Any]) -> Run:
-    """The run that `Run.to_json` wrote; pydantic's ValidationError if it is not one."""
-    fields = {name: value for name, value in values.items() if name != "revision"}
-    return TypeAdapter(Run).validate_python(fields)
+    """The run that `Run.to_json` wrote; ValueError if it is not one."""
+    return read(Run, {name: value for name, value in values.items() if name != "revision"})
 
 
 def _read_task(value: Any) -> Any:
@@ -91,7 +86,7 @@ def _read_task(value: Any) -> Any:
     kind = str(fields.pop("kind", ""))
     if kind not in TASKS:
         raise ValueError(unknown("kind of task", kind, TASKS))
-    return TypeAdapter(TASKS[kind]).validate_python(fields)
+    return read(TASKS[kind], fields)
 
 
 @dataclass(frozen=True)

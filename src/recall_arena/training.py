@@ -1,19 +1,18 @@
 """The training loop: an iterator of steps that knows no task and no model by name."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from recall_arena.config import frozen
 from recall_arena.seeds import generator
 from recall_arena.shapes import Answers, Tokens
 from recall_arena.tasks.task import Task
 
 
-@dataclass(frozen=True)
+@frozen
 class Schedule:
     """How a model is trained: AdamW without weight decay, fresh sequences at every step.
 
@@ -37,11 +36,7 @@ class Schedule:
     decay: float = 0.2
     clip: float = 1.0
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
     def __post_init__(self) -> None:
-        for name in ("rate", "decay", "clip"):  # equal schedules are written alike: 1 is 1.0
-            object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("rate", "steps", "context", "batch", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
