@@ -42,13 +42,11 @@ class Compiled:
         """
         if self._model.training:
             self._model.eval()
-        plan = self._current()
-        compiled = None if plan is None else plan.logits(tokens)
-        if compiled is not None:
-            return compiled
         if tokens.shape[1] > AT_ONCE and continues(self._model):
             return logits_by_pieces(cast(SequenceModel, self._model), tokens)
-        return self._model(tokens)
+        plan = self._current()
+        compiled = None if plan is None else plan.logits(tokens)
+        return self._model(tokens) if compiled is None else compiled
 
     def loss_and_gradient(self, tokens: Tokens, answers: Answers) -> Tensor:
         """The mean cross-entropy, in training mode; each weight's gradient then is in its `grad`.

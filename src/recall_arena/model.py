@@ -11,7 +11,7 @@ from torch import nn
 from recall_arena.config import frozen
 from recall_arena.mixers import MIXERS, Mixer
 from recall_arena.names import unknown
-from recall_arena.shapes import Hidden, Logits, Tokens
+from recall_arena.shapes import Hidden, Logits, ReadHidden, Tokens
 from recall_arena.watching import watched
 from recall_arena.zoo import ZOO, Positions
 
@@ -102,7 +102,7 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.mixer = mixer
 
-    def forward(self, x: Hidden, last: bool = False) -> Hidden:
+    def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
         """Every position's output, or with `last` that of the last one alone, (batch, 1, width)."""
         normed = self.norm(x)
         if not last:

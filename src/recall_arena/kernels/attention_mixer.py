@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from recall_arena.kernels import structs
 from recall_arena.kernels.causal_attention import causal_attention, is_small, rotary_table_of
 from recall_arena.kernels.layer import Layer, Map, Shape
-from recall_arena.shapes import Hidden
+from recall_arena.shapes import Hidden, ReadHidden
 
 
 def attention_mixer_definition(
@@ -29,7 +29,7 @@ def attention_mixer_definition(
     *,
     rotary: bool = False,
     last: bool = False,
-) -> Hidden:
+) -> ReadHidden:
     """The equations, with RoPE if `rotary`.  Any float type, any device.
 
     The projections are functions, so that modules serve as well as weights.
@@ -77,7 +77,7 @@ class AttentionLayer(Layer):
     def has_room(self, length: int) -> bool:
         return is_small(length, self.out_proj.shape[0] // self.heads)
 
-    def definition(self, x: Hidden, *, last: bool) -> Hidden:
+    def definition(self, x: Hidden, *, last: bool) -> ReadHidden:
         in_proj = partial(F.linear, weight=self.in_proj)
         out_proj = partial(F.linear, weight=self.out_proj)
         return attention_mixer_definition(

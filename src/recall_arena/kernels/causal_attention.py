@@ -13,6 +13,7 @@ other things than arithmetic, and leaves the rest to that function.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -135,7 +136,7 @@ Inputs = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
 
 class _Attention(Operation):
-    def definition(self, *tensors: Tensor) -> Tensor:
+    def definition(self, *tensors: Any) -> Tensor:
         return causal_attention_definition(*tensors)
 
     def forward(self, tensors: Inputs, *, train: bool) -> tuple[Tensor, Tensors]:

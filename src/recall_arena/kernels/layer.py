@@ -10,13 +10,13 @@ import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from torch import Tensor
 
 from recall_arena.kernels import native, structs
 from recall_arena.kernels.function import Operation, Tensors, compiled
-from recall_arena.shapes import Hidden
+from recall_arena.shapes import Hidden, ReadHidden
 
 Map = Callable[[Tensor], Tensor]
 """A projection or a convolution: a module, or a function that applies its weights."""
@@ -50,7 +50,7 @@ class Layer(ABC):
         """All weights, in the kernel's order."""
 
     @abstractmethod
-    def with_weights(self, weights: Sequence[Tensor]) -> Self:
+    def with_weights(self, weights: Sequence[Tensor]) -> "Layer":
         """The same layer made of other tensors, given in that order."""
 
     @abstractmethod
@@ -69,7 +69,7 @@ class Layer(ABC):
         """Whether the kernel takes such sizes and sequences of this length."""
 
     @abstractmethod
-    def definition(self, x: Hidden, *, last: bool) -> Hidden:
+    def definition(self, x: Hidden, *, last: bool) -> ReadHidden:
         """The mixer in PyTorch, at every position or, (batch, 1, width), at the last alone."""
 
     @abstractmethod
@@ -85,7 +85,7 @@ class Layer(ABC):
         """How much there is to do, in the units of `native.threads`."""
 
 
-def mix(layer: Layer, x: Hidden, *, last: bool = False) -> Hidden:
+def mix(layer: Layer, x: Hidden, *, last: bool = False) -> ReadHidden:
     """The mixer's outputs (batch, length, width), or with `last` (batch, 1, width), the last one.
 
     Runs compiled for float32 on the CPU, in the sizes that the kernel takes; otherwise as the

@@ -20,7 +20,7 @@ from recall_arena.kernels import native, structs
 from recall_arena.kernels.causal_conv import causal_conv
 from recall_arena.kernels.layer import Layer, Map, Shape
 from recall_arena.kernels.selective_scan import selective_scan
-from recall_arena.shapes import Hidden
+from recall_arena.shapes import Hidden, ReadHidden
 
 PerChannel = Float[Tensor, " channels"]
 
@@ -37,7 +37,7 @@ def mamba_mixer_definition(
     out_proj: Map,
     *,
     last: bool = False,
-) -> Hidden:
+) -> ReadHidden:
     """The figure, one line a box.  Any float type, any device.
 
     The projections and `conv`, the convolution with its SiLU, are functions, so that modules
@@ -106,7 +106,7 @@ class MambaLayer(Layer):
         state, window = self.A_log.shape[1], self.conv1d.shape[2]
         return state <= native.LARGEST_STATE and window <= native.LARGEST_WINDOW
 
-    def definition(self, x: Hidden, *, last: bool) -> Hidden:
+    def definition(self, x: Hidden, *, last: bool) -> ReadHidden:
         return mamba_mixer_definition(
             x,
             partial(F.linear, weight=self.in_proj),

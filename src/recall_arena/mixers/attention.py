@@ -4,7 +4,7 @@ from torch import nn
 
 from recall_arena.kernels import AttentionLayer, attention_mixer_definition, mix
 from recall_arena.mixers.mixer import Mixer
-from recall_arena.shapes import Hidden
+from recall_arena.shapes import Hidden, ReadHidden
 from recall_arena.watching import stock, watched
 
 
@@ -25,7 +25,7 @@ class Attention(Mixer):
         self.in_proj = nn.Linear(width, 3 * width, bias=False)
         self.out_proj = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Hidden, last: bool = False) -> Hidden:
+    def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
         layer = self.layer()
         if layer is not None:
             return mix(layer, x, last=last)

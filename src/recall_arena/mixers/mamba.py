@@ -22,7 +22,7 @@ from recall_arena.kernels import (
     mix,
 )
 from recall_arena.mixers.mixer import Mixer, State
-from recall_arena.shapes import Channels, Hidden
+from recall_arena.shapes import Channels, Hidden, ReadHidden
 from recall_arena.watching import stock, watched
 
 
@@ -49,7 +49,7 @@ class Mamba(Mixer):
         self.dt_proj.bias._no_reinit = True  # type: ignore[attr-defined]
         self.A_log._no_weight_decay = self.D._no_weight_decay = True  # type: ignore[attr-defined]
 
-    def forward(self, x: Hidden, last: bool = False) -> Hidden:
+    def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
         layer = self.layer()
         if layer is not None:
             return mix(layer, x, last=last)

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from recall_arena.kernels import Layer
-from recall_arena.shapes import Hidden
+from recall_arena.shapes import Hidden, ReadHidden
 
 State = tuple[Tensor, ...]
 """What a mixer carries from one piece of a sequence to the next."""
@@ -18,7 +18,7 @@ class Mixer(nn.Module, ABC):
     """Whether a state of fixed size stands for the past, so that `continued` can go on from it."""
 
     @abstractmethod
-    def forward(self, x: Hidden, last: bool = False) -> Hidden:
+    def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
         """Every position's output, or with `last` that of the last one alone, (batch, 1, width)."""
 
     @abstractmethod
