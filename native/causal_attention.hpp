@@ -19,7 +19,7 @@
 
 #include "lanes.hpp"
 #include "matrix.hpp"
-#include "memory.hpp"
+#include "arena.hpp"
 #include "operations.hpp"
 
 namespace recall::RECALL_ISA {
@@ -69,7 +69,7 @@ struct AttentionKernel {
   float *cosines, *sines;        // (length, lanes): of heads that fit into a vector, for all their numbers
   Bits partner;                  // the number that RoPE pairs each of such a head's numbers with
 
-  AttentionKernel(const Attention& of, Memory& memory)
+  AttentionKernel(const Attention& of, Arena& memory)
       : p(of),
         padding(round_up(p.queries, lanes) - p.queries),
         padded(p.queries + padding),
@@ -325,19 +325,19 @@ struct AttentionKernel {
 };
 
 inline void attention_forward(const Attention& p, std::int64_t begin, std::int64_t end, float* scratch) {
-  Memory memory(scratch);
+  Arena memory(scratch);
   const AttentionKernel kernel(p, memory);
   for (std::int64_t item = begin; item < end; ++item) kernel.forward(item);
 }
 
 inline void attention_backward(const Attention& p, std::int64_t begin, std::int64_t end, float* scratch) {
-  Memory memory(scratch);
+  Arena memory(scratch);
   const AttentionKernel kernel(p, memory);
   for (std::int64_t item = begin; item < end; ++item) kernel.backward(item);
 }
 
 inline std::int64_t attention_scratch(const Attention& p) {
-  Memory memory(nullptr);
+  Arena memory(nullptr);
   AttentionKernel(p, memory);
   return memory.used();
 }

@@ -12,7 +12,7 @@
 #pragma once
 
 #include "lanes.hpp"
-#include "memory.hpp"
+#include "arena.hpp"
 #include "operations.hpp"
 
 namespace recall::RECALL_ISA {
@@ -63,29 +63,29 @@ struct ConvKernel {
   }
 
   template <int positions>
-  RECALL_INLINE void look(std::int64_t t, Tensors tensors, Window& seen) const {
+  RECALL_INLINE void look(std::int64_t t, Data data, Window& seen) const {
     each<positions>([&](int i) RECALL_INLINE {
-      if (tensors == Tensors::elsewhere) fetch(p.x, t + i, p.x_stride);
+      if (data == Data::cold) fetch(p.x, t + i, p.x_stride);
       seen.x[window - 1 + i] = load(p.x + (first + t + i) * p.x_stride + channel, count);
     });
   }
 
   template <int positions>
-  RECALL_INLINE void forward(std::int64_t t, Tensors tensors, Window& seen) const {
-    look<positions>(t, tensors, seen);
+  RECALL_INLINE void forward(std::int64_t t, Data data, Window& seen) const {
+    look<positions>(t, data, seen);
     each<positions>([&](int i) RECALL_INLINE {
-      if (tensors == Tensors::elsewhere) fetch<true>(p.out, t + i, p.channels);
+      if (data == Data::cold) fetch<true>(p.out, t + i, p.channels);
       const Lanes s = sum(seen, i);
       store(p.out + (first + t + i) * p.channels + channel, s * sigmoid(s), count);
     });
     seen.template forget<positions>(window);
   }
 
-  RECALL_INLINE void forward(Tensors tensors) const {
+  RECALL_INLINE void forward(Data data) const {
     Window seen;
     std::int64_t t = 0;
-    for (; t + block <= p.length; t += block) forward<block>(t, tensors, seen);
-    for (; t < p.length; ++t) forward<1>(t, tensors, seen);
+    for (; t + block <= p.length; t += block) forward<block>(t, data, seen);
+    for (; t < p.length; ++t) forward<1>(t, data, seen);
   }
 
   // What the backward pass adds up over the positions.
@@ -94,10 +94,10 @@ struct ConvKernel {
   };
 
   template <int positions>
-  RECALL_INLINE void backward(std::int64_t t, Tensors tensors, Window& seen, Window& ds, Sums& sums) const {
-    look<positions>(t, tensors, seen);
+  RECALL_INLINE void backward(std::int64_t t, Data data, Window& seen, Window& ds, Sums& sums) const {
+    look<positions>(t, data, seen);
     each<positions>([&](int i) RECALL_INLINE {
-      if (tensors == Tensors::elsewhere) fetch(p.grad_out, t + i, p.grad_out_stride);
+      if (data == Data::cold) fetch(p.grad_out, t + i, p.grad_out_stride);
       const Lanes s = sum(seen, i), gate = sigmoid(s);
       const Lanes d = load(p.grad_out + (first + t + i) * p.grad_out_stride + channel, count) * gate *
                       (1.0f + s * (1.0f - gate));
@@ -106,16 +106,16 @@ struct ConvKernel {
       ds.x[window - 1 + i] = d;
     });
     seen.template forget<positions>(window);
-    gradients<positions>(t, tensors, ds);
+    gradients<positions>(t, data, ds);
   }
 
   // dx of the positions whose last reader is one of those from t on.
   template <int positions>
-  RECALL_INLINE void gradients(std::int64_t t, Tensors tensors, Window& ds) const {
+  RECALL_INLINE void gradients(std::int64_t t, Data data, Window& ds) const {
     each<positions>([&](int i) RECALL_INLINE {
       const std::int64_t at = t + i - (window - 1);
       if (at < 0) return;
-      if (tensors == Tensors::elsewhere) fetch<true>(p.grad_x, at, p.channels);
+      if (data == Data::cold) fetch<true>(p.grad_x, at, p.channels);
       Lanes dx{};
       for (int k = window - 1; k >= 0; --k) dx += weight[k] * ds.x[i + window - 1 - k];
       store(p.grad_x + (first + at) * p.channels + channel, dx, count);
@@ -123,43 +123,43 @@ struct ConvKernel {
     ds.template forget<positions>(window);
   }
 
-  RECALL_INLINE void backward(std::int64_t sequence, Tensors tensors) const {
+  RECALL_INLINE void backward(std::int64_t sequence, Data data) const {
     Window seen, ds;
     Sums sums;
     std::int64_t t = 0;
-    for (; t + block <= p.length; t += block) backward<block>(t, tensors, seen, ds, sums);
-    for (; t < p.length; ++t) backward<1>(t, tensors, seen, ds, sums);
+    for (; t + block <= p.length; t += block) backward<block>(t, data, seen, ds, sums);
+    for (; t < p.length; ++t) backward<1>(t, data, seen, ds, sums);
     for (; t < p.length + window - 1; ++t) {
       ds.x[window - 1] = Lanes{};
-      gradients<1>(t, tensors, ds);
+      gradients<1>(t, data, ds);
     }
     const std::int64_t share = sequence * (window + 1) * p.channels + channel;
     for (int k = 0; k < window; ++k) store(p.grad_weight + share + k * p.channels, sums.weight[k], count);
     store(p.grad_bias + share, sums.bias, count);
   }
 
-  static void forward(const Conv& p, std::int64_t begin, std::int64_t end, Tensors tensors) {
+  static void forward(const Conv& p, std::int64_t begin, std::int64_t end, Data data) {
     for (std::int64_t sequence = begin; sequence < end; ++sequence)
       for (std::int64_t channel = 0; channel < p.channels; channel += lanes)
-        ConvKernel(p, sequence, channel).forward(tensors);
+        ConvKernel(p, sequence, channel).forward(data);
   }
 
-  static void backward(const Conv& p, std::int64_t begin, std::int64_t end, Tensors tensors) {
+  static void backward(const Conv& p, std::int64_t begin, std::int64_t end, Data data) {
     for (std::int64_t sequence = begin; sequence < end; ++sequence)
       for (std::int64_t channel = 0; channel < p.channels; channel += lanes)
-        ConvKernel(p, sequence, channel).backward(sequence, tensors);
+        ConvKernel(p, sequence, channel).backward(sequence, data);
   }
 };
 
-template <Tensors tensors = Tensors::in_cache>
+template <Data data = Data::hot>
 inline void conv_forward(const Conv& p, std::int64_t begin, std::int64_t end) {
-  p.window == 4 ? ConvKernel<4>::forward(p, begin, end, tensors) : ConvKernel<0>::forward(p, begin, end, tensors);
+  p.window == 4 ? ConvKernel<4>::forward(p, begin, end, data) : ConvKernel<0>::forward(p, begin, end, data);
 }
 
-template <Tensors tensors = Tensors::in_cache>
+template <Data data = Data::hot>
 inline void conv_backward(const Conv& p, std::int64_t begin, std::int64_t end) {
-  p.window == 4 ? ConvKernel<4>::backward(p, begin, end, tensors)
-                : ConvKernel<0>::backward(p, begin, end, tensors);
+  p.window == 4 ? ConvKernel<4>::backward(p, begin, end, data)
+                : ConvKernel<0>::backward(p, begin, end, data);
 }
 
 }  // namespace recall::RECALL_ISA

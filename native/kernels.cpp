@@ -1,9 +1,9 @@
-// The kernels for one instruction set.  CMake compiles this file once for each.
+// The kernels for one instruction set.  CMake compiles this file once for each, so nothing that it includes
+// may define a function outside the instruction set's namespace: the linker would keep one of the copies.
 
-#include "attention_mixer.hpp"
 #include "causal_attention.hpp"
 #include "causal_conv.hpp"
-#include "mamba_mixer.hpp"
+#include "cores.hpp"
 #include "selective_scan.hpp"
 #include "selective_scan_backward.hpp"
 #include "stack.hpp"
@@ -16,20 +16,18 @@ namespace recall::RECALL_ISA {
 extern const Kernels kernels;
 const Kernels kernels = {
     RECALL_TEXT(RECALL_ISA),
-    scan_forward<Tensors::elsewhere>,
-    scan_backward<Tensors::elsewhere>,
+    scan_forward<Data::cold>,
+    scan_backward<Data::cold>,
     scan_scratch,
-    conv_forward<Tensors::elsewhere>,
-    conv_backward<Tensors::elsewhere>,
+    conv_forward<Data::cold>,
+    conv_backward<Data::cold>,
     attention_forward,
     attention_backward,
     attention_scratch,
-    mamba_forward,
-    mamba_backward,
-    mamba_scratch,
-    self_attention_forward,
-    self_attention_backward,
-    self_attention_scratch,
+    Kinds::known,
+    block_forward,
+    block_backward,
+    block_scratch,
     stack_logits,
     stack_gradients,
     stack_scratch,

@@ -12,7 +12,7 @@
 
 #include "lanes.hpp"
 #include "matrix.hpp"
-#include "memory.hpp"
+#include "arena.hpp"
 #include "operations.hpp"
 
 namespace recall::RECALL_ISA {
@@ -23,7 +23,7 @@ struct NormKernel {
   float *y, *dy;        // (rows, width)
   float *mean, *scale;  // (rows,): mean(x), r
 
-  NormKernel(const Norm& of, std::int64_t width, std::int64_t rows, Memory& memory)
+  NormKernel(const Norm& of, std::int64_t width, std::int64_t rows, Arena& memory)
       : p(of), width(width) {
     for (float** part : {&y, &dy}) *part = memory.take(rows * width);
     for (float** part : {&mean, &scale}) *part = memory.take(rows);
@@ -45,13 +45,13 @@ struct NormKernel {
   }
 
   // y of all rows; x itself where there is no norm.
-  Given forward(std::int64_t rows, Given x) const {
+  ConstRows forward(std::int64_t rows, ConstRows x) const {
     if (!p.weight) return x;
     each_rows(rows, [&](std::int64_t first, int count) { forward(first, count, x); });
     return {y, width};
   }
 
-  void forward(std::int64_t first, int rows, Given x) const {
+  void forward(std::int64_t first, int rows, ConstRows x) const {
     store(mean + first, means(rows, [&](int i, std::int64_t w, int count) RECALL_INLINE {
       return load(x[first + i] + w, count);
     }));
@@ -68,16 +68,16 @@ struct NormKernel {
     }
   }
 
-  Lanes normal(Given x, std::int64_t row, std::int64_t w, int count) const {
+  Lanes normal(ConstRows x, std::int64_t row, std::int64_t w, int count) const {
     return (load(x[row] + w, count) - mean[row]) * scale[row];
   }
 
   // After `forward`, from dy: dx; adds to dweight and, `width` numbers behind it, to dbias.
-  void backward(std::int64_t rows, Given x, Rows dx, float* dweight) const {
+  void backward(std::int64_t rows, ConstRows x, Rows dx, float* dweight) const {
     each_rows(rows, [&](std::int64_t first, int count) { backward(first, count, x, dx, dweight); });
   }
 
-  void backward(std::int64_t first, int rows, Given x, Rows dx, float* dweight) const {
+  void backward(std::int64_t first, int rows, ConstRows x, Rows dx, float* dweight) const {
     const auto slope = [&](std::int64_t row, std::int64_t w, int count) RECALL_INLINE {
       return load(dy + row * width + w, count) * load(p.weight + w, count);
     };

@@ -23,7 +23,7 @@ struct Matrix {
 };
 
 using Rows = Matrix<float>;
-using Given = Matrix<const float>;
+using ConstRows = Matrix<const float>;
 
 // The number (m, k) lies at first[m * row + k * column].
 struct Scalars {
@@ -33,8 +33,8 @@ struct Scalars {
   Scalars below(std::int64_t m) const { return {first + m * row, row, column}; }
 };
 
-inline Scalars as_it_is(Given x) { return {x.first, x.stride, 1}; }
-inline Scalars turned(Given x) { return {x.first, 1, x.stride}; }
+inline Scalars scalars(ConstRows x) { return {x.first, x.stride, 1}; }
+inline Scalars transposed(ConstRows x) { return {x.first, 1, x.stride}; }
 
 // As many results as the registers hold beside what they are made of.
 constexpr int tile_rows = lanes == 16 ? 12 : 5;
@@ -44,7 +44,7 @@ enum class Result { written, added };
 
 // One tile of the result: `rows` rows, `vectors` vectors of columns, `count` lanes in the last one.
 template <int rows, int vectors, Result result, bool whole>
-inline void product_tile(std::int64_t terms, int count, Scalars a, Given b, Rows c) {
+inline void product_tile(std::int64_t terms, int count, Scalars a, ConstRows b, Rows c) {
   const auto width = [&](int v) RECALL_INLINE { return whole || v + 1 < vectors ? lanes : count; };
   Lanes sum[rows][vectors] = {};
   for (std::int64_t k = 0; k < terms; ++k) {
@@ -66,7 +66,7 @@ inline void product_tile(std::int64_t terms, int count, Scalars a, Given b, Rows
 
 // Rows that are left over when the tiles of `rows` rows are done: tiles of half as many.
 template <int vectors, Result result, bool whole, int rows = tile_rows>
-inline void product_rows(std::int64_t height, std::int64_t terms, int count, Scalars a, Given b,
+inline void product_rows(std::int64_t height, std::int64_t terms, int count, Scalars a, ConstRows b,
                          Rows c) {
   std::int64_t m = 0;
   for (; m + rows <= height; m += rows)
@@ -78,7 +78,7 @@ inline void product_rows(std::int64_t height, std::int64_t terms, int count, Sca
 
 // c (height, width) from a (height, terms) and b (terms, width).
 template <Result result = Result::written>
-inline void product(std::int64_t height, std::int64_t width, std::int64_t terms, Scalars a, Given b,
+inline void product(std::int64_t height, std::int64_t width, std::int64_t terms, Scalars a, ConstRows b,
                     Rows c) {
   constexpr int tile_width = tile_vectors * lanes;
   const auto from = [](auto x, std::int64_t n) { return decltype(x){x.first + n, x.stride}; };
@@ -92,11 +92,11 @@ inline void product(std::int64_t height, std::int64_t width, std::int64_t terms,
 }
 
 inline void add_product(std::int64_t height, std::int64_t width, std::int64_t terms, Scalars a,
-                        Given b, Rows c) {
+                        ConstRows b, Rows c) {
   product<Result::added>(height, width, terms, a, b, c);
 }
 
-inline void add_rows(std::int64_t height, std::int64_t width, Given from, Rows to) {
+inline void add_rows(std::int64_t height, std::int64_t width, ConstRows from, Rows to) {
   for (std::int64_t row = 0; row < height; ++row)
     for (std::int64_t w = 0; w < width; w += lanes) {
       const int count = filled(width - w);

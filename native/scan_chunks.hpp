@@ -4,7 +4,7 @@
 #pragma once
 
 #include "lanes.hpp"
-#include "memory.hpp"
+#include "arena.hpp"
 #include "operations.hpp"
 
 namespace recall::RECALL_ISA {

@@ -12,7 +12,7 @@
 
 #include "lanes.hpp"
 #include "matrix.hpp"
-#include "memory.hpp"
+#include "arena.hpp"
 #include "operations.hpp"
 #include "scan_chunks.hpp"
 
@@ -58,7 +58,7 @@ struct ScanForward {
     const Scan& p = group.p;
     const int steps = chunk.steps, from = chunk.from;
     const auto u = chunk.every(group, p.u, p.u_stride);
-    const Given B{p.B + chunk.first * p.B_stride, p.B_stride}, C{p.C + chunk.first * p.C_stride, p.C_stride};
+    const ConstRows B{p.B + chunk.first * p.B_stride, p.B_stride}, C{p.C + chunk.first * p.C_stride, p.C_stride};
     Lanes delta[scan_chunk], y[scan_chunk];
     chunk.time_steps(group, delta);
     for (int step = 0; step < steps; ++step) {
@@ -86,14 +86,14 @@ struct ScanForward {
     if (sequence < p.batch) fetch_forward(group, {p, sequence, index % chunks});
   }
 
-  static void work(const ScanGroup& group, Tensors tensors) {
+  static void work(const ScanGroup& group, Data data) {
     const Scan& p = group.p;
     const std::int64_t chunks = scan_chunks(p.length);
     Lanes A[capacity], h[capacity];
     for (int n = 0; n < p.state; ++n) A[n] = group.A(n), h[n] = Lanes{};
     if (p.initial) group.load_states(p.initial, group.sequence, h);
     for (std::int64_t index = 0; index < chunks; ++index) {
-      if (tensors == Tensors::elsewhere) fetch(group, index + ahead);
+      if (data == Data::cold) fetch(group, index + ahead);
       const ScanChunk chunk(p, group.sequence, index);
       if (p.states) group.store_states(p.states, chunk.kept(), h);
       advance(group, chunk, A, h);
@@ -102,11 +102,11 @@ struct ScanForward {
   }
 };
 
-template <Tensors tensors = Tensors::in_cache>
+template <Data data = Data::hot>
 inline void scan_forward(const Scan& p, std::int64_t begin, std::int64_t end) {
   const auto work = p.state == 16 ? ScanForward<16>::work : ScanForward<0>::work;
   // The rows of a lone group follow one another, and forward the processor foresees that.
-  const Tensors where = p.channels > lanes ? tensors : Tensors::in_cache;
+  const Data where = p.channels > lanes ? data : Data::hot;
   for (std::int64_t sequence = begin; sequence < end; ++sequence)
     for (std::int64_t channel = 0; channel < p.channels; channel += lanes)
       work({p, sequence, channel}, where);

@@ -24,7 +24,7 @@ struct ScanBackward {
   const Scan& p;
   const ScanPasses<Fixed> passes;
 
-  ScanBackward(const Scan& of, Memory& memory) : p(of), passes(of, memory) {}
+  ScanBackward(const Scan& of, Arena& memory) : p(of), passes(of, memory) {}
 
   void prepare(const ScanGroup& group, const ScanChunk& chunk, Positions& at) const {
     const int steps = chunk.steps, from = chunk.from;
@@ -51,8 +51,8 @@ struct ScanBackward {
     const auto z = chunk.where_read(group, p.z, p.z_stride);
     const auto dout = chunk.where_read(group, p.grad_out, p.grad_out_stride);
     const auto dz = chunk.where_read(group, p.grad_z, p.channels);
-    const auto again = chunk.where_read(group, p.again, p.channels);
-    const bool kept = p.again;
+    const auto again = chunk.where_read(group, p.recomputed, p.channels);
+    const bool kept = p.recomputed;
     for (int step = chunk.from, steps = chunk.steps; step < steps; ++step) {
       const Lanes gate = at.gate[step], x = z[step], y = at.y[step] + D * u[step];
       if (kept) again.put(step, y * (x * gate));
@@ -98,10 +98,10 @@ struct ScanBackward {
     }
   }
 
-  void work(const ScanGroup& group, const ScanChunk& chunk, Tensors tensors) const {
+  void work(const ScanGroup& group, const ScanChunk& chunk, Data data) const {
     const bool done = chunk.index == 0;  // with the sequence
     const ScanChunk next(p, chunk.sequence + done, (done ? scan_chunks(p.length) : chunk.index) - 1);
-    const bool fetches = tensors == Tensors::elsewhere && next.sequence < p.batch;
+    const bool fetches = data == Data::cold && next.sequence < p.batch;
     if (fetches) fetch_inputs(group, next);
     Positions at;
     prepare(group, chunk, at);
@@ -111,13 +111,13 @@ struct ScanBackward {
     store_gradients(group, chunk, at);
   }
 
-  void work(std::int64_t sequence, Tensors tensors) const {
+  void work(std::int64_t sequence, Data data) const {
     passes.begin();
     for (std::int64_t index = scan_chunks(p.length) - 1; index >= 0; --index) {
       const ScanChunk chunk(p, sequence, index);
       passes.begin(chunk);
       for (std::int64_t channel = 0; channel < p.channels; channel += lanes)
-        work({p, sequence, channel}, chunk, tensors);
+        work({p, sequence, channel}, chunk, data);
       passes.end(chunk);
     }
     store_shares(sequence);
@@ -136,20 +136,20 @@ struct ScanBackward {
 };
 
 template <int Fixed>
-inline void scan_backward(const Scan& p, std::int64_t begin, std::int64_t end, float* scratch, Tensors tensors) {
-  Memory memory(scratch);
+inline void scan_backward(const Scan& p, std::int64_t begin, std::int64_t end, float* scratch, Data data) {
+  Arena memory(scratch);
   const ScanBackward<Fixed> kernel(p, memory);
-  for (std::int64_t sequence = begin; sequence < end; ++sequence) kernel.work(sequence, tensors);
+  for (std::int64_t sequence = begin; sequence < end; ++sequence) kernel.work(sequence, data);
 }
 
-template <Tensors tensors = Tensors::in_cache>
+template <Data data = Data::hot>
 inline void scan_backward(const Scan& p, std::int64_t begin, std::int64_t end, float* scratch) {
-  p.state == 16 ? scan_backward<16>(p, begin, end, scratch, tensors)
-                : scan_backward<0>(p, begin, end, scratch, tensors);
+  p.state == 16 ? scan_backward<16>(p, begin, end, scratch, data)
+                : scan_backward<0>(p, begin, end, scratch, data);
 }
 
 inline std::int64_t scan_scratch(const Scan& p) {
-  Memory memory(nullptr);
+  Arena memory(nullptr);
   ScanBackward<0>(p, memory);
   return memory.used();
 }

@@ -12,7 +12,7 @@
 #pragma once
 
 #include "lanes.hpp"
-#include "memory.hpp"
+#include "arena.hpp"
 #include "operations.hpp"
 #include "scan_chunks.hpp"
 
@@ -25,7 +25,7 @@ struct ScanPasses {
   Lanes* carry;    // for every group of channels, what passes from chunk to chunk: g, dA, dD, dbias
   float *B, *C;    // of a chunk, (steps, state)
 
-  ScanPasses(const Scan& of, Memory& memory) : p(of) {
+  ScanPasses(const Scan& of, Arena& memory) : p(of) {
     dB = reinterpret_cast<Lanes*>(memory.take(lanes * cells(p)));
     dC = reinterpret_cast<Lanes*>(memory.take(lanes * cells(p)));
     carry = reinterpret_cast<Lanes*>(memory.take(lanes * scan_groups(p) * carried(p)));

@@ -119,7 +119,7 @@ def test_logits_loss_and_gradients_are_those_of_the_model(name, shape):
 def test_tokens_are_looked_up_where_there_are_few(vocabulary, looked_up):
     """Each of 16 portions projects every token once: 2 x 16 x 130 = 64 x 65."""
     call = _LossCall(stack_in(made("mamba", vocabulary=vocabulary)), torch.Size((64, 65)))
-    assert bool(call.struct.looked_up) == looked_up
+    assert bool(call.struct.gathered) == looked_up
 
 
 @each_model

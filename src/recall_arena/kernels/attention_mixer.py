@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from recall_arena.kernels import structs
 from recall_arena.kernels.causal_attention import causal_attention, is_small, rotary_table_of
-from recall_arena.kernels.layer import Layer, Map, Shape
+from recall_arena.kernels.layer import Layer, Map, Shape, head
 from recall_arena.shapes import Hidden, ReadHidden
 
 
@@ -97,17 +97,8 @@ class AttentionLayer(Layer):
         table = None
         if self.rotary:
             table = rotary_table_of(self.in_proj, shape.length, shape.width // self.heads)
-        return structs.SelfAttention(
-            batch=shape.batch,
-            length=shape.length,
-            width=shape.width,
-            heads=self.heads,
-            queries=shape.read,
-            in_proj=self.in_proj.data_ptr(),
-            out_proj=self.out_proj.data_ptr(),
-            numbers=sum(w.numel() for w in self.weights()),
-            **structs.rotary(table),
-        ), table
+        block = head(self, shape, self.in_proj, self.out_proj)
+        return structs.SelfAttention(block=block, heads=self.heads, **structs.rotary(table)), table
 
     def work(self, shape: Shape) -> int:
         return shape.batch * shape.length * shape.width * shape.read // 16

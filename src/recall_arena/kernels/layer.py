@@ -6,7 +6,6 @@ projection to the output's in one call, a few sequences at a time, while they ar
 A kernel for whole models (`stack.py`) takes layers too.
 """
 
-import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -77,12 +76,26 @@ class Layer(ABC):
         """What the backward pass reads again: shapes by the names of the struct's fields."""
 
     @abstractmethod
-    def arguments(self, shape: Shape) -> tuple[ctypes.Structure, Tensor | None]:
+    def arguments(self, shape: Shape) -> tuple[structs.Mixer, Tensor | None]:
         """The struct that the kernel reads, and what it points to beside the weights."""
 
     @abstractmethod
     def work(self, shape: Shape) -> int:
         """How much there is to do, in the units of `native.threads`."""
+
+
+def head(layer: Layer, shape: Shape, in_proj: Tensor, out_proj: Tensor) -> structs.Block:
+    """What the structs of all mixers begin with."""
+    return structs.Block(
+        kind=layer.KIND,
+        batch=shape.batch,
+        length=shape.length,
+        width=shape.width,
+        last=shape.last,
+        in_proj=in_proj.data_ptr(),
+        out_proj=out_proj.data_ptr(),
+        numbers=sum(w.numel() for w in layer.weights()),
+    )
 
 
 def mix(layer: Layer, x: Hidden, *, last: bool = False) -> ReadHidden:
@@ -110,10 +123,11 @@ class _Mix(Operation):
     def forward(self, tensors: Sequence[Tensor], *, train: bool) -> tuple[Tensor, Tensors]:
         x, layer, shape = self._ready(tensors)
         out = x.new_empty(shape.batch, shape.read, shape.width)
-        rooms = layer.saved(shape) if train else {}
-        saved = {name: x.new_empty(size) for name, size in rooms.items()}
+        buffers = layer.saved(shape) if train else {}
+        saved = {name: x.new_empty(size) for name, size in buffers.items()}
         call, kept = layer.arguments(shape)
-        _point(call, {"x": x, "out": out, **saved})
+        structs.point(call, saved)
+        structs.point(call.block, {"x": x, "out": out})
         native.call("recall_block_forward", call, native.threads(layer.work(shape)))
         del kept  # until here
         return out, tuple(saved.values())
@@ -126,10 +140,10 @@ class _Mix(Operation):
         grad_out, grad_x = grad_out.contiguous(), x.new_empty(x.shape)
         gradients = native.partial_gradients(shape.batch, weights)
         call, kept = layer.arguments(shape)
-        _point(call, dict(zip(layer.saved(shape), saved, strict=True)))
+        structs.point(call, dict(zip(layer.saved(shape), saved, strict=True)))
         ends = {"x": x, "grad_out": grad_out, "grad_x": grad_x, "gradients": gradients}
-        _point(call, ends)
-        structs.head(call).portions = gradients.shape[0]
+        structs.point(call.block, ends)
+        call.block.shards = gradients.shape[0]
         native.call("recall_block_backward", call, native.threads(layer.work(shape)))
         del kept
         parts = gradients[0].split([w.numel() for w in weights])
@@ -140,13 +154,6 @@ class _Mix(Operation):
         x, *weights = (t.contiguous() for t in tensors)
         batch, length, width = x.shape
         return x, self.layer.with_weights(weights), Shape(batch, length, width, self.last)
-
-
-def _point(call: ctypes.Structure, tensors: dict[str, Tensor]) -> None:
-    """Point fields of a struct, or of its head, to tensors."""
-    head = structs.head(call)
-    for name, tensor in tensors.items():
-        setattr(head if name in structs.HEAD else call, name, tensor.data_ptr())
 
 
 def _unpacked(part: Tensor, weight: Tensor, transposed: bool) -> Tensor:

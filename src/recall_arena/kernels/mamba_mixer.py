@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from recall_arena.kernels import native, structs
 from recall_arena.kernels.causal_conv import causal_conv
-from recall_arena.kernels.layer import Layer, Map, Shape
+from recall_arena.kernels.layer import Layer, Map, Shape, head
 from recall_arena.kernels.selective_scan import selective_scan
 from recall_arena.shapes import Hidden, ReadHidden
 
@@ -133,14 +133,11 @@ class MambaLayer(Layer):
     def arguments(self, shape: Shape) -> tuple[structs.Mamba, None]:
         channels, state = self.A_log.shape
         return structs.Mamba(
-            batch=shape.batch,
-            length=shape.length,
-            width=shape.width,
+            block=head(self, shape, self.in_proj, self.out_proj),
             channels=channels,
             state=state,
             window=self.conv1d.shape[2],
             rank=self.dt_proj.shape[1],
-            in_proj=self.in_proj.data_ptr(),
             conv_weight=self.conv1d.data_ptr(),
             conv_bias=self.conv_bias.data_ptr(),
             x_proj=self.x_proj.data_ptr(),
@@ -148,9 +145,6 @@ class MambaLayer(Layer):
             dt_bias=self.dt_bias.data_ptr(),
             A_log=self.A_log.data_ptr(),
             D=self.D.data_ptr(),
-            out_proj=self.out_proj.data_ptr(),
-            numbers=sum(w.numel() for w in self.weights()),
-            last=shape.last,
         ), None
 
     def work(self, shape: Shape) -> int:

@@ -101,8 +101,5 @@ def threads(elements: int) -> int:
 def call(name: str, arguments: ctypes.Structure, workers: int) -> int:
     """Call the kernel `name`, and hand on what it returns; the caller keeps the tensors alive."""
     assert LIBRARY is not None
-    if name.startswith("recall_block"):  # TEMPORARY
-        kind = "mamba" if type(arguments).__name__ == "Mamba" else "self_attention"
-        name = name.replace("block", kind)
     returned: int = LIBRARY[name](ctypes.byref(arguments), ctypes.c_int(workers))
     return returned

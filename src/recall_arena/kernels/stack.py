@@ -164,7 +164,8 @@ class _Call:
             _arguments(block, Shape(batch, length, width, last=left == 0))
             for left, block in zip(range(len(stack.blocks))[::-1], stack.blocks, strict=True)
         ]
-        table = (structs.Layer * len(self.layers))(*(_pointer(call) for call, _ in self.layers))
+        heads = (ctypes.addressof(call) for call, _ in self.layers)
+        table = (ctypes.c_void_p * len(self.layers))(*heads)
         self.kept: list[object] = [stack, table]
         self.struct = structs.Stack(
             batch=batch,
@@ -174,7 +175,7 @@ class _Call:
             depth=len(self.layers),
             embedding=stack.embedding.data_ptr(),
             positions=None if stack.positions is None else stack.positions.data_ptr(),
-            looked_up=few and stack.positions is None,
+            gathered=few and stack.positions is None,
             layers=ctypes.addressof(table),
             norm=native_norm(stack.norm),
             lm_head=stack.lm_head.data_ptr(),
@@ -200,7 +201,7 @@ class _LossCall(_Call):
         self.kept += [table, logits]
         self.struct.logits, self.struct.losses = logits.data_ptr(), self.losses.data_ptr()
         self.struct.gradients = self.gradients.data_ptr()
-        self.struct.portions, self.struct.numbers = self.gradients.shape
+        self.struct.shards, self.struct.numbers = self.gradients.shape
         self.struct.places, self.struct.weights = ctypes.addressof(table), len(places)
 
     def loss(self, tokens: Tokens, answers: Answers) -> Tensor:
@@ -209,17 +210,11 @@ class _LossCall(_Call):
         return self.losses.mean()
 
 
-def _arguments(block: PreNorm, shape: Shape) -> tuple[ctypes.Structure, Tensor | None]:
+def _arguments(block: PreNorm, shape: Shape) -> tuple[structs.Mixer, Tensor | None]:
     call, kept = block.mixer.arguments(shape)
-    head = structs.head(call)
-    head.norm = native_norm(block.norm)
-    head.numbers += block.norm.weight.numel() + block.norm.bias.numel()
+    call.block.norm = native_norm(block.norm)
+    call.block.numbers += block.norm.weight.numel() + block.norm.bias.numel()
     return call, kept
-
-
-def _pointer(call: ctypes.Structure) -> structs.Layer:
-    kind = "mamba" if isinstance(call, structs.Mamba) else "attention"
-    return structs.Layer(**{kind: ctypes.addressof(call)})
 
 
 def _place(weight: Tensor, transposed: bool) -> structs.Place:

@@ -27,7 +27,7 @@ class Scan(ctypes.Structure):
         + _fields("u_stride delta_stride B_stride C_stride z_stride", "A D delta_bias")
         + _fields("", "initial final out states grad_out")
         + _fields("grad_out_stride", "grad_u grad_delta grad_z grad_B grad_C")
-        + _fields("", "grad_A grad_D grad_bias again")
+        + _fields("", "grad_A grad_D grad_bias recomputed")
         + _fields("last", "")
     )
 
@@ -72,16 +72,25 @@ class Tokens(ctypes.Structure):
     _fields_ = [*_fields("", "rows"), *_fields("distinct", "")]
 
 
+class Block(ctypes.Structure):
+    """The head of every mixer's struct: what its residual block reads and writes."""
+
+    _fields_ = (
+        *_fields("kind batch length width last", "x"),
+        ("tokens", Tokens),
+        ("norm", Norm),
+        *_fields("", "in_proj out_proj out grad_out grad_x gradients"),
+        *_fields("shards numbers", ""),
+    )
+
+
 class Mamba(ctypes.Structure):
     """The arguments of Mamba's mixer."""
 
     _fields_ = (
-        *_fields("batch length width channels state window rank", "x"),
-        ("tokens", Tokens),
-        ("norm", Norm),
-        *_fields("", "in_proj conv_weight conv_bias x_proj dt_weight dt_bias A_log D out_proj"),
-        *_fields("", "out before z u selection states grad_out grad_x gradients"),
-        *_fields("portions numbers last", ""),
+        ("block", Block),
+        *_fields("channels state window rank", "conv_weight conv_bias x_proj dt_weight dt_bias"),
+        *_fields("", "A_log D before z u selection states"),
     )
 
 
@@ -89,19 +98,9 @@ class SelfAttention(ctypes.Structure):
     """The arguments of the attention mixer."""
 
     _fields_ = (
-        *_fields("batch length width heads queries", "x"),
-        ("tokens", Tokens),
-        ("norm", Norm),
-        *_fields("", "in_proj out_proj cosines sines"),
-        *_fields("", "out q mixed kv softmax grad_out grad_x gradients"),
-        *_fields("portions numbers", ""),
+        ("block", Block),
+        *_fields("heads", "cosines sines q mixed kv softmax"),
     )
-
-
-class Layer(ctypes.Structure):
-    """One of a stack's layers: a pointer to a `Mamba` or to a `SelfAttention`."""
-
-    _fields_ = _fields("", "mamba attention")
 
 
 class Place(ctypes.Structure):
@@ -115,21 +114,22 @@ class Stack(ctypes.Structure):
 
     _fields_ = (
         *_fields("batch length width vocabulary depth", "tokens answers embedding positions"),
-        *_fields("looked_up", "layers"),
+        *_fields("gathered", "layers"),
         ("norm", Norm),
         *_fields("", "lm_head logits losses gradients"),
-        *_fields("portions numbers", "places"),
+        *_fields("shards numbers", "places"),
         *_fields("weights", ""),
     )
 
 
-HEAD = ("x", "out", "grad_out", "grad_x", "gradients")
-"""The fields of a mixer's head that point to what a call reads and writes."""
+Mixer = Mamba | SelfAttention
+"""The structs that begin with a `Block`."""
 
 
-def head(call: ctypes.Structure) -> ctypes.Structure:
-    """What all mixers' structs begin with."""
-    return call
+def point(struct: ctypes.Structure, tensors: dict[str, Tensor]) -> None:
+    """Point fields of a struct to tensors, which the caller keeps alive."""
+    for name, tensor in tensors.items():
+        setattr(struct, name, tensor.data_ptr())
 
 
 def heads(x: Tensor) -> Heads:
