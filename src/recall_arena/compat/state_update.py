@@ -94,7 +94,8 @@ def _step(
     before = state.to(real, copy=torch.is_grad_enabled())
     decay = torch.exp(dt.unsqueeze(-1) * A.to(real))
     h = decay * before + (dt * x.to(real)).unsqueeze(-1) * B
+    h = h.to(state.dtype)
     state.copy_(h)
-    y = (h * C).sum(-1)
+    y = (h.to(real) * C).sum(-1)  # of the state as it is stored, as in mamba-ssm's reference
     y = y if D is None else y + D.to(real) * x.to(real)
     return (y if z is None else y * F.silu(z.to(real))).to(x.dtype)
