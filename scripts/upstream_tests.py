@@ -41,34 +41,28 @@ SOURCES = {  # each test file, and the modules of upstream that it imports from
 REFUSALS = ("NotImplementedError", "TypeError", "ValueError")
 OUTCOMES = ("passed", "failed", "refused", "skipped")
 
-# What the references use, mamba_inner_ref the functions under test, as it does upstream.
-PRELUDE = """
-import torch
-from einops import rearrange, repeat
-from torch import Tensor
-from torch.nn import functional as F
-
-from recall_arena.compat import causal_conv1d_fn, selective_scan_fn
-
-
-"""
+# The functions under test, which mamba_inner_ref is made of upstream too.
+PRELUDE = "from recall_arena.compat import causal_conv1d_fn, selective_scan_fn"
+IMPORTED = ("einops", "math", "torch")  # what the references use besides
 
 
 def copied(checkout: Path, folder: Path, repeats: int) -> list[Path]:
     """The test files of the checkout, changed, in the folder; none if it is no such checkout."""
     tests = []
     for name, modules in SOURCES.items():
-        if (checkout / name).is_file():
+        sources = {module: source_of(checkout, module) for module in modules}
+        found = {module: path for module, path in sources.items() if path.is_file()}
+        if (checkout / name).is_file() and found:
             test = folder / Path(name).name
             references = f"references_of_{test.stem}"
             text = (checkout / name).read_text()
             text = text.replace("range(10000)", f"range({repeats})")
             text = re.sub(r"""device\s*=\s*(["'])cuda\1""", 'device = "cpu"', text)
-            for module in modules:
+            for module in found:
                 text = with_imports_from_here(text, module, references)
             test.write_text(text)
-            parts = [cut_out_references(checkout, module) for module in modules]
-            (folder / f"{references}.py").write_text(PRELUDE + "\n\n".join(parts))
+            parts = [cut_out_references(path.read_text()) for path in found.values()]
+            (folder / f"{references}.py").write_text("\n\n\n".join([PRELUDE, *parts]))
             tests.append(test)
     return tests
 
@@ -84,12 +78,23 @@ def with_imports_from_here(text: str, module: str, references: str) -> str:
     return re.sub(rf"^from {re.escape(module)} import (.+)$", lines, text, flags=re.MULTILINE)
 
 
-def cut_out_references(checkout: Path, module: str) -> str:
-    """The source of the functions of an upstream module whose names end in `_ref`."""
-    text = (checkout / Path(*module.split("."))).with_suffix(".py").read_text()
-    functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
-    wanted = [node for node in functions if node.name.endswith("_ref")]
-    return "\n\n".join(ast.get_source_segment(text, node) or "" for node in wanted)
+def source_of(checkout: Path, module: str) -> Path:
+    return (checkout / Path(*module.split("."))).with_suffix(".py")
+
+
+def cut_out_references(text: str) -> str:
+    """The functions in the text of a module whose names end in `_ref`, with their imports."""
+
+    def wanted(node: ast.stmt) -> bool:
+        match node:
+            case ast.FunctionDef(name=name):
+                return name.endswith("_ref")
+            case ast.Import(names=[ast.alias(name=name), *_]) | ast.ImportFrom(module=str(name)):
+                return name.split(".")[0] in IMPORTED
+        return False
+
+    nodes = [node for node in ast.parse(text).body if wanted(node)]
+    return "\n".join(ast.get_source_segment(text, node) or "" for node in nodes)
 
 
 @dataclass
@@ -102,6 +107,7 @@ class Outcomes:
     by_test: Counter[tuple[str, str]] = field(default_factory=Counter)
     by_reason: Counter[tuple[str, str]] = field(default_factory=Counter)
 
+    @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         self.collected = len(items)
         if self.sample is not None and self.sample < len(items):
@@ -140,7 +146,7 @@ def reason_of(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 def show(outcomes: Outcomes, console: Console) -> None:
     """The counts, by test and by reason."""
-    table = Table("test", *OUTCOMES, title=f"{outcomes.collected} tests in all")
+    table = Table("test", *OUTCOMES, title=f"{outcomes.collected} tests to draw from")
     for name in sorted({name for name, _ in outcomes.by_test}):
         table.add_row(name, *(str(outcomes.by_test[name, outcome]) for outcome in OUTCOMES))
     totals = [sum(n for (_, o), n in outcomes.by_test.items() if o == out) for out in OUTCOMES]
@@ -177,7 +183,7 @@ def main(
             console.print(
                 f"{checkout} is no working tree of state-spaces/mamba or Dao-AILab/causal-conv1d: "
                 f"it has none of {wanted}",
-                markup=False,
+                soft_wrap=True,
             )
             return 2
         outcomes = Outcomes(sample, seed)

@@ -33,12 +33,13 @@ def causal_conv1d_fn(
     Compiled with an activation and without seq_idx.  Raises NotImplementedError for activations
     other than None, "silu" and "swish" (which are the same), ValueError for shapes that do not
     fit together and for seq_idx beside states, TypeError for numbers that are not real and for
-    an activation in the place of seq_idx, where causal-conv1d had it before version 1.1.
+    an activation in the place of seq_idx, where old releases of causal-conv1d had it.
     """
     if isinstance(seq_idx, str):
         raise TypeError(
-            f"the fourth argument is seq_idx, integers (batch, length), got {seq_idx!r}: since "
-            f"causal-conv1d 1.1 the activation is the last one, activation={seq_idx!r}"
+            f"the fourth argument is seq_idx, integers (batch, length), got {seq_idx!r}; the "
+            f"activation, which stood there in old causal-conv1d, needs its name: "
+            f"activation={seq_idx!r}"
         )
     _check(x, weight, bias, seq_idx, initial_states, activation)
     if seq_idx is not None and (initial_states is not None or return_final_states):
