@@ -133,7 +133,7 @@ def test_half_precision_comes_back_as_it_came():
     [
         ({"xz": torch.zeros(2, 6, 7)}, r"xz must be .* got xz \(2, 6, 7\)"),
         ({"conv1d_weight": torch.zeros(4, 3)}, r"conv1d_weight \(4, 3\)"),
-        ({"x_proj_weight": torch.zeros(5, 4)}, "2 times the 3 states"),
+        ({"x_proj_weight": torch.zeros(5, 4)}, r"2 \+ 3 \+ 3 for delta, B and C"),
         ({"out_proj_weight": torch.zeros(5, 8)}, r"out_proj_weight \(5, 8\)"),
         (
             inner_inputs(B=False) | {"b_rms_weight": torch.ones(3)},

@@ -49,32 +49,46 @@ def mamba_inner_fn(
     if checkpoint_lvl not in (0, 1):
         raise ValueError(f"checkpoint_lvl must be 0 or 1, got {checkpoint_lvl!r}")
     rank, numbers = delta_proj_weight.shape[-1], A.shape[-1] * (2 if A.is_complex() else 1)
-    chosen = (B is None) + (C is None)
-    given = {"xz": xz, "conv1d_weight": conv1d_weight, "x_proj_weight": x_proj_weight}
-    given |= {"delta_proj_weight": delta_proj_weight, "out_proj_weight": out_proj_weight, "A": A}
-    dim = A.shape[0]
-    fit = xz.dim() == conv1d_weight.dim() == 3 and xz.shape[1] == 2 * dim
-    fit = fit and conv1d_weight.shape[:2] == (dim, 1) and delta_proj_weight.shape == (dim, rank)
-    fit = fit and x_proj_weight.shape == (rank + chosen * numbers, dim)
-    check_shapes(
-        fit and out_proj_weight.shape[1:] == (dim,),
-        "xz must be (batch, 2 dim, length), conv1d_weight (dim, 1, width), x_proj_weight (rank + "
-        f"{chosen} times the {numbers} states that each token chooses, dim), delta_proj_weight "
-        "(dim, rank), out_proj_weight (out, dim), A (dim, state)",
-        given,
-    )
+    rows = [rank, (B is None) * numbers, (C is None) * numbers]
+    _check(xz, conv1d_weight, x_proj_weight, delta_proj_weight, out_proj_weight, A, rows)
     x, z = xz.chunk(2, dim=1)
     u = causal_conv1d_fn(x, conv1d_weight.squeeze(1), conv1d_bias, activation="silu")
     assert isinstance(u, Tensor)
     projected = F.linear(u.transpose(1, 2), x_proj_weight)
     delta = F.linear(projected[..., :rank], delta_proj_weight)
     delta = _rms_norm(delta, dt_rms_weight, b_c_dt_rms_eps).transpose(1, 2)
-    _, for_B, for_C = projected.split([rank, (B is None) * numbers, (C is None) * numbers], dim=-1)
+    _, for_B, for_C = projected.split(rows, dim=-1)
     B = _selection("B", B, for_B, A, B_proj_bias, b_rms_weight, b_c_dt_rms_eps)
     C = _selection("C", C, for_C, A, C_proj_bias, c_rms_weight, b_c_dt_rms_eps)
     y = selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     assert isinstance(y, Tensor)
     return F.linear(y.transpose(1, 2), out_proj_weight, out_proj_bias)
+
+
+def _check(
+    xz: Tensor,
+    conv1d_weight: Tensor,
+    x_proj_weight: Tensor,
+    delta_proj_weight: Tensor,
+    out_proj_weight: Tensor,
+    A: Tensor,
+    rows: list[int],
+) -> None:
+    """Raise ValueError unless the shapes fit together; rows, those of x_proj for delta, B and C."""
+    given = {"xz": xz, "conv1d_weight": conv1d_weight, "x_proj_weight": x_proj_weight}
+    given |= {"delta_proj_weight": delta_proj_weight, "out_proj_weight": out_proj_weight, "A": A}
+    dim = A.shape[0]
+    fit = xz.dim() == conv1d_weight.dim() == 3 and xz.shape[1] == 2 * dim
+    fit = fit and conv1d_weight.shape[:2] == (dim, 1)
+    fit = fit and delta_proj_weight.shape == (dim, rows[0])
+    fit = fit and x_proj_weight.shape == (sum(rows), dim)
+    check_shapes(
+        fit and out_proj_weight.shape[1:] == (dim,),
+        "xz must be (batch, 2 dim, length), conv1d_weight (dim, 1, width), x_proj_weight "
+        f"({' + '.join(map(str, rows))} for delta, B and C, dim), delta_proj_weight (dim, rank), "
+        "out_proj_weight (out, dim), A (dim, state)",
+        given,
+    )
 
 
 def _selection(
