@@ -70,6 +70,8 @@ def test_its_second_derivatives_are_those_of_the_equation(packed, activation):
     inputs |= {"activation": activation}
     expected = value_and_gradients(conv_by_position, inputs, twice=True)
     assert_near(value_and_gradients(causal_conv1d_fn, inputs, twice=True), expected, EXACT)
+    single = value_and_gradients(causal_conv1d_fn, cast(inputs, torch.float32), twice=True)
+    assert_near(single, expected, 2 * SINGLE)
 
 
 @pytest.mark.parametrize("states", [False, True])

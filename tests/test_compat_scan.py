@@ -87,6 +87,21 @@ def test_its_second_derivatives_are_those_of_the_equations(form, kind):
     inputs = scan_inputs(form, form, length=5, last=True, **kind)
     expected = value_and_gradients(scan_by_sums, inputs, twice=True)
     assert_near(value_and_gradients(selective_scan_fn, inputs, twice=True), expected, EXACT)
+    single = value_and_gradients(selective_scan_fn, cast(inputs, torch.float32), twice=True)
+    assert_near(single, expected, 10 * SINGLE)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+def test_torch_func_differentiates_the_last_state_too():
+    inputs = cast(scan_inputs(last=True), torch.float32)
+
+    def loss(u: Tensor) -> Tensor:
+        return sum((x**2).sum() for x in selective_scan_fn(**inputs | {"u": u}))
+
+    expected = torch.autograd.functional.jacobian(loss, inputs["u"])
+    torch.testing.assert_close(torch.func.grad(loss)(inputs["u"]), expected)
+    forward = torch.func.jvp(loss, (inputs["u"],), (torch.ones_like(expected),))[1]
+    torch.testing.assert_close(forward, expected.sum())
 
 
 @pytest.mark.parametrize("last", [False, True])
