@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -80,3 +81,17 @@ def shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The compiled kernels that ran, by name and in order."""
+    names: list[str] = []
+    call = native.call
+
+    def listed(name: str, arguments: Any, workers: int) -> None:
+        names.append(name)
+        call(name, arguments, workers)
+
+    monkeypatch.setattr(native, "call", listed)
+    return names

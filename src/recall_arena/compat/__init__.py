@@ -4,7 +4,8 @@ Both libraries need a GPU.  What was written for them runs on a CPU with
 
     from recall_arena.compat import causal_conv1d_fn, selective_scan_fn
 
-and `use_in_transformers()` makes transformers' Mamba (Gu & Dao 2023, arXiv:2312.00752) do so:
+and `use_in_transformers()` makes transformers' Mamba (Gu & Dao 2023, arXiv:2312.00752),
+FalconMamba, Jamba and Zamba do so:
 
     with use_in_transformers():
         model.generate(**prompt)
@@ -12,20 +13,26 @@ and `use_in_transformers()` makes transformers' Mamba (Gu & Dao 2023, arXiv:2312
 Wherever `selective_scan` or `causal_conv` can say a call, they run it, compiled.  The rest -- a
 scan without softplus, with complex states or with a B or C that no token chooses; a convolution
 without SiLU or of packed sequences; the updates by single tokens -- is written out in PyTorch.
+Mamba-2's scan over whole sequences is not here.
 
-Sequences lie as (batch, dim, length) here: each function turns its views around, and only what
-is not contiguous along `dim` is copied.  Numbers are computed in float32, or in float64 if the
-first argument has it, and returned in the first argument's type.
+Sequences lie as (batch, dim, length) here, as views of the kernels' (batch, length, channels), and
+only what is not contiguous along `dim` is copied.  Numbers are computed in float32, or in float64
+if the first argument has it, and returned in the first argument's type.  Each function refuses
+what it cannot do right, with an error that names what was given and what is allowed.
 """
 
-from recall_arena.compat.conv import causal_conv1d_fn, causal_conv1d_update
+from recall_arena.compat.conv import causal_conv1d_fn
+from recall_arena.compat.conv_update import causal_conv1d_update, causal_conv1d_varlen_states
 from recall_arena.compat.in_transformers import use_in_transformers
+from recall_arena.compat.inner import mamba_inner_fn
 from recall_arena.compat.scan import selective_scan_fn
 from recall_arena.compat.state_update import selective_state_update
 
 __all__ = [
     "causal_conv1d_fn",
     "causal_conv1d_update",
+    "causal_conv1d_varlen_states",
+    "mamba_inner_fn",
     "selective_scan_fn",
     "selective_state_update",
     "use_in_transformers",

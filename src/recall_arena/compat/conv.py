@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recall_arena.compat.types import working_type
+from recall_arena.compat.checks import check_integers, check_real, check_shapes, working_type
 from recall_arena.kernels.causal_conv import causal_conv
 
 ACTIVATIONS = (None, "silu", "swish")
@@ -32,30 +32,42 @@ def causal_conv1d_fn(
 
     Compiled with an activation and without seq_idx.  Raises NotImplementedError for activations
     other than None, "silu" and "swish" (which are the same), ValueError for shapes that do not
-    fit together and for seq_idx beside states.
+    fit together and for seq_idx beside states, TypeError for numbers that are not real and for
+    an activation in the place of seq_idx, where old releases of causal-conv1d had it.
     """
-    _check_conv(x, weight, bias, seq_idx, initial_states, activation)
+    if isinstance(seq_idx, str):
+        raise TypeError(
+            f"the fourth argument is seq_idx, integers (batch, length), got {seq_idx!r}; the "
+            f"activation, which stood there in old causal-conv1d, needs its name: "
+            f"activation={seq_idx!r}"
+        )
+    _check(x, weight, bias, seq_idx, initial_states, activation)
     if seq_idx is not None and (initial_states is not None or return_final_states):
         raise ValueError("seq_idx excludes initial_states and return_final_states")
     before, length, real = weight.shape[1] - 1, x.shape[2], working_type(x)
-    whole = x if initial_states is None else torch.cat([initial_states.to(x.dtype), x], dim=2)
-    constant = weight.new_zeros(weight.shape[0]) if bias is None else bias
-    inputs = (whole.to(real), weight.to(real), constant.to(real))
+    whole = x.to(real)
+    if initial_states is not None:
+        whole = torch.cat([initial_states.to(real), whole], dim=2)
+    constant = x.new_zeros(x.shape[1], dtype=real) if bias is None else bias.to(real)
 
     if activation is not None and seq_idx is None:
-        rows, *constants = inputs
-        out = causal_conv(rows.transpose(1, 2), *constants).transpose(1, 2)
+        out = causal_conv(whole.transpose(1, 2), weight.to(real), constant).transpose(1, 2)
     else:
-        out = _conv_definition(*inputs, seq_idx)
+        out = _definition(whole, weight.to(real), constant, seq_idx)
         out = out if activation is None else F.silu(out)
     out = out[..., whole.shape[2] - length :].to(x.dtype)
     if not return_final_states:
         return out
-    final_states = F.pad(whole, (before - whole.shape[2], 0))
-    return out, final_states if final_states_out is None else final_states_out.copy_(final_states)
+    final_states = F.pad(whole, (before - whole.shape[2], 0)).to(x.dtype)
+    if final_states_out is None:
+        return out, final_states
+    wanted = {"final_states_out": final_states_out}
+    fit = final_states_out.shape == final_states.shape
+    check_shapes(fit, f"final_states_out must be {tuple(final_states.shape)}", wanted)
+    return out, final_states_out.copy_(final_states)
 
 
-def _check_conv(
+def _check(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -65,19 +77,23 @@ def _check_conv(
 ) -> None:
     if activation not in ACTIVATIONS:
         raise NotImplementedError(f"activation must be None, silu or swish; got {activation!r}")
+    given = {"x": x, "weight": weight, "bias": bias, "initial_states": states}
+    check_real(given)
+    if seq_idx is not None:
+        check_integers("seq_idx", seq_idx)
     fit = x.dim() == 3 and weight.dim() == 2 and x.shape[1] == weight.shape[0]
-    fit = fit and (bias is None or bias.shape == weight.shape[:1])
+    fit = fit and weight.shape[1] > 0 and (bias is None or bias.shape == weight.shape[:1])
     fit = fit and (seq_idx is None or seq_idx.shape == (x.shape[0], x.shape[2]))
-    if not (fit and (states is None or states.shape == (*x.shape[:2], weight.shape[1] - 1))):
-        given = (x, weight, bias, seq_idx, states)
-        shapes = ", ".join("None" if t is None else str(tuple(t.shape)) for t in given)
-        raise ValueError(
-            "x must be (batch, dim, length), weight (dim, width), bias (dim,), seq_idx (batch, "
-            f"length), initial_states (batch, dim, width - 1); got {shapes}"
-        )
+    fit = fit and (states is None or states.shape == (*x.shape[:2], weight.shape[1] - 1))
+    check_shapes(
+        fit,
+        "x must be (batch, dim, length), weight (dim, width), bias (dim,), initial_states (batch, "
+        "dim, width - 1), seq_idx (batch, length)",
+        {**given, "seq_idx": seq_idx},
+    )
 
 
-def _conv_definition(x: Tensor, weight: Tensor, bias: Tensor, seq_idx: Tensor | None) -> Tensor:
+def _definition(x: Tensor, weight: Tensor, bias: Tensor, seq_idx: Tensor | None) -> Tensor:
     """The sum over the window, without an activation."""
     length, width = x.shape[2], weight.shape[1]
     y = bias.unsqueeze(1).expand(x.shape)
@@ -89,35 +105,3 @@ def _conv_definition(x: Tensor, weight: Tensor, bias: Tensor, seq_idx: Tensor | 
             seen = seen.where(same.unsqueeze(1), 0)
         y = y + weight[:, k].unsqueeze(1) * seen
     return y if seq_idx is None else y.where(seq_idx.unsqueeze(1) >= 0, 0)
-
-
-def causal_conv1d_update(
-    x: Tensor,
-    conv_state: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    activation: str | None = None,
-    cache_seqlens: Tensor | None = None,
-    conv_state_indices: Tensor | None = None,
-) -> Tensor:
-    """causal-conv1d's `causal_conv1d_update`: the outputs of further positions, for generation.
-
-    x and the result (batch, dim) or (batch, dim, length); conv_state (batch, dim, at least
-    width - 1), the inputs before x, is moved on by x in place; weight (dim, width); bias (dim,).
-    Raises NotImplementedError as `causal_conv1d_fn`, and for `cache_seqlens` (a circular buffer)
-    and `conv_state_indices`; ValueError if the shapes do not fit together.
-    """
-    if cache_seqlens is not None or conv_state_indices is not None:
-        raise NotImplementedError("cache_seqlens and conv_state_indices are not supported")
-    new = x.unsqueeze(2) if x.dim() == 2 else x
-    before, kept = weight.shape[-1] - 1, conv_state.shape[-1]
-    if new.shape[:2] != conv_state.shape[:2] or kept < before:
-        raise ValueError(
-            "x must be (batch, dim) or (batch, dim, length), conv_state (batch, dim, at least "
-            f"width - 1); got {tuple(x.shape)}, {tuple(conv_state.shape)} for width {before + 1}"
-        )
-    past = conv_state[..., kept - before :]
-    out = causal_conv1d_fn(new, weight, bias, initial_states=past, activation=activation)
-    conv_state.copy_(torch.cat([conv_state, new.to(conv_state.dtype)], dim=2)[..., new.shape[2] :])
-    assert isinstance(out, Tensor)
-    return out.squeeze(2) if x.dim() == 2 else out

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recall_arena.compat.types import working_type
-from recall_arena.kernels.selective_scan import selective_scan
+from recall_arena.compat.checks import check_real, check_shapes, working_type
+from recall_arena.kernels.selective_scan import continued_scan, selective_scan
 
 LOUD = 64.0  # silu(64) is 64 in floating point, and a power of two scales without rounding
 STILL = -1e30  # softplus makes a time step of exactly 0 from it: the state stays as it is
@@ -35,7 +35,8 @@ def selective_scan_fn(
     parts.  None leaves D, z or delta_bias out, delta_softplus=False the softplus.
 
     Unlike mamba-ssm's, the last state has gradients.  Compiled if delta_softplus, A is real and
-    B and C vary in the same groups.  Raises ValueError if the shapes do not fit together.
+    B and C vary in the same groups.  Raises ValueError if the shapes do not fit together,
+    TypeError for complex numbers anywhere but in A and, with it, in constant B and C.
     """
     _check_scan(u, delta, A, B, C, D, z, delta_bias)
     given, real = u.dtype, working_type(u)
@@ -64,6 +65,10 @@ def _check_scan(
     z: Tensor | None,
     delta_bias: Tensor | None,
 ) -> None:
+    check_real({"u": u, "delta": delta, "D": D, "z": z, "delta_bias": delta_bias})
+    for name, x in (("A", A), ("B", B), ("C", C)):
+        if not (A.is_complex() and x.is_complex() and x.dim() == 2):
+            check_real({name: x})
     fit = u.dim() == 3 and A.dim() == 2 and A.shape[0] == u.shape[1]
     if fit:
         batch, dim, length = u.shape
@@ -74,14 +79,13 @@ def _check_scan(
             varying = (batch, *groups, A.shape[1], (2 if A.is_complex() else 1) * length)
             divides = len(groups) <= 1 and all(n > 0 and dim % n == 0 for n in groups)
             fit = fit and selection.shape in ([A.shape, varying] if divides else [A.shape])
-    if not fit:
-        given = (u, delta, A, B, C, D, z, delta_bias)
-        shapes = ", ".join("None" if x is None else str(tuple(x.shape)) for x in given)
-        raise ValueError(
-            "u, delta, z must be (batch, dim, length), A (dim, state), B, C (dim, state), (batch, "
-            "state, length) or (batch, groups, state, length), twice as long with a complex A, "
-            f"where groups divides dim, D, delta_bias (dim,); got {shapes}"
-        )
+    check_shapes(
+        fit,
+        "u, delta, z must be (batch, dim, length), A (dim, state), B, C (dim, state), (batch, "
+        "state, length) or (batch, groups, state, length), twice as long with a complex A, where "
+        "groups divides dim, D, delta_bias (dim,)",
+        {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias},
+    )
 
 
 def _in_groups(selection: Tensor, A: Tensor, u: Tensor) -> Tensor:
@@ -131,22 +135,29 @@ def _scan_group(
     delta_bias: Tensor,
     with_state: bool,
 ) -> tuple[Tensor, ...]:
-    """`selective_scan`, whose outputs do not tell the state: so it is asked for it.
+    """(out,) or (out, last_state) of channels that have the same B and C.
 
-    As many positions as there are states follow the last one.  Their time step is 0: nothing
-    decays and nothing enters.  The C of each is one row of the identity: it reads one state.
+    Where nothing is differentiated `continued_scan` tells the state.  Otherwise the outputs of
+    `selective_scan` are made to tell it: as many positions as there are states follow the last
+    one.  Their time step is 0, so nothing decays and nothing enters, and the C of each is one row
+    of the identity, which reads one state.
     """
     u, delta, B, C = (x.transpose(1, 2) for x in (u, delta, B, C))
     z = None if z is None else z.transpose(1, 2)
+    if not with_state:
+        return (selective_scan(u, delta, A, B, C, D, z, delta_bias).transpose(1, 2),)
+    inputs = (u, delta, A, B, C, D, z, delta_bias)
+    if not (torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)):
+        out, h = continued_scan(*inputs, None)
+        return out.transpose(1, 2), h
     length, state = u.shape[1], A.shape[1]
-    if with_state:
-        further = (0, 0, 0, state)
-        u, B, delta = F.pad(u, further), F.pad(B, further), F.pad(delta, further, value=STILL)
-        z = None if z is None else F.pad(z, further, value=LOUD)
-        reading = torch.eye(state, dtype=C.dtype, device=C.device) / (1 if z is None else LOUD)
-        C = torch.cat([C, reading.expand(C.shape[0], state, state)], dim=1)
+    further = (0, 0, 0, state)
+    u, B, delta = F.pad(u, further), F.pad(B, further), F.pad(delta, further, value=STILL)
+    z = None if z is None else F.pad(z, further, value=LOUD)
+    reading = torch.eye(state, dtype=C.dtype, device=C.device) / (1 if z is None else LOUD)
+    C = torch.cat([C, reading.expand(C.shape[0], state, state)], dim=1)
     out = selective_scan(u, delta, A, B, C, D, z, delta_bias).transpose(1, 2)
-    return out.split([length, state], dim=2) if with_state else (out,)
+    return out.split([length, state], dim=2)
 
 
 def _scan_definition(

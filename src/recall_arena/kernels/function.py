@@ -47,7 +47,8 @@ class _Compiled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> Tensors:
-        tensors, saved = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        stored = ctx.saved_tensors  # read once: under checkpointing a second look is an error
+        tensors, saved = stored[: ctx.count], stored[ctx.count :]
         given = [t for t in (grad_out, *tensors) if t is not None]
         if torch.is_grad_enabled() or not (plain.eager() and all(map(plain.readable, given))):
             return None, *_by_definition(ctx.operation, tensors, ctx.needs_input_grad[1:], grad_out)
