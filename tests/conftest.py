@@ -76,7 +76,7 @@ def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Even small calls are shared out among threads; the number of threads is put back."""
-    monkeypatch.setattr(native, "SMALLEST_SHARE", 1)
+    monkeypatch.setattr(native, "WORTH_A_THREAD", 1)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

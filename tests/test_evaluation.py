@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
+from training_checks import steps
 
 from recall_arena import evaluation
+from recall_arena.compiled import Compiled
 from recall_arena.evaluation import Contexts, Counts, accuracy, accuracy_by_context, held_out
 from recall_arena.model import ModelSpec, SequenceModel
 from recall_arena.seeds import generator
 from recall_arena.tasks import AssociativeRecall
-from recall_arena.training import Schedule, train
+from recall_arena.training import Schedule
 
 TASK = AssociativeRecall(queries=4, delay=3)
 
@@ -67,7 +69,7 @@ def test_held_out_sequences_are_always_the_same():
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)
-        list(train(untrained(), TASK, Schedule(rate=0.1, steps=2, context=8), seed=3))
+        list(steps(untrained(), TASK, Schedule(rate=0.1, steps=2, context=8), seed=3))
         same = AssociativeRecall(vocabulary=16, queries=4, delay=3)
         other = held_out(same, 20, 50, "test")
     assert torch.equal(one.tokens, other.tokens)
@@ -199,7 +201,7 @@ def test_evaluation_takes_no_gradients_and_leaves_weights_alone_and_the_model_in
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     gradients = []
     model.register_forward_pre_hook(lambda *_: gradients.append(torch.is_grad_enabled()))
-    accuracy(model, held_out(TASK, 12, 10, "test"))
+    accuracy(Compiled(model).logits, held_out(TASK, 12, 10, "test"))
 
     assert gradients == [False]
     assert not any(module.training for module in model.modules())

@@ -1,14 +1,15 @@
 """The mixers' kernels, from projection to projection, are held to their definitions in float64."""
 
 import copy
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
-from kernel_checks import Inputs, assert_identical, assert_near, needs_kernels
+from kernel_checks import assert_identical, assert_near, needs_kernels
 from torch import Tensor
 
-from recall_arena.kernels import attention_mixer, mamba_mixer, native
+from recall_arena.kernels import AttentionLayer, MambaLayer, mix, native
 from recall_arena.mixers import Attention, Mamba
 from recall_arena.model import Block
 from recall_arena.seeds import generator
@@ -29,9 +30,7 @@ SHAPES = [  # batch, length, width
 ]
 READINGS = {
     "every position": lambda block, x: block.mixer(x),
-    "last position": lambda block, x: block.mixer.last(x),
-    "residual": lambda block, x: block(x),
-    "residual, last position": lambda block, x: block.last(x),
+    "last position": lambda block, x: block.mixer(x, last=True),
 }
 
 each_mixer = pytest.mark.parametrize("name", MIXERS)
@@ -61,15 +60,15 @@ def read(block: Block, x: Tensor, reading: str) -> Tensor:
     return READINGS[reading](block, x)
 
 
-def weights_of(block: Block, reading: str) -> dict[str, Tensor]:
-    return dict((block if "residual" in reading else block.mixer).named_parameters())
+def weights_of(block: Block) -> dict[str, Tensor]:
+    return dict(block.mixer.named_parameters())
 
 
 def value_and_gradients(block: Block, x: Tensor, reading: str) -> dict[str, Tensor]:
     x = x.detach().requires_grad_()
     out = read(block, x, reading)
     arriving = torch.randn(out.shape, generator=generator("arriving")).to(out.dtype)
-    weights = weights_of(block, reading)
+    weights = weights_of(block)
     gradients = torch.autograd.grad(out, [x, *weights.values()], arriving)
     return {"value": out.detach(), **dict(zip(["x", *weights], gradients, strict=True))}
 
@@ -85,7 +84,6 @@ def runs_compiled(out: Tensor) -> bool:
 def test_values_and_gradients_are_those_of_the_definition(name, reading, shape):
     block, x = made(name, shape[2]), input_of(*shape)
     assert runs_compiled(block.mixer(x))
-    assert runs_compiled(block(x))
     exact = value_and_gradients(copy.deepcopy(block).double(), x.double(), reading)
     assert_near(value_and_gradients(block, x, reading), exact, TOLERANCE)
 
@@ -126,7 +124,7 @@ def test_without_gradients_the_outputs_are_the_same(name, reading):
 @needs_kernels
 def test_each_weight_has_its_gradient_whichever_others_are_wanted(name, reading):
     block, x = made(name, 8), input_of(3, 17, 8)
-    everything, weights = value_and_gradients(block, x, reading), weights_of(block, reading)
+    everything, weights = value_and_gradients(block, x, reading), weights_of(block)
     for wanted in weights:
         for other, weight in weights.items():
             weight.grad = None
@@ -164,7 +162,6 @@ def test_nothing_in_gives_nothing_out(name, reading):
 def test_float64_runs_as_the_definition(name):
     block, x = made(name, 8).double(), input_of(2, 5, 8).double()
     assert not runs_compiled(block.mixer(x))
-    assert not runs_compiled(block(x))
 
 
 def test_sizes_beyond_the_kernel_run_as_the_definition():
@@ -174,55 +171,32 @@ def test_sizes_beyond_the_kernel_run_as_the_definition():
     assert not runs_compiled(Attention(8)(input_of(1, 513, 8)))
 
 
-@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
-@pytest.mark.parametrize("mean", [0.0, 1.0, 1e3])
-@pytest.mark.usefixtures("instruction_set")
-def test_the_norm_is_torchs_for_rows_of_any_size_and_mean(size, mean):
-    block, x = made("attention", 12), size * (input_of(2, 5, 12) + mean)
-    exact = value_and_gradients(copy.deepcopy(block).double(), x.double(), "residual")
-    theirs = x + block.mixer(block.norm(x))
-    off = (theirs - exact["value"]).abs().max()
-    ours = (block(x) - exact["value"]).abs().max()
-    assert ours <= 2 * off + 1e-5 * exact["value"].abs().max()
-
-
-@each_mixer
-def test_a_norm_of_another_width_is_refused(name):
-    block = made(name, 8)
-    block.norm = torch.nn.LayerNorm(7)
-    with pytest.raises(Exception, match=r"norm's weight and bias must be \(8,\)|Type-check error"):
-        block(input_of(2, 5, 8))
-
-
-def mamba_weights(mixer: Mamba) -> Inputs:
-    return mixer._weights()._asdict()
-
-
-@pytest.mark.parametrize("wrong", dict.fromkeys(mamba_weights(Mamba(8))))
+@pytest.mark.parametrize("wrong", [field.name for field in fields(MambaLayer)])
 def test_a_mamba_weight_that_does_not_fit_is_refused(wrong):
-    mixer = Mamba(8)
-    weights = mixer._weights()
-    narrower = weights._replace(**{wrong: getattr(weights, wrong)[:-1]})
+    layer = Mamba(8).layer()
+    assert layer is not None
     with pytest.raises(Exception, match=r"must be|Type-check error"):
-        mamba_mixer(input_of(2, 5, 8), narrower)
+        mix(replace(layer, **{wrong: getattr(layer, wrong)[:-1]}), input_of(2, 5, 8))
 
 
 @pytest.mark.parametrize(
-    ("in_proj", "out_proj", "heads", "queries"),
+    ("in_proj", "out_proj", "heads", "rotary"),
     [
-        ((24, 7), (8, 8), 1, None),
-        ((23, 8), (8, 8), 1, None),
-        ((24, 8), (8, 7), 1, None),
-        ((24, 8), (8, 8), 3, None),
-        ((24, 8), (8, 8), 1, 6),
-        ((24, 8), (8, 8), 1, 0),
+        ((24, 7), (8, 8), 1, False),
+        ((23, 8), (8, 8), 1, False),
+        ((24, 8), (8, 7), 1, False),
+        ((24, 8), (8, 8), 3, False),
+        ((24, 8), (8, 8), 0, False),
+        ((24, 8), (8, 8), 8, True),
     ],
 )
-def test_attention_that_does_not_fit_is_refused(in_proj, out_proj, heads, queries):
+def test_attention_that_does_not_fit_is_refused(in_proj, out_proj, heads, rotary):
+    def mixed() -> Tensor:
+        layer = AttentionLayer(torch.zeros(in_proj), torch.zeros(out_proj), heads, rotary)
+        return mix(layer, input_of(2, 5, 8))
+
     with pytest.raises(Exception, match=r"must be|Type-check error"):
-        attention_mixer(
-            input_of(2, 5, 8), torch.zeros(in_proj), torch.zeros(out_proj), heads, None, queries
-        )
+        mixed()
 
 
 @needs_kernels
@@ -233,7 +207,7 @@ def test_ten_thousand_calls_leave_no_memory_behind():
     def pages(calls: int) -> int:
         for _ in range(calls):
             for block in blocks:
-                block(x).sum().backward()
+                block.mixer(x).sum().backward()
         return int(Path("/proc/self/statm").read_text().split()[1])
 
     before = pages(500)

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -71,7 +72,7 @@ def test_sequences_in_a_batch_do_not_mix(mixer, width):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_same_input_gives_bit_identical_outputs_and_gradients(mixer, width, dtype):
     mixer, x = mixer.to(dtype), normal(3, 17, width).to(dtype).requires_grad_()
-    for read in (mixer, mixer.last):
+    for read in (mixer, partial(mixer, last=True)):
         first, again = read(x), read(x)
         assert torch.equal(first, again)
         again_gradients = gradients(again, mixer, x)
@@ -94,7 +95,7 @@ def test_every_parameter_has_a_finite_gradient_that_is_not_zero(mixer, width):
 @pytest.mark.parametrize("length", [1, 2, 17])
 def test_last_is_the_last_position_of_forward(mixer, width, length):
     x = normal(2, length, width).requires_grad_()
-    last, row = mixer.last(x), mixer(x)[:, -1]
+    last, row = mixer(x, last=True), mixer(x)[:, -1:]
     torch.testing.assert_close(last, row, rtol=1e-12, atol=1e-12)
 
     expected = gradients(row, mixer, x)
@@ -107,7 +108,8 @@ def test_float32_agrees_with_float64(mixer, width, length):
     """Above all where float32 runs on compiled kernels and float64 on their definitions."""
     single, x = copy.deepcopy(mixer).float(), normal(2, length, width).requires_grad_()
     rounded = x.detach().float().requires_grad_()
-    for exact, approximate in ((mixer, single), (mixer.last, single.last)):
+    for last in (False, True):
+        exact, approximate = partial(mixer, last=last), partial(single, last=last)
         expected = {"out": exact(x), **gradients(exact(x), mixer, x)}
         out = approximate(rounded)
         actual = {"out": out, **gradients(out, single, rounded)}
@@ -184,20 +186,8 @@ def test_rope_refuses_heads_of_an_odd_width(width, heads, head_width):
 
 def test_a_mixer_must_say_what_it_remembers():
     class Forgetful(Mixer):
-        def forward(self, x: Tensor) -> Tensor:
-            return x
+        def forward(self, x: Tensor, last: bool = False) -> Tensor:
+            return x[:, -1:] if last else x
 
     with pytest.raises(TypeError, match="state_size"):
         Forgetful()
-
-
-def test_a_mixer_that_only_has_forward_reads_its_last_position_from_it():
-    class Sum(Mixer):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.cumsum(dim=1)
-
-        def state_size(self, context: int) -> int:
-            return 1
-
-    x = normal(2, 5, 3)
-    torch.testing.assert_close(Sum().last(x), x.sum(dim=1))

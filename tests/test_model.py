@@ -5,13 +5,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training_checks import steps
 
+from recall_arena.compiled import AT_ONCE, Compiled, continues, logits_by_pieces
 from recall_arena.mixers import MIXERS, Attention, Mamba
-from recall_arena.model import AT_ONCE, ModelSpec, SequenceModel, named, unit_embedding
+from recall_arena.model import ModelSpec, SequenceModel, named, unit_embedding
 from recall_arena.names import unknown
 from recall_arena.runs import Run, build
 from recall_arena.tasks import AssociativeRecall
-from recall_arena.training import Schedule, train
+from recall_arena.training import Schedule
 from recall_arena.zoo import ZOO
 
 continued = Mamba.continued
@@ -224,7 +226,7 @@ def test_each_row_before_the_end_of_the_sequence_changes_the_logits(row):
 def test_training_leaves_rows_behind_its_sequences_as_they_were():
     model = fresh(LEARNED)
     before = model.positions.weight.detach().clone()
-    for _ in train(model, AssociativeRecall(), Schedule(rate=0.1, steps=3, context=5), seed=0):
+    for _ in steps(model, AssociativeRecall(), Schedule(rate=0.1, steps=3, context=5), seed=0):
         pass
     after = model.positions.weight.detach()
 
@@ -272,7 +274,7 @@ def test_gradients_are_those_of_the_whole_stack_at_the_last_position(model):
 def test_a_blocks_last_is_the_last_position_of_its_forward(model):
     x = torch.randn(2, 11, 8, generator=torch.Generator().manual_seed(0))
     for block in model.layers:
-        torch.testing.assert_close(block.last(x), block(x)[:, -1])
+        torch.testing.assert_close(block(x, last=True), block(x)[:, -1:])
         torch.testing.assert_close(block(x), x + block.mixer(block.norm(x)))
 
 
@@ -365,21 +367,25 @@ def test_a_sequence_in_parts_gives_the_logits_of_the_whole(part, positions):
     reach = {"none": None, "learned": 200}[positions]
     model = fresh(ModelSpec(("mamba", "mamba", "mamba"), 16, 8, positions, reach)).double()
     tokens = some_tokens(2, 130)
-    torch.testing.assert_close(model.in_parts(tokens, part), model(tokens), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        logits_by_pieces(model, tokens, part), model(tokens).detach(), rtol=0, atol=1e-12
+    )
 
 
 def test_in_float32_parts_change_no_more_than_rounding():
     model = fresh(SIX["mamba"])
     tokens = some_tokens(2, 300)
-    torch.testing.assert_close(model.in_parts(tokens, 64), model(tokens), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        logits_by_pieces(model, tokens, 64), model(tokens).detach(), rtol=0, atol=1e-5
+    )
 
 
 def test_attention_says_that_it_cannot_work_in_parts():
     for name in ("hybrid-a", "transformer-rope"):
         model = fresh(SIX[name])
-        assert not model.continues
+        assert not continues(model)
         with pytest.raises(NotImplementedError, match="Attention keeps every token of the past"):
-            model.in_parts(some_tokens(2, 9))
+            logits_by_pieces(model, some_tokens(2, 9))
 
 
 def test_long_sequences_are_worked_through_in_parts_where_no_gradient_is_wanted(monkeypatch):
@@ -390,8 +396,7 @@ def test_long_sequences_are_worked_through_in_parts_where_no_gradient_is_wanted(
         "continued",
         lambda self, x, state: (lengths.append(x.shape[1]), continued(self, x, state))[1],
     )
-    with torch.inference_mode():
-        in_parts = model(tokens)
+    in_parts = Compiled(model).logits(tokens)
     assert lengths == [AT_ONCE, AT_ONCE, 1, 1]
     whole = model(tokens)
     assert lengths == [AT_ONCE, AT_ONCE, 1, 1]

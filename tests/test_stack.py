@@ -1,4 +1,4 @@
-"""The kernel for whole models is held to the model, layer by layer, in float64."""
+"""A model's compiled form is held to the model, layer by layer, in float64."""
 
 import copy
 import math
@@ -11,14 +11,16 @@ import torch
 from kernel_checks import assert_identical, assert_near, needs_kernels
 from torch import Tensor
 from torch.nn import functional as F
+from training_checks import steps
 
-from recall_arena.kernels import Stack, StackLoss, native, stack_logits
-from recall_arena.kernels.stack import _LossCall
+from recall_arena.compiled import Compiled, stack_of
+from recall_arena.kernels import Stack, StackLogits, native
+from recall_arena.kernels.stack import _LossCall, are_ids
 from recall_arena.mixers import Attention, Mamba
-from recall_arena.model import Block, CompiledLoss, ModelSpec, SequenceModel, named
+from recall_arena.model import Block, ModelSpec, SequenceModel, named
 from recall_arena.seeds import generator
 from recall_arena.tasks import AssociativeRecall, Batch
-from recall_arena.training import Schedule, train
+from recall_arena.training import Schedule
 from recall_arena.zoo import ZOO
 
 TOLERANCE = 1e-5  # of the largest number: the weights' gradients have up to 20,000 terms
@@ -76,16 +78,17 @@ def by_autograd(model: SequenceModel, batch: Batch) -> dict[str, Tensor]:
     return {"logits": logits.detach(), "loss": loss.detach(), **named}
 
 
-def loss_of(model: SequenceModel, batch: Batch) -> CompiledLoss:
-    loss = model.loss_with_gradient(batch.tokens)
-    assert loss is not None
-    return loss
-
-
-def stack_of(model: SequenceModel) -> Stack:
-    stack = model._stack()
+def stack_in(model: SequenceModel) -> Stack:
+    stack = stack_of(model)
     assert stack is not None
     return stack
+
+
+def is_served(model: SequenceModel, tokens: Tensor) -> bool:
+    """Whether the kernel for whole models computes the logits of these tokens."""
+    compiled = Compiled(model)
+    plan = compiled._current()
+    return plan is not None and plan.logits(tokens) is not None
 
 
 def by_stack(model: SequenceModel, batch: Batch) -> dict[str, Tensor]:
@@ -93,9 +96,9 @@ def by_stack(model: SequenceModel, batch: Batch) -> dict[str, Tensor]:
     wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for weight in wanted.values():
         weight.grad = torch.full_like(weight, 7.0)
-    loss = loss_of(model, batch)(batch.tokens, batch.answers)
-    with torch.no_grad():
-        logits = model(batch.tokens)
+    compiled = Compiled(model)
+    loss = compiled.loss_and_gradient(batch.tokens, batch.answers)
+    logits = compiled.logits(batch.tokens)
     gradients = {name: weight.grad.clone() for name, weight in wanted.items()}
     return {"logits": logits, "loss": loss, **gradients}
 
@@ -107,6 +110,7 @@ def test_logits_loss_and_gradients_are_those_of_the_model(name, shape):
     batch, length, width, vocabulary = shape
     model, data = made(name, width, vocabulary), batch_of(batch, length, vocabulary)
     exact = by_autograd(copy.deepcopy(model).double(), data)
+    assert is_served(model, data.tokens)
     assert_near(by_stack(model, data), exact, TOLERANCE)
 
 
@@ -114,7 +118,7 @@ def test_logits_loss_and_gradients_are_those_of_the_model(name, shape):
 @pytest.mark.parametrize(("vocabulary", "looked_up"), [(16, True), (130, True), (131, False)])
 def test_tokens_are_looked_up_where_there_are_few(vocabulary, looked_up):
     """Each of 16 portions projects every token once: 2 x 16 x 130 = 64 x 65."""
-    call = _LossCall(stack_of(made("mamba", vocabulary=vocabulary)), torch.Size((64, 65)))
+    call = _LossCall(stack_in(made("mamba", vocabulary=vocabulary)), torch.Size((64, 65)))
     assert bool(call.struct.looked_up) == looked_up
 
 
@@ -134,10 +138,10 @@ def test_repeats_and_threads_change_no_bit(name):
 def test_a_sequence_does_not_depend_on_its_batch(name):
     """Whether its tokens are looked up or not."""
     model, batch = made(name), batch_of(70, 33)
-    with torch.inference_mode():
-        together = model(batch.tokens)
-        for one in (0, 2, 69):
-            assert torch.equal(model(batch.tokens[one : one + 1]), together[one : one + 1])
+    logits = Compiled(model).logits
+    together = logits(batch.tokens)
+    for one in (0, 2, 69):
+        assert torch.equal(logits(batch.tokens[one : one + 1]), together[one : one + 1])
 
 
 @each_model
@@ -163,7 +167,7 @@ def test_gradients_are_made_where_there_are_none():
     expected = by_stack(model, batch)
     for weight in model.parameters():
         weight.grad = None
-    loss_of(model, batch)(batch.tokens, batch.answers)
+    Compiled(model).loss_and_gradient(batch.tokens, batch.answers)
     for name, weight in model.named_parameters():
         assert weight.requires_grad == (weight.grad is not None)
         assert weight.grad is None or torch.equal(weight.grad, expected[name])
@@ -173,7 +177,7 @@ def test_gradients_are_made_where_there_are_none():
 def test_one_loss_serves_batches_of_several_shapes_as_the_weights_change():
     model = made("transformer-rope")
     batches = [batch_of(5, 9), batch_of(3, 17), batch_of(5, 9)]
-    loss = loss_of(model, batches[0])
+    loss = Compiled(model).loss_and_gradient
     for batch in batches:
         with torch.no_grad():
             model.lm_head.weight.mul_(1.5)
@@ -190,7 +194,7 @@ def test_training_by_the_kernel_and_by_autograd_differ_by_rounding_alone(name):
         if watched:
             model.lm_head.register_forward_hook(lambda *_: None)
         schedule = Schedule(rate=1e-3, steps=20, context=16, batch=8)
-        losses.append(list(train(model, AssociativeRecall(), schedule, seed=0)))
+        losses.append(list(steps(model, AssociativeRecall(), schedule, seed=0)))
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     assert losses[0] != losses[1]  # else the same way was gone twice
 
@@ -202,7 +206,7 @@ def test_training_by_the_kernel_and_by_autograd_differ_by_rounding_alone(name):
 def test_gradients_that_were_dropped_are_made_again():
     model, batch = made("hybrid-a"), batch_of(5, 9)
     expected = by_stack(model, batch)
-    loss = loss_of(model, batch)
+    loss = Compiled(model).loss_and_gradient
     for _ in range(3):
         loss(batch.tokens, batch.answers)
         for weight in model.parameters():
@@ -219,14 +223,14 @@ def test_gradients_in_another_layout_are_replaced():
     model, batch = made("mamba"), batch_of(5, 9)
     expected = by_stack(model, batch)["lm_head.weight"]
     model.lm_head.weight.grad = torch.zeros(8, 16).t()
-    loss_of(model, batch)(batch.tokens, batch.answers)
+    Compiled(model).loss_and_gradient(batch.tokens, batch.answers)
     assert torch.equal(model.lm_head.weight.grad, expected)
 
 
 @needs_kernels
 def test_weights_may_move_between_calls():
     model, batch = made("mamba"), batch_of(5, 9)
-    loss = loss_of(model, batch)
+    loss = Compiled(model).loss_and_gradient
     first = loss(batch.tokens, batch.answers)
     for weight in model.parameters():
         weight.data = weight.data.clone()
@@ -238,10 +242,10 @@ def test_weights_may_move_between_calls():
 @needs_kernels
 def test_a_layer_that_stands_twice_in_a_stack_reads_the_last_position_at_the_end_alone():
     model, batch = made("mamba"), batch_of(5, 9)
-    stack = stack_of(model)
-    twice = replace(stack, layers=(stack.layers[0],) * 2)
+    stack = stack_in(model)
+    twice = StackLogits(replace(stack, blocks=(stack.blocks[0],) * 2))
     model.layers[1] = model.layers[0]
-    torch.testing.assert_close(stack_logits(twice, batch.tokens), model(batch.tokens).detach())
+    torch.testing.assert_close(twice(batch.tokens), model(batch.tokens).detach())
 
 
 # Who is not served
@@ -280,8 +284,8 @@ def go_to_float64(model: SequenceModel) -> None:
 
 
 class Doubled(Mamba):
-    def forward(self, x: Tensor) -> Tensor:
-        return 2 * super().forward(x)
+    def forward(self, x: Tensor, last: bool = False) -> Tensor:
+        return 2 * super().forward(x, last)
 
 
 class Undecided(SequenceModel):
@@ -290,8 +294,8 @@ class Undecided(SequenceModel):
 
 
 class Halved(Block):
-    def forward(self, x: Tensor) -> Tensor:
-        return 0.5 * super().forward(x)
+    def forward(self, x: Tensor, last: bool = False) -> Tensor:
+        return 0.5 * super().forward(x, last)
 
 
 def use_another_mixer(model: SequenceModel) -> None:
@@ -347,12 +351,15 @@ NOT_SERVED = [
 def test_what_the_kernel_would_not_do_is_left_to_autograd(change):
     model, batch = made("hybrid-a"), batch_of(4, 9)
     change(model)
-    assert model.loss_with_gradient(batch.tokens) is None
-    with torch.no_grad():
-        alone = model(batch.tokens)
-    torch.testing.assert_close(alone, model(batch.tokens).detach())
+    compiled = Compiled(model)
+    torch.testing.assert_close(compiled.logits(batch.tokens), model(batch.tokens).detach())
+    expected = by_autograd(model.train(), batch)
+    compiled.loss_and_gradient(batch.tokens, batch.answers)
+    weights = dict(model.named_parameters())
+    for name in expected.keys() - {"logits", "loss"}:
+        assert torch.equal(weights[name].grad, expected[name]), name
     schedule = Schedule(rate=1e-2, steps=30, context=4, batch=32, warmup=1)
-    losses = list(train(model, AssociativeRecall(vocabulary=4), schedule, seed=0))
+    losses = list(steps(model, AssociativeRecall(vocabulary=4), schedule, seed=0))
     assert sum(losses[-5:]) < sum(losses[:5])
 
 
@@ -361,8 +368,7 @@ def test_a_hook_is_called_where_no_gradient_is_wanted_too():
     model, seen = made("mamba"), []
     model.layers[0].register_forward_hook(lambda *_: seen.append("layer"))
     model.norm_f.register_forward_pre_hook(lambda *_: seen.append("norm"))
-    with torch.no_grad():
-        model(batch_of(2, 5).tokens)
+    Compiled(model).logits(batch_of(2, 5).tokens)
     assert seen == ["layer", "norm"]
 
 
@@ -370,12 +376,12 @@ def test_a_hook_is_called_where_no_gradient_is_wanted_too():
 def test_a_hook_that_comes_in_the_middle_of_training_is_called_from_then_on():
     model, seen = made("mamba"), []
     schedule = Schedule(rate=1e-2, steps=6, context=9, batch=5)
-    steps = train(model, AssociativeRecall(), schedule, seed=0)
-    next(steps), next(steps)
+    loop = steps(model, AssociativeRecall(), schedule, seed=0)
+    next(loop), next(loop)
     hook = model.norm_f.register_forward_hook(lambda *_: seen.append("norm"))
-    next(steps), next(steps)
+    next(loop), next(loop)
     hook.remove()
-    next(steps)
+    next(loop)
     assert seen == ["norm"] * 2
 
 
@@ -384,9 +390,7 @@ def test_a_hook_for_all_modules_is_called():
     model, batch, seen = made("mamba"), batch_of(4, 9), []
     hook = torch.nn.modules.module.register_module_forward_hook(lambda *_: seen.append("any"))
     try:
-        assert model.loss_with_gradient(batch.tokens) is None
-        with torch.no_grad():
-            model(batch.tokens)
+        Compiled(model).logits(batch.tokens)
     finally:
         hook.remove()
     assert len(seen) > 1
@@ -395,8 +399,8 @@ def test_a_hook_for_all_modules_is_called():
 @needs_kernels
 def test_long_attention_is_left_to_pytorch():
     model, tokens = made("transformer-rope"), batch_of(2, 600).tokens
-    assert model.loss_with_gradient(tokens) is None
-    assert model.loss_with_gradient(tokens[:, :500]) is not None
+    assert not is_served(model, tokens)
+    assert is_served(model, tokens[:, :500])
 
 
 # Mistakes
@@ -407,72 +411,44 @@ def test_long_attention_is_left_to_pytorch():
 @pytest.mark.parametrize("name", ["mamba", "transformer-learned"])
 def test_a_token_or_an_answer_that_does_not_exist_is_refused(name, wrong):
     model, batch = made(name), batch_of(4, 9)
-    loss = loss_of(model, batch)
+    loss = Compiled(model).loss_and_gradient
     tokens, answers = batch.tokens.clone(), batch.answers.clone()
     tokens[3, 8] = answers[2] = wrong
     for arguments in ((tokens, batch.answers), (batch.tokens, answers)):
         with pytest.raises(IndexError, match=r"must be in 0\.\.15"):
             loss(*arguments)
-    with torch.no_grad(), pytest.raises(IndexError, match=r"must be in 0\.\.15"):
-        model(tokens)
+    with pytest.raises(IndexError, match=r"must be in 0\.\.15"):
+        Compiled(model).logits(tokens)
     assert loss(batch.tokens, batch.answers).isfinite()
 
 
-@needs_kernels
 @pytest.mark.parametrize(
-    ("tokens", "answers", "message"),
+    "misread",
     [
-        (
-            torch.zeros(4, 9, dtype=torch.int64),
-            torch.zeros(3, dtype=torch.int64),
-            "answers must be",
-        ),
-        (
-            torch.zeros(4, 9, dtype=torch.int64),
-            torch.zeros(4, dtype=torch.int32),
-            "answers must be",
-        ),
-        (
-            torch.zeros(4, 9, dtype=torch.int32),
-            torch.zeros(4, dtype=torch.int64),
-            "not take tokens",
-        ),
-        (torch.zeros(4, 400, dtype=torch.int64), torch.zeros(4, dtype=torch.int64), "not take tok"),
+        torch.zeros(4, 9, dtype=torch.int32),
+        torch.zeros(4, 9, 1, dtype=torch.int64),
+        torch.zeros(4, 9, dtype=torch.int64, device="meta"),
+        torch.zeros(4, 9, dtype=torch.int64).as_subclass(type("Ids", (Tensor,), {})),
     ],
 )
-def test_tensors_that_the_kernel_would_misread_are_refused(tokens, answers, message):
-    model, batch = made("transformer-learned"), batch_of(4, 9)
-    stack = StackLoss(stack_of(model))
-    stack(batch.tokens, batch.answers)
-    with pytest.raises(Exception, match=f"{message}|Type-check error"):
-        stack(tokens, answers)
-
-
-@needs_kernels
-@pytest.mark.parametrize("kind", [torch.int32, torch.uint8])
-def test_tokens_of_another_type_are_left_to_pytorch(kind):
-    model, tokens = made("mamba"), batch_of(4, 9).tokens
-    with torch.no_grad():
-        expected = model(tokens)
-        stack = stack_of(model)
-    assert not stack.fits(tokens.to(kind))
-    assert expected.isfinite().all()
+def test_tokens_that_the_kernel_would_misread_are_told_apart(misread):
+    assert are_ids(torch.zeros(4, 9, dtype=torch.int64), 2)
+    assert not are_ids(misread, 2)
 
 
 @needs_kernels
 def test_a_head_that_rope_cannot_turn_is_refused_as_ever():
     model = SequenceModel(ModelSpec(("attention-rope", "attention-rope"), width=6))
     model.layers[0].mixer.heads = 2
-    with torch.no_grad(), pytest.raises(Exception, match=r"must be|Type-check error"):
-        model(batch_of(2, 5).tokens)
+    with pytest.raises(Exception, match=r"must divide|Type-check error"):
+        Compiled(model).logits(batch_of(2, 5).tokens)
 
 
 @needs_kernels
 def test_learned_positions_that_do_not_reach_are_refused_as_ever():
     model, tokens = made("transformer-learned"), batch_of(2, REACH + 2).tokens
-    assert model.loss_with_gradient(tokens) is None
-    with torch.no_grad(), pytest.raises(ValueError, match=f"reach {REACH + 1} tokens"):
-        model(tokens)
+    with pytest.raises(ValueError, match=f"reach {REACH + 1} tokens"):
+        Compiled(model).logits(tokens)
 
 
 @needs_kernels
@@ -482,7 +458,7 @@ def test_a_model_that_has_diverged_says_so(huge):
     with torch.no_grad():
         model.lm_head.weight.fill_(huge)
         model.lm_head.weight[::2] *= -1
-    loss = loss_of(model, batch)(batch.tokens, batch.answers)
+    loss = Compiled(model).loss_and_gradient(batch.tokens, batch.answers)
     expected = F.cross_entropy(model(batch.tokens), batch.answers)
     assert loss.isfinite() == expected.isfinite()
 
@@ -504,21 +480,19 @@ def test_weights_of_any_size_have_gradients(layers):
 
 @needs_kernels
 def test_no_sequences_have_no_logits():
-    with torch.no_grad():
-        assert made("hybrid-a")(batch_of(0, 9).tokens).shape == (0, 16)
+    assert Compiled(made("hybrid-a")).logits(batch_of(0, 9).tokens).shape == (0, 16)
 
 
 @needs_kernels
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells how many pages")
 def test_ten_thousand_calls_leave_no_memory_behind():
     model, batch = made("hybrid-b"), batch_of(2, 9)
-    loss = loss_of(model, batch)
+    compiled = Compiled(model)
 
     def pages(calls: int) -> int:
         for _ in range(calls):
-            loss(batch.tokens, batch.answers)
-            with torch.inference_mode():
-                model(batch.tokens)
+            compiled.loss_and_gradient(batch.tokens, batch.answers)
+            compiled.logits(batch.tokens)
         return int(Path("/proc/self/statm").read_text().split()[1])
 
     before = pages(500)
@@ -528,10 +502,10 @@ def test_ten_thousand_calls_leave_no_memory_behind():
 @needs_kernels
 def test_threads_that_train_side_by_side_do_not_mix(monkeypatch):
     """Losses of two models whose steps alternate are those of each alone."""
-    monkeypatch.setattr(native, "SMALLEST_SHARE", 1)
+    monkeypatch.setattr(native, "WORTH_A_THREAD", 1)
     schedule = Schedule(rate=1e-2, steps=6, context=9, batch=5)
-    alone = [list(train(made(name), AssociativeRecall(), schedule, 0)) for name in ZOO]
-    steps = [train(made(name), AssociativeRecall(), schedule, 0) for name in ZOO]
-    side_by_side = list(zip(*(list(row) for row in zip(*steps, strict=True)), strict=True))
+    alone = [list(steps(made(name), AssociativeRecall(), schedule, 0)) for name in ZOO]
+    loops = [steps(made(name), AssociativeRecall(), schedule, 0) for name in ZOO]
+    side_by_side = list(zip(*(list(row) for row in zip(*loops, strict=True)), strict=True))
     assert [list(row) for row in side_by_side] == alone
     assert all(a != b for a, b in pairwise(alone))

@@ -1,14 +1,17 @@
 """Accuracy, as counts: at one context length, and at every length of a range."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
-from torch import nn
 
+from recall_arena.config import frozen
 from recall_arena.seeds import generator
+from recall_arena.shapes import Logits, Tokens
 from recall_arena.tasks.task import Batch, Task
+
+LogitsOf = Callable[[Tokens], Logits]
+"""The logits after the last of the tokens."""
 
 TOKENS_AT_ONCE = 1 << 12  # few enough for the second-level cache at width 64
 
@@ -34,15 +37,13 @@ class Counts:
         return self.correct / self.total
 
 
-@dataclass(frozen=True)
+@frozen
 class Contexts:
     """The context lengths at which a trained model is tested: first, first + stride, ... last.
 
     first      tokens before the query; None is the shortest that the task allows
     sequences  fresh ones a length, the same for every model
     """
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # a misspelt field is an error
 
     first: int | None = None
     last: int = 192
@@ -66,11 +67,10 @@ def held_out(task: Task, context: int, sequences: int, purpose: str) -> Batch:
 
 
 @torch.inference_mode()
-def accuracy(model: nn.Module, batch: Batch) -> Counts:
-    """Count the model's right answers; the answer is the token with the largest logit."""
-    model.eval()
+def accuracy(logits: LogitsOf, batch: Batch) -> Counts:
+    """Count the right answers; the answer is the token with the largest logit."""
     size = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
-    guesses = torch.cat([model(tokens).argmax(dim=1) for tokens in batch.tokens.split(size)])
+    guesses = torch.cat([logits(tokens).argmax(dim=1) for tokens in batch.tokens.split(size)])
     right = guesses == batch.answers
     query = batch.tokens[:, -1]
     repeats = batch.answers == query
@@ -85,8 +85,8 @@ def accuracy(model: nn.Module, batch: Batch) -> Counts:
 
 
 def accuracy_by_context(
-    model: nn.Module, task: Task, contexts: Contexts
+    logits: LogitsOf, task: Task, contexts: Contexts
 ) -> Iterator[tuple[int, Counts]]:
     """Yield (context length, counts) for each length, shortest first, on fresh test sequences."""
     for length in contexts.lengths(task):
-        yield length, accuracy(model, held_out(task, length, contexts.sequences, "test"))
+        yield length, accuracy(logits, held_out(task, length, contexts.sequences, "test"))

@@ -4,29 +4,19 @@ A model is spelled by the names of its mixers: ("mamba", "attention") is the who
 between Hybrid-A and Mamba.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, cast
-
 import numpy as np
 import torch
 from torch import nn
 
-from recall_arena.hooks import Hooks
-from recall_arena.kernels import Norm, Stack, StackLoss, stack_logits
+from recall_arena.config import frozen
 from recall_arena.mixers import MIXERS, Mixer
-from recall_arena.mixers.mixer import State
 from recall_arena.names import unknown
-from recall_arena.shapes import Answers, Hidden, LastHidden, Logits, Tokens
+from recall_arena.shapes import Hidden, Logits, ReadHidden, Tokens
+from recall_arena.watching import watched
 from recall_arena.zoo import ZOO, Positions
 
-CompiledLoss = Callable[[Tokens, Answers], torch.Tensor | None]
 
-AT_ONCE = 1 << 13
-"""Tokens of a sequence beyond which a forward pass without gradients works in parts."""
-
-
-@dataclass(frozen=True)
+@frozen
 class ModelSpec:
     """Everything that decides a model's function, but its weights.
 
@@ -39,8 +29,6 @@ class ModelSpec:
 
     Raises ValueError for an unknown mixer, no layers, or learned positions without max_length.
     """
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # a misspelt field is an error
 
     layers: tuple[str, ...]
     vocabulary: int = 16
@@ -103,28 +91,33 @@ def unit_embedding(vocabulary: int, width: int) -> torch.Tensor:
 
 
 class Block(nn.Module):
-    """Pre-norm residual: x + mixer(norm(x))."""
+    """Pre-norm residual: x + mixer(norm(x)).
 
-    def __init__(self, width: int, mixer: Mixer) -> None:
+    `mixer` may be any module (batch, length, width) -> same; a Mixer reads its last position
+    alone where nothing else is wanted.
+    """
+
+    def __init__(self, width: int, mixer: nn.Module) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.mixer = mixer
 
-    def forward(self, x: Hidden) -> Hidden:
-        return self.mixer.residual(x, self.norm)
-
-    def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
-        """The next positions' outputs, and the mixer's state after them."""
-        y, state = self.mixer.continued(self.norm(x), state)
-        return x + y, state
-
-    def last(self, x: Hidden) -> LastHidden:
-        """The last position's output; the same numbers as forward(x)[:, -1] for less work."""
-        return self.mixer.last_residual(x, self.norm)
+    def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
+        """Every position's output, or with `last` that of the last one alone, (batch, 1, width)."""
+        normed = self.norm(x)
+        if not last:
+            return x + self.mixer(normed)
+        y = self.mixer(normed, last=True) if isinstance(self.mixer, Mixer) else self.mixer(normed)
+        return x[:, -1:] + y[:, -1:]
 
 
 class SequenceModel(nn.Module):
-    """Tokens to the logits after the last one.  The embedding is frozen, the readout not tied."""
+    """Tokens to the logits after the last one.  The embedding is frozen, the readout not tied.
+
+    Plain PyTorch: every part is called, so hooks fire and a part may be replaced by another
+    module of the same signature.  The last block is asked for the last position alone, unless a
+    hook watches it.  `recall_arena.compiled.Compiled` is the same function, faster.
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -141,101 +134,33 @@ class SequenceModel(nn.Module):
         self.lm_head = nn.Linear(spec.width, spec.vocabulary, bias=False)
 
     def forward(self, tokens: Tokens) -> Logits:
-        """Long sequences are worked through in parts where no gradient is wanted.
-
-        Raises ValueError if learned positions do not reach as far as the tokens.
-        """
-        if not torch.is_grad_enabled():
-            if tokens.shape[1] > AT_ONCE and self.continues:
-                return self.in_parts(tokens)
-            stack = self._stack()
-            logits = None if stack is None else stack_logits(stack, tokens)
-            if logits is not None:
-                return logits
-        x = self._embed(tokens, 0)
-        *before, final = self._blocks()
+        """Raises ValueError if learned positions do not reach as far as the tokens."""
+        x = self.embed(tokens)
+        *before, final = self.layers
         for block in before:
             x = block(x)
-        return self.lm_head(self.norm_f(final.last(x)))
-
-    @torch.no_grad()
-    def in_parts(self, tokens: Tokens, part: int = AT_ONCE) -> Logits:
-        """The same logits, `part` tokens at a time, in memory that does not grow with the length.
-
-        No gradient flows.  Raises NotImplementedError if a mixer keeps every token of the past,
-        as attention does.
-        """
-        blocks = self._blocks()
-        states: list[State | None] = [None] * len(blocks)
-        for begin in range(0, tokens.shape[1], part):
-            x = self._embed(tokens[:, begin : begin + part], begin)
-            for i, block in enumerate(blocks):
-                x, states[i] = block.continued(x, states[i])
+        alone = isinstance(final, Block) and not watched(final.modules())
+        x = final(x, last=True) if alone else final(x)
         return self.lm_head(self.norm_f(x[:, -1]))
 
-    def loss_with_gradient(self, tokens: Tokens) -> CompiledLoss | None:
-        """A function from a batch to its loss that leaves the weights' gradients in their `grad`.
+    def embed(self, tokens: Tokens, begin: int = 0) -> Hidden:
+        """The embedded tokens that stand from position `begin` on.
 
-        It serves batches like `tokens`, and gives None where hooks want to see the model's parts.
-        There is no such function where the kernel for whole models does not take this one.
+        Raises ValueError if learned positions do not reach as far.
         """
-        stack = self._stack()
-        if stack is None or not stack.fits(tokens) or stack.embedding.requires_grad:
-            return None
-        loss, hooks = StackLoss(stack), Hooks(self)
-        return lambda tokens, answers: None if hooks else loss(tokens, answers)
-
-    @property
-    def continues(self) -> bool:
-        """Whether `in_parts` can work through a sequence: no mixer keeps every token."""
-        return all(block.mixer.continues for block in self._blocks())
-
-    def state_size(self, context: int) -> int:
-        """How many numbers the layers must keep after `context` tokens to go on without them."""
-        return sum(block.mixer.state_size(context) for block in self._blocks())
-
-    def trained_parameters(self) -> int:
-        """How many numbers training changes."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
-
-    def _blocks(self) -> list[Block]:
-        return cast("list[Block]", list(self.layers))
-
-    def _stack(self) -> Stack | None:
-        """This model for the kernel for whole models, if all its parts are what it knows."""
-        blocks = self._blocks()
-        embeddings = filter(None, (self.embedding, self.positions))
-        known = (
-            type(self) is SequenceModel
-            and all(type(each) is nn.Embedding and each.max_norm is None for each in embeddings)
-            and all(type(block) is Block and _is_plain(block.norm) for block in blocks)
-            and _is_plain(self.norm_f)
-            and type(self.lm_head) is nn.Linear
-            and self.lm_head.bias is None
-        )
-        if not known or Hooks(self):
-            return None
-        found = (block.mixer.layer(block.norm) for block in blocks)
-        layers = tuple(layer for layer in found if layer is not None)
-        positions = None if self.positions is None else self.positions.weight
-        norm, lm_head = Norm.of(self.norm_f), self.lm_head.weight
-        stack = Stack(self.embedding.weight, positions, layers, norm, lm_head)
-        weights = stack.weights()
-        own = len({id(w) for w in weights}) == len(weights)  # none has two places
-        whole = len(layers) == len(blocks) and own and all(type(w) is nn.Parameter for w in weights)
-        return stack if whole else None
-
-    def _embed(self, tokens: Tokens, begin: int) -> Hidden:
-        """The rows of tokens that stand from position `begin` on."""
         x = self.embedding(tokens)
         if self.positions is None:
             return x
         end, reach = begin + tokens.shape[1], self.positions.num_embeddings
         if end > reach:
             raise ValueError(f"learned positions reach {reach} tokens, got a sequence of {end}")
-        return x + self.positions.weight[begin:end]
+        return x + self.positions(torch.arange(begin, end, device=tokens.device))
 
+    def state_size(self, context: int) -> int:
+        """How many numbers the layers must keep after `context` tokens to go on without them."""
+        mixers = [module for module in self.layers.modules() if isinstance(module, Mixer)]
+        return sum(mixer.state_size(context) for mixer in mixers)
 
-def _is_plain(norm: nn.Module) -> bool:
-    """Whether this is torch's layer norm with a weight and a bias."""
-    return type(norm) is nn.LayerNorm and norm.weight is not None and norm.bias is not None
+    def trained_parameters(self) -> int:
+        """How many numbers training changes."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)

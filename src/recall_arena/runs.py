@@ -9,11 +9,13 @@ import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import BeforeValidator
 
+from recall_arena.compiled import Compiled
+from recall_arena.config import frozen, read
 from recall_arena.evaluation import Contexts, Counts, accuracy, accuracy_by_context, held_out
 from recall_arena.kernels import native
 from recall_arena.model import ModelSpec, SequenceModel
@@ -27,7 +29,7 @@ REVISION = 6
 """Part of every address; raised when the code changes what the same run finds."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Checks:
     """How a run is watched: validation accuracy at the training context, every so many steps.
 
@@ -35,25 +37,20 @@ class Checks:
     has not moved off chance is never stopped early: the plateau before induction can be long.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # a misspelt field is an error
-
     every: int = 100
     sequences: int = 1000
     solved: float = 0.999
     running: int = 5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "solved", float(self.solved))
         for name in ("every", "sequences", "running"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
-@dataclass(frozen=True)
+@frozen
 class Run:
     """A task, a model, how it is trained, watched and tested, a seed for weights and batches."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     task: Annotated[Task, BeforeValidator(lambda value: _read_task(value))]
     model: ModelSpec
@@ -77,9 +74,8 @@ class Run:
 
 
 def from_json(values: dict[str, Any]) -> Run:
-    """The run that `Run.to_json` wrote; pydantic's ValidationError if it is not one."""
-    fields = {name: value for name, value in values.items() if name != "revision"}
-    return TypeAdapter(Run).validate_python(fields)
+    """The run that `Run.to_json` wrote; ValueError if it is not one."""
+    return read(Run, {name: value for name, value in values.items() if name != "revision"})
 
 
 def _read_task(value: Any) -> Any:
@@ -90,7 +86,7 @@ def _read_task(value: Any) -> Any:
     kind = str(fields.pop("kind", ""))
     if kind not in TASKS:
         raise ValueError(unknown("kind of task", kind, TASKS))
-    return TypeAdapter(TASKS[kind]).validate_python(fields)
+    return read(TASKS[kind], fields)
 
 
 @dataclass(frozen=True)
@@ -117,12 +113,13 @@ def execute(run: Run) -> Generator[Progress, None, tuple[Record, SequenceModel]]
     of threads (the commands use one) alone, not on other runs beside it nor on their order.
     """
     model = build(run)
+    compiled = Compiled(model)
     begun = time.perf_counter()
-    watch = yield from _train(run, model)
+    watch = yield from _train(run, model, compiled)
     trained = time.perf_counter()
     lengths = run.contexts.lengths(run.task)
     tested: list[tuple[int, Counts]] = []
-    for row in accuracy_by_context(model, run.task, run.contexts):
+    for row in accuracy_by_context(compiled.logits, run.task, run.contexts):
         tested.append(row)
         yield Progress(watch.step, run.schedule.steps, watch.latest, len(tested) / len(lengths))
     cost = Cost(
@@ -135,14 +132,17 @@ def execute(run: Run) -> Generator[Progress, None, tuple[Record, SequenceModel]]
     return Record(run.address, run.to_json(), outcome, cost, provenance()), model
 
 
-def _train(run: Run, model: SequenceModel) -> Generator[Progress, None, "_Watch"]:
+def _train(
+    run: Run, model: SequenceModel, compiled: Compiled
+) -> Generator[Progress, None, "_Watch"]:
     watch = _Watch(run)
-    for step, loss in enumerate(train(model, run.task, run.schedule, run.seed), start=1):
+    loop = (compiled.loss_and_gradient, run.task, run.schedule, run.seed)
+    for step, loss in enumerate(train(model.parameters(), *loop), start=1):
         watch.add(step, loss)
         if watch.diverged:
             break
         if step % run.checks.every == 0 or step == run.schedule.steps:
-            watch.check(accuracy(model, watch.batch))
+            watch.check(accuracy(compiled.logits, watch.batch))
         yield Progress(step, run.schedule.steps, watch.latest)
         if watch.solved:
             break

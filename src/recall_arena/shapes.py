@@ -6,6 +6,7 @@ width      numbers in a residual stream's vector, d in the papers
 channels   numbers inside a mixer: width times the expansion
 state      numbers that a channel remembers, N in the papers
 vocabulary how many tokens there are, K
+read       positions whose outputs are wanted: all of them, or the last alone
 heads      attention heads, each of head_width numbers
 """
 
@@ -15,7 +16,7 @@ from torch import Tensor
 Tokens = Int64[Tensor, "batch length"]
 Answers = Int64[Tensor, " batch"]
 Hidden = Float[Tensor, "batch length width"]
-LastHidden = Float[Tensor, "batch width"]
+ReadHidden = Float[Tensor, "batch read width"]
 Logits = Float[Tensor, "batch vocabulary"]
 Channels = Float[Tensor, "batch length channels"]
 Selection = Float[Tensor, "batch length state"]

@@ -1,20 +1,18 @@
 """The training loop: an iterator of steps that knows no task and no model by name."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.adamw import adamw
 
+from recall_arena.config import frozen
 from recall_arena.seeds import generator
 from recall_arena.shapes import Answers, Tokens
-from recall_arena.tasks.task import Batch, Task
+from recall_arena.tasks.task import Task
 
 
-@dataclass(frozen=True)
+@frozen
 class Schedule:
     """How a model is trained: AdamW without weight decay, fresh sequences at every step.
 
@@ -38,11 +36,7 @@ class Schedule:
     decay: float = 0.2
     clip: float = 1.0
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
     def __post_init__(self) -> None:
-        for name in ("rate", "decay", "clip"):  # equal schedules are written alike: 1 is 1.0
-            object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("rate", "steps", "context", "batch", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -58,53 +52,30 @@ class Schedule:
         return self.rate * min(rise, 1.0, fall)
 
 
-def train(model: nn.Module, task: Task, schedule: Schedule, seed: int) -> Iterator[float]:
+LossAndGradient = Callable[[Tokens, Answers], Tensor]
+"""A batch's mean loss; the gradient then stands in each weight's `grad`, written over."""
+
+
+def train(
+    weights: Iterable[nn.Parameter],
+    loss_and_gradient: LossAndGradient,
+    task: Task,
+    schedule: Schedule,
+    seed: int,
+) -> Iterator[float]:
     """Take one step for each item asked for, and yield its loss.
 
-    The loss is the cross-entropy of the last position alone.  The batch of a step is a
-    function of (seed, step).  The loop calls nothing back: whoever iterates decides when to
-    look at the model, what to record and when to stop.
+    The batch of a step is a function of (seed, step).  The loop calls nothing back: whoever
+    iterates decides when to look at the model, what to record and when to stop.
     """
-    weights, gradient = _as_one([p for p in model.parameters() if p.requires_grad])
-    update = _Update(weights, gradient)
-    loss_of: Loss | None = None
+    vector, gradient = _as_one([weight for weight in weights if weight.requires_grad])
+    update = _Update(vector, gradient)
     for step in range(schedule.steps):
-        if not model.training:
-            model.train()
         batch = task.sample(schedule.batch, schedule.context, generator("train", seed, step))
-        loss_of = loss_of or _loss_with_gradient(model, gradient, batch)
-        loss = loss_of(batch.tokens, batch.answers)
+        loss = loss_and_gradient(batch.tokens, batch.answers)
         gradient *= (schedule.clip / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp(max=1)
         update(schedule.rate_at(step))
         yield loss.item()
-
-
-Loss = Callable[[Tokens, Answers], Tensor]
-"""A batch's loss; the gradient then stands in the weights' `grad`."""
-
-
-@runtime_checkable
-class Compiled(Protocol):
-    """A model that may know a shorter way to its gradient than autograd's."""
-
-    def loss_with_gradient(
-        self, tokens: Tokens
-    ) -> Callable[[Tokens, Answers], Tensor | None] | None:
-        """The way for batches like `tokens`, if there is one; it gives None when it is closed."""
-
-
-def _loss_with_gradient(model: nn.Module, gradient: Tensor, batch: Batch) -> Loss:
-    compiled = model.loss_with_gradient(batch.tokens) if isinstance(model, Compiled) else None
-
-    def loss_of(tokens: Tokens, answers: Answers) -> Tensor:
-        loss = None if compiled is None else compiled(tokens, answers)
-        if loss is None:
-            loss = F.cross_entropy(model(tokens), answers)
-            gradient.zero_()
-            loss.backward()
-        return loss
-
-    return loss_of
 
 
 class _Update:
@@ -142,7 +113,7 @@ def _as_one(parameters: list[nn.Parameter]) -> tuple[Tensor, Tensor]:
     gradient = torch.zeros_like(vector)
     sizes = [p.numel() for p in parameters]
     parts = zip(parameters, vector.split(sizes), gradient.split(sizes), strict=True)
-    for parameter, weight, share in parts:
+    for parameter, weight, slope in parts:
         parameter.data = weight.view_as(parameter)
-        parameter.grad = share.view_as(parameter)
+        parameter.grad = slope.view_as(parameter)
     return vector, gradient

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from recall_arena.kernels import native, structs
+from recall_arena.kernels import native, plain, structs
+from recall_arena.kernels.function import Operation, Tensors, compiled
 from recall_arena.shapes import Heads, Queries
 
 LONGEST = 512
@@ -42,13 +42,23 @@ def rotary_table(
     return torch.stack([angles.cos(), angles.sin()])
 
 
+def rotary_table_of(x: Tensor, length: int, head_width: int) -> RotaryTable:
+    """The table of positions 0 .. length - 1, of x's type and on its device."""
+    make = _cached_table if plain.eager() else _table
+    return make(length, head_width, x.dtype, x.device)
+
+
+def _table(length: int, head_width: int, dtype: torch.dtype, device: torch.device) -> RotaryTable:
+    return rotary_table(torch.arange(length, dtype=dtype, device=device), head_width)
+
+
 @lru_cache(maxsize=512)
 @torch.inference_mode(False)
-def kept_rotary_table(
+def _cached_table(
     length: int, head_width: int, dtype: torch.dtype, device: torch.device
 ) -> RotaryTable:
-    """The table of positions 0, 1, ..., kept: each layer asks for the same at each step."""
-    return rotary_table(torch.arange(length, dtype=dtype, device=device), head_width)
+    """Cached, for each layer wants the same at each step."""
+    return _table(length, head_width, dtype, device)
 
 
 def rotate(x: Heads, rotary: RotaryTable) -> Heads:
@@ -77,9 +87,11 @@ def causal_attention(q: Queries, k: Heads, v: Heads, rotary: RotaryTable | None 
     the shapes do not fit together.
     """
     _check_shapes(q, k, v, rotary)
-    if is_small(*k.shape[2:]) and native.fits(q, k, v, *native.given(rotary)):
-        out: Tensor = _CompiledAttention.apply(q, k, v, rotary)  # type: ignore[no-untyped-call]
-        return out
+    if is_small(*k.shape[2:]) and k.is_cpu:
+        fixed = rotary is None or not rotary.requires_grad
+        if fixed and native.fits(q, k, v, *native.given(rotary)):
+            return compiled(_ATTENTION, q, k, v, rotary)
+        return causal_attention_definition(q, k, v, rotary)
     q, k = _rotated(q, k, rotary)
     if q.shape[2] == k.shape[2]:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -120,48 +132,40 @@ def _future(q: Queries, k: Heads) -> Tensor:
     return ones.triu(1 + length - queries)
 
 
-class _CompiledAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, rotary: Tensor | None) -> Tensor:
-        q, k, v = map(_unit_stride, (q, k, v))
-        out, softmax = _forward((q, k, v), rotary)
-        ctx.save_for_backward(q, k, v, rotary, softmax)
-        return out
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, rotary, softmax = ctx.saved_tensors
-        gradients = (_like(q), _like(k), _like(v))
-        _backward((q, k, v), rotary, softmax, grad_out, gradients)
+
+class _Attention(Operation):
+    def definition(self, *tensors: Any) -> Tensor:
+        return causal_attention_definition(*tensors)
+
+    def forward(self, tensors: Inputs, *, train: bool) -> tuple[Tensor, Tensors]:
+        q, k, v, rotary = _in_rows(tensors)
+        out, softmax = _like(q), q.new_empty(*q.shape[:2], 2, q.shape[2])
+        arguments = _arguments(q, k, v, rotary, softmax)
+        arguments.out = structs.heads(out)
+        native.call("recall_attention_forward", arguments, _threads(k))
+        return out, (softmax,)
+
+    def backward(self, tensors: Inputs, saved: tuple[Tensor], grad_out: Tensor) -> Tensors:
+        q, k, v, rotary = _in_rows(tensors)
+        grad_out, gradients = _unit_stride(grad_out), (_like(q), _like(k), _like(v))
+        arguments = _arguments(q, k, v, rotary, saved[0])
+        arguments.grad_out = structs.heads(grad_out)
+        for name, gradient in zip(("grad_q", "grad_k", "grad_v"), gradients, strict=True):
+            setattr(arguments, name, structs.heads(gradient))
+        native.call("recall_attention_backward", arguments, _threads(k))
         return *gradients, None
 
 
-def _forward(inputs: tuple[Tensor, Tensor, Tensor], rotary: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The output, and what the softmax needs to be done again."""
-    q, k, _ = inputs
-    out = _like(q)
-    softmax = q.new_empty(*q.shape[:2], 2, q.shape[2])
-    arguments = _arguments(inputs, rotary, softmax)
-    arguments.out = structs.heads(out)
-    native.call("recall_attention_forward", arguments, _threads(k))
-    return out, softmax
+_ATTENTION = _Attention()
 
 
-def _backward(
-    inputs: tuple[Tensor, Tensor, Tensor],
-    rotary: Tensor | None,
-    softmax: Tensor,
-    grad_out: Tensor,
-    gradients: tuple[Tensor, Tensor, Tensor],
-) -> None:
-    """Fill in the gradients of q, k and v."""
-    grad_out = _unit_stride(grad_out)
-    arguments = _arguments(inputs, rotary, softmax)
-    arguments.grad_out = structs.heads(grad_out)
-    for name, gradient in zip(("grad_q", "grad_k", "grad_v"), gradients, strict=True):
-        setattr(arguments, name, structs.heads(gradient))
-    native.call("recall_attention_backward", arguments, _threads(inputs[1]))
+def _in_rows(tensors: Inputs) -> Inputs:
+    """The tensors as the kernel reads them."""
+    q, k, v, rotary = tensors
+    table = None if rotary is None else rotary.contiguous()
+    return _unit_stride(q), _unit_stride(k), _unit_stride(v), table
 
 
 def _unit_stride(x: Tensor) -> Tensor:
@@ -180,11 +184,8 @@ def _threads(k: Tensor) -> int:
 
 
 def _arguments(
-    inputs: tuple[Tensor, Tensor, Tensor],
-    rotary: Tensor | None,
-    softmax: Tensor,
+    q: Tensor, k: Tensor, v: Tensor, rotary: Tensor | None, softmax: Tensor
 ) -> structs.Attention:
-    q, k, v = inputs
     batch, heads, queries, width = q.shape
     return structs.Attention(
         batch=batch,

@@ -3,15 +3,12 @@
 y_t = silu(bias + sum_k weight[k] x_{t - window + 1 + k})      x is zero before the start
 """
 
-from typing import Any
-
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from recall_arena.kernels import native, structs
+from recall_arena.kernels.function import Operation, Tensors, compiled
 from recall_arena.shapes import Channels
 
 Window = Float[Tensor, "channels window"]
@@ -38,38 +35,48 @@ def causal_conv(x: Channels, weight: Window, bias: PerChannel) -> Channels:
             f"got {tuple(x.shape)}, {tuple(weight.shape)}, {tuple(bias.shape)}"
         )
     if native.fits(x, weight, bias) and weight.shape[1] <= native.LARGEST_WINDOW:
-        out: Tensor = _CompiledConv.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-        return out
+        return compiled(_CONV, x, weight, bias)
     return causal_conv_definition(x, weight, bias)
 
 
-class _CompiledConv(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        x, weight, bias = native.rows(x), weight.t().contiguous(), bias.contiguous()
-        ctx.save_for_backward(x, weight, bias)
+Inputs = tuple[Tensor, Tensor, Tensor]
+
+
+class _Conv(Operation):
+    def definition(self, *tensors: Tensor) -> Tensor:
+        return causal_conv_definition(*tensors)
+
+    def forward(self, tensors: Inputs, *, train: bool) -> tuple[Tensor, Tensors]:
+        x, weight, bias = _in_rows(tensors)
         out = x.new_empty(x.shape)
         arguments = _arguments(x, weight, bias)
         arguments.out = out.data_ptr()
         native.call("recall_conv_forward", arguments, native.threads(x.numel()))
-        return out
+        return out, ()
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight, bias = ctx.saved_tensors
+    def backward(self, tensors: Inputs, saved: Tensors, grad_out: Tensor) -> Tensors:
+        x, weight, bias = _in_rows(tensors)
         window, channels = weight.shape
         grad_out = native.rows(grad_out)
         grad_x = x.new_empty(x.shape)
-        shares = x.new_empty(x.shape[0], window + 1, channels)
+        partial = x.new_empty(x.shape[0], window + 1, channels)
 
         arguments = _arguments(x, weight, bias)
         arguments.grad_out, arguments.grad_out_stride = grad_out.data_ptr(), grad_out.stride(1)
         arguments.grad_x = grad_x.data_ptr()
-        arguments.grad_weight = shares.data_ptr()
-        arguments.grad_bias = shares[0, window].data_ptr()
+        arguments.grad_weight = partial.data_ptr()
+        arguments.grad_bias = partial[0, window].data_ptr()
         native.call("recall_conv_backward", arguments, native.threads(x.numel()))
-        return grad_x, shares[0, :window].t(), shares[0, window]
+        return grad_x, partial[0, :window].t(), partial[0, window]
+
+
+_CONV = _Conv()
+
+
+def _in_rows(tensors: Inputs) -> Inputs:
+    """The tensors as the kernel reads them; the weight comes transposed."""
+    x, weight, bias = tensors
+    return native.rows(x), weight.t().contiguous(), bias.contiguous()
 
 
 def _arguments(x: Tensor, weight: Tensor, bias: Tensor) -> structs.Conv:

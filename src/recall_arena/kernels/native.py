@@ -11,13 +11,15 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from recall_arena.kernels import plain
+
 CHOICE = "RECALL_ARENA_KERNELS"
 LARGEST_STATE = 256
 LARGEST_WINDOW = 16
 LARGEST_HEAD = 256
 SCAN_CHUNK = 8
-PORTIONS = 16  # of a batch, whose gradients are added up apart: as many threads may work on them
-SMALLEST_SHARE = 1 << 17  # elements below which a second thread costs more than it brings
+SHARDS = 16  # of a batch, whose partial gradients are apart: as many threads may work on them
+WORTH_A_THREAD = 1 << 17  # elements below which a second thread costs more than it brings
 
 
 def _find() -> tuple[ctypes.CDLL | None, str]:
@@ -67,9 +69,11 @@ def describe() -> str:
 
 
 def fits(*tensors: Tensor) -> bool:
-    """Whether the compiled kernels exist and take these tensors: float32, CPU, not empty."""
-    return LIBRARY is not None and all(
-        t.dtype == torch.float32 and t.is_cpu and t.numel() > 0 for t in tensors
+    """Whether the compiled kernels exist and may read these tensors, of which none is empty."""
+    return (
+        LIBRARY is not None
+        and plain.eager()
+        and all(plain.readable(t) and t.numel() > 0 for t in tensors)
     )
 
 
@@ -84,18 +88,21 @@ def rows(x: Tensor) -> Tensor:
     return x if by_rows else x.clone(memory_format=torch.contiguous_format)
 
 
-def shares(batch: int, weights: tuple[Tensor, ...]) -> Tensor:
-    """Room for the weights' gradients from each portion of a batch: (portions, numbers)."""
-    return weights[0].new_empty(min(PORTIONS, batch), sum(w.numel() for w in weights))
+def partial_gradients(batch: int, weights: tuple[Tensor, ...]) -> Tensor:
+    """Room for the weights' gradients from each shard of a batch: (shards, numbers)."""
+    return weights[0].new_empty(min(SHARDS, batch), sum(w.numel() for w in weights))
 
 
 def threads(elements: int) -> int:
-    """How many threads share a call that works through so many elements."""
-    return max(1, min(torch.get_num_threads(), elements // SMALLEST_SHARE))
+    """How many threads work on a call that works through so many elements."""
+    return max(1, min(torch.get_num_threads(), elements // WORTH_A_THREAD))
 
 
 def call(name: str, arguments: ctypes.Structure, workers: int) -> int:
     """Call the kernel `name`, and hand on what it returns; the caller keeps the tensors alive."""
     assert LIBRARY is not None
+    if name.startswith("recall_block"):  # TEMPORARY
+        kind = "mamba" if type(arguments).__name__ == "Mamba" else "self_attention"
+        name = name.replace("block", kind)
     returned: int = LIBRARY[name](ctypes.byref(arguments), ctypes.c_int(workers))
     return returned

@@ -11,15 +11,16 @@ compiled kernel takes the tensors.  The tests hold the second to the first, grad
 from the state in which the part before left off.
 """
 
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from recall_arena.kernels import native, structs
+from recall_arena.kernels.function import Operation, Tensors, compiled
 from recall_arena.shapes import Channels, Selection
 
 Transition = Float[Tensor, "channels state"]
@@ -88,7 +89,7 @@ def selective_scan(
     inputs = (u, delta, A, B, C, D, z, delta_bias)
     _check_shapes(inputs, u.shape)
     if _compiled(inputs):
-        return cast(Tensor, _CompiledScan.apply(False, *inputs))  # type: ignore[no-untyped-call]
+        return compiled(_Scan(last=False), *inputs)
     return selective_scan_definition(*inputs)
 
 
@@ -110,9 +111,8 @@ def last_selective_scan(
     inputs = (u, delta, A, B, C, D, z, delta_bias)
     _check_shapes(inputs, u[:, 0].shape if u.shape[1] else torch.Size())
     if _compiled(inputs):
-        return cast(Tensor, _CompiledScan.apply(True, *inputs))  # type: ignore[no-untyped-call]
-    y = selective_scan_definition(u, delta, A, B, C, D, None, delta_bias)[:, -1]
-    return y if z is None else y * F.silu(z)
+        return compiled(_Scan(last=True), *inputs)
+    return _Scan(last=True).definition(*inputs)
 
 
 @torch.no_grad()
@@ -209,47 +209,55 @@ def _arguments(inputs: Inputs, out: Tensor) -> structs.Scan:
     return arguments
 
 
-class _CompiledScan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, last: bool, *inputs: Tensor | None) -> Tensor:
-        ready = _in_rows(cast(Inputs, inputs))
+@dataclass(frozen=True)
+class _Scan(Operation):
+    """The scan; `last` for its last position alone."""
+
+    last: bool
+
+    def definition(self, *tensors: Any) -> Tensor:
+        if not self.last:
+            return selective_scan_definition(*tensors)
+        u, delta, A, B, C, D, z, delta_bias = tensors
+        y = selective_scan_definition(u, delta, A, B, C, D, None, delta_bias)[:, -1]
+        return y if z is None else y * F.silu(z)
+
+    def forward(self, tensors: Inputs, *, train: bool) -> tuple[Tensor, Tensors]:
+        ready = _in_rows(tensors)
         u, A = ready[0], ready[2]
         batch, length, channels = u.shape
-        out = u.new_empty((batch, channels) if last else u.shape)
+        out = u.new_empty((batch, channels) if self.last else u.shape)
         arguments = _arguments(ready, out)
         states = None
-        if any(ctx.needs_input_grad):
+        if train:
             states = u.new_empty(batch, -(-length // native.SCAN_CHUNK), *A.shape)
             arguments.states = states.data_ptr()
-        ctx.save_for_backward(*ready, states)
         native.call("recall_scan_forward", arguments, native.threads(u.numel()))
-        return out
+        return out, (states,)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        *saved, states = ctx.saved_tensors
-        u, _, A, B, C, _, z, _ = saved
+    def backward(self, tensors: Inputs, saved: tuple[Tensor], grad_out: Tensor) -> Tensors:
+        ready, (states,) = _in_rows(tensors), saved
+        u, _, A, B, C, _, z, _ = ready
         batch, _, channels = u.shape
         state = A.shape[0]
         grad_out = _read_rows(grad_out)
         grad_u, grad_delta = u.new_empty(u.shape), u.new_empty(u.shape)
         grad_z = None if z is None else u.new_empty(z.shape)
         grad_B, grad_C = u.new_empty(B.shape), u.new_empty(C.shape)
-        shares = u.new_empty(batch, state + 2, channels)
+        partial = u.new_empty(batch, state + 2, channels)
 
-        arguments = _arguments(cast(Inputs, tuple(saved)), grad_out)
+        arguments = _arguments(ready, grad_out)
         arguments.states = states.data_ptr()
         arguments.grad_out, arguments.grad_out_stride = grad_out.data_ptr(), grad_out.stride(-2)
         arguments.grad_u, arguments.grad_delta = grad_u.data_ptr(), grad_delta.data_ptr()
         arguments.grad_z = None if grad_z is None else grad_z.data_ptr()
         arguments.grad_B, arguments.grad_C = grad_B.data_ptr(), grad_C.data_ptr()
-        arguments.grad_A = shares.data_ptr()
-        arguments.grad_D = shares[0, state].data_ptr()
-        arguments.grad_bias = shares[0, state + 1].data_ptr()
+        arguments.grad_A = partial.data_ptr()
+        arguments.grad_D = partial[0, state].data_ptr()
+        arguments.grad_bias = partial[0, state + 1].data_ptr()
         native.call("recall_scan_backward", arguments, native.threads(u.numel()))
-        grad_A, grad_D, grad_bias = shares[0].split([state, 1, 1])
+        grad_A, grad_D, grad_bias = partial[0].split([state, 1, 1])
         return (
-            *(None, grad_u, grad_delta, grad_A.t(), grad_B, grad_C),
+            *(grad_u, grad_delta, grad_A.t(), grad_B, grad_C),
             *(grad_D.squeeze(0), grad_z, grad_bias.squeeze(0)),
         )

@@ -1,4 +1,4 @@
-"""A whole model in one call: tokens to logits, or to the loss and every weight's gradient.
+"""A whole model in one call: token ids to logits, or to the loss and every weight's gradient.
 
     x      = embedding[token] (+ positions)
     x      = x + mixer(norm(x))           layer after layer
@@ -12,61 +12,77 @@ the cache.  `recall_arena.model.SequenceModel.forward` is the definition, layer 
 import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from recall_arena.kernels import native, structs
-from recall_arena.kernels.layers import Layer
-from recall_arena.kernels.residual import Norm, native_norm
+from recall_arena.kernels import native, plain, structs
+from recall_arena.kernels.layer import Layer, Shape
+from recall_arena.kernels.norm import Norm, check_norm, native_norm
 from recall_arena.shapes import Answers, Logits, Tokens
 
-SHARE_OF_LOGITS, SHARE_OF_LOSS = 4, 16
+WORK_OF_LOGITS, WORK_OF_LOSS = 4, 16
 """How much more there is to do for each number of a layer's input than in `native.threads`."""
+
+
+class PreNorm(NamedTuple):
+    """A residual block, x + mixer(norm(x))."""
+
+    norm: Norm
+    mixer: Layer
+
+    def weights(self) -> tuple[Tensor, ...]:
+        """All weights, in the kernel's order."""
+        return (*self.mixer.weights(), self.norm.weight, self.norm.bias)
 
 
 @dataclass(frozen=True)
 class Stack:
-    """What a model is made of: embedding (vocabulary, width), layers, readout (vocabulary, width).
+    """What a model is made of: embedding (vocabulary, width), blocks, readout (vocabulary, width).
 
     positions  (reach, width), added to the embedding; None for none
     """
 
     embedding: Tensor
     positions: Tensor | None
-    layers: tuple[Layer, ...]
+    blocks: tuple[PreNorm, ...]
     norm: Norm
     lm_head: Tensor
 
     def weights(self) -> tuple[Tensor, ...]:
         """All that may be trained, in the kernel's order."""
-        of_layers = (w for layer in self.layers for w in layer.weights())
+        of_blocks = (w for block in self.blocks for w in block.weights())
         norm = (self.norm.weight, self.norm.bias)
-        return (*of_layers, *norm, self.lm_head, *native.given(self.positions))
+        return (*of_blocks, *norm, self.lm_head, *native.given(self.positions))
 
-    def turned(self) -> Iterator[bool]:
+    def transposed(self) -> Iterator[bool]:
         """For each weight, whether the kernel leaves its gradient with the axes exchanged."""
-        for layer in self.layers:
-            yield from layer.turned()
+        for block in self.blocks:
+            yield from (*block.mixer.transposed(), False, False)
         yield from (False,) * (3 if self.positions is None else 4)
 
     def fits(self, tokens: Tensor) -> bool:
         """Whether the compiled kernel takes this model and these tokens, a batch of sequences.
 
-        Raises ValueError if a layer's weights do not fit together.
+        Raises ValueError if weights do not fit together.
         """
         vocabulary, width = self.embedding.shape
         tensors = (self.embedding, *self.weights())
-        return (
-            _are_numbers(tokens, 2)
+        if not (
+            are_ids(tokens, 2)
             and tokens.numel() > 0
-            and self.lm_head.shape == (vocabulary, width)
-            and self.norm.weight.shape == self.norm.bias.shape == (width,)
-            and self._positions_fit(tokens.shape[1], width)
             and native.fits(*tensors)
             and all(w.is_contiguous() for w in tensors)
-            and all(layer.fits(tokens.shape[1], width) for layer in self.layers)
-        )
+            and self.lm_head.shape == (vocabulary, width)
+            and self._positions_fit(tokens.shape[1], width)
+        ):
+            return False
+        check_norm(self.norm, width)
+        for norm, mixer in self.blocks:
+            mixer.check(width)
+            check_norm(norm, width)
+        return all(mixer.has_room(tokens.shape[1]) for _, mixer in self.blocks)
 
     def _positions_fit(self, length: int, width: int) -> bool:
         if self.positions is None:
@@ -74,20 +90,31 @@ class Stack:
         return length <= self.positions.shape[0] and self.positions.shape[1] == width
 
 
-def stack_logits(stack: Stack, tokens: Tokens) -> Logits | None:
-    """The logits after the last of the tokens; no gradient flows.
+def are_ids(x: Tensor, axes: int) -> bool:
+    """Whether these are token ids as the kernel reads them: int64 in the CPU's memory."""
+    return type(x) is Tensor and x.dtype == torch.int64 and x.is_cpu and x.ndim == axes
 
-    None where the compiled kernel does not take them.  Bit-identical from call to call, for any
-    number of threads.  Raises IndexError for a token that is not in the vocabulary, ValueError if
-    a layer's weights do not fit together.
-    """
-    if not stack.fits(tokens):
-        return None
-    tokens, call = tokens.contiguous(), _Call(stack, tokens.shape)
-    logits = stack.embedding.new_empty(tokens.shape[0], stack.embedding.shape[0])
-    call.struct.tokens, call.struct.logits = tokens.data_ptr(), logits.data_ptr()
-    call.run("recall_stack_logits", SHARE_OF_LOGITS)
-    return logits
+
+class StackLogits:
+    """The logits after the last of the tokens; no gradient flows."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def __call__(self, tokens: Tokens) -> Logits | None:
+        """None where the kernel does not take these tokens or the weights as they are now.
+
+        Bit-identical from call to call, for any number of threads.  Raises IndexError for a token
+        that is not in the vocabulary, ValueError if weights do not fit together.
+        """
+        if not self._stack.fits(tokens):
+            return None
+        tokens, call = tokens.contiguous(), _Call(self._stack, tokens.shape)
+        embedding = self._stack.embedding
+        logits = embedding.new_empty(tokens.shape[0], embedding.shape[0])
+        call.struct.tokens, call.struct.logits = tokens.data_ptr(), logits.data_ptr()
+        call.run("recall_stack_logits", WORK_OF_LOGITS)
+        return logits
 
 
 class StackLoss:
@@ -98,39 +125,29 @@ class StackLoss:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        self._weights = stack.weights()
-        self._made_for: tuple[object, ...] = ()
+        self._tensors = (stack.embedding, *stack.weights())
+        self._made_for: list[object] = []
         self._call: _LossCall | None = None
 
-    def __call__(self, tokens: Tokens, answers: Answers) -> Tensor:
-        """The loss, a scalar.  Bit-identical from call to call, for any number of threads.
+    def __call__(self, tokens: Tokens, answers: Answers) -> Tensor | None:
+        """The loss, a scalar; None where the kernel does not take these tensors.
 
-        Raises ValueError for tokens that the stack does not fit, or answers that are not one a
-        sequence; IndexError for a token or an answer that is not in the vocabulary.
+        Bit-identical from call to call, for any number of threads.  Raises IndexError for a token
+        or an answer that is not in the vocabulary, ValueError if weights do not fit together.
         """
-        if not (_are_numbers(answers, 1) and len(answers) == len(tokens)):
-            raise ValueError(
-                f"answers must be int64 ({len(tokens)},) on the CPU, got {_described(answers)}"
-            )
-        made_for = (tokens.shape, tokens.dtype, *map(_address, self._weights))
-        if self._call is None or made_for != self._made_for:
+        if not (are_ids(tokens, 2) and are_ids(answers, 1) and len(answers) == len(tokens)):
+            return None
+        if not plain.eager() or self._stack.embedding.requires_grad:
+            return None
+        if self._call is None or [tokens.shape, *map(_addresses, self._tensors)] != self._made_for:
             if not self._stack.fits(tokens):
-                raise ValueError(f"the kernel does not take tokens {_described(tokens)}")
+                return None
             self._call = _LossCall(self._stack, tokens.shape)
-            self._made_for = (tokens.shape, tokens.dtype, *map(_address, self._weights))
+            self._made_for = [tokens.shape, *map(_addresses, self._tensors)]
         return self._call.loss(tokens.contiguous(), answers.contiguous())
 
 
-def _are_numbers(x: Tensor, axes: int) -> bool:
-    """Whether these are tokens or answers as the kernel reads them."""
-    return x.dtype == torch.int64 and x.is_cpu and x.ndim == axes
-
-
-def _described(x: Tensor) -> str:
-    return f"{x.dtype} {tuple(x.shape)} on {x.device}"
-
-
-def _address(weight: Tensor) -> tuple[int, int]:
+def _addresses(weight: Tensor) -> tuple[int, int]:
     """Where a weight and its gradient lie; 0 for a gradient that is not wanted or not there."""
     gradient = weight.grad if weight.requires_grad else None
     return weight.data_ptr(), 0 if gradient is None else gradient.data_ptr()
@@ -139,13 +156,13 @@ def _address(weight: Tensor) -> tuple[int, int]:
 class _Call:
     """The struct for a stack and for tokens of one shape, and all that it points to."""
 
-    def __init__(self, stack: Stack, shape: torch.Size, portions: int = 1) -> None:
+    def __init__(self, stack: Stack, shape: torch.Size, shards: int = 1) -> None:
         (batch, length), (vocabulary, width) = shape, stack.embedding.shape
-        few = 2 * vocabulary * portions <= batch * length  # each portion projects them all
-        self.elements = batch * length * width * len(stack.layers)
+        few = 2 * vocabulary * shards <= batch * length  # each shard projects them all
+        self.elements = batch * length * width * len(stack.blocks)
         self.layers = [
-            layer.arguments(torch.Size((batch, length, width)), last=last == 0)
-            for last, layer in zip(range(len(stack.layers))[::-1], stack.layers, strict=True)
+            _arguments(block, Shape(batch, length, width, last=left == 0))
+            for left, block in zip(range(len(stack.blocks))[::-1], stack.blocks, strict=True)
         ]
         table = (structs.Layer * len(self.layers))(*(_pointer(call) for call, _ in self.layers))
         self.kept: list[object] = [stack, table]
@@ -159,12 +176,12 @@ class _Call:
             positions=None if stack.positions is None else stack.positions.data_ptr(),
             looked_up=few and stack.positions is None,
             layers=ctypes.addressof(table),
-            norm=native_norm((stack.norm.weight, stack.norm.bias), stack.norm.epsilon),
+            norm=native_norm(stack.norm),
             lm_head=stack.lm_head.data_ptr(),
         )
 
-    def run(self, kernel: str, share: int) -> None:
-        if native.call(kernel, self.struct, native.threads(self.elements * share)) != 0:
+    def run(self, kernel: str, work: int) -> None:
+        if native.call(kernel, self.struct, native.threads(self.elements * work)) != 0:
             last = self.struct.vocabulary - 1
             raise IndexError(f"index out of range: tokens and answers must be in 0..{last}")
 
@@ -174,22 +191,30 @@ class _LossCall(_Call):
 
     def __init__(self, stack: Stack, shape: torch.Size) -> None:
         batch, weights = shape[0], stack.weights()
-        self.shares = native.shares(batch, weights)
-        super().__init__(stack, shape, portions=self.shares.shape[0])
-        places = [_place(w, turned) for w, turned in zip(weights, stack.turned(), strict=True)]
+        self.gradients = native.partial_gradients(batch, weights)
+        super().__init__(stack, shape, shards=self.gradients.shape[0])
+        places = [_place(w, flag) for w, flag in zip(weights, stack.transposed(), strict=True)]
         table = (structs.Place * len(places))(*places)
-        self.losses = self.shares.new_empty(batch)
-        logits = self.shares.new_empty(batch, self.struct.vocabulary)
+        self.losses = self.gradients.new_empty(batch)
+        logits = self.gradients.new_empty(batch, self.struct.vocabulary)
         self.kept += [table, logits]
         self.struct.logits, self.struct.losses = logits.data_ptr(), self.losses.data_ptr()
-        self.struct.gradients = self.shares.data_ptr()
-        self.struct.portions, self.struct.numbers = self.shares.shape
+        self.struct.gradients = self.gradients.data_ptr()
+        self.struct.portions, self.struct.numbers = self.gradients.shape
         self.struct.places, self.struct.weights = ctypes.addressof(table), len(places)
 
     def loss(self, tokens: Tokens, answers: Answers) -> Tensor:
         self.struct.tokens, self.struct.answers = tokens.data_ptr(), answers.data_ptr()
-        self.run("recall_stack_gradients", SHARE_OF_LOSS)
+        self.run("recall_stack_gradients", WORK_OF_LOSS)
         return self.losses.mean()
+
+
+def _arguments(block: PreNorm, shape: Shape) -> tuple[ctypes.Structure, Tensor | None]:
+    call, kept = block.mixer.arguments(shape)
+    head = structs.head(call)
+    head.norm = native_norm(block.norm)
+    head.numbers += block.norm.weight.numel() + block.norm.bias.numel()
+    return call, kept
 
 
 def _pointer(call: ctypes.Structure) -> structs.Layer:
@@ -197,8 +222,8 @@ def _pointer(call: ctypes.Structure) -> structs.Layer:
     return structs.Layer(**{kind: ctypes.addressof(call)})
 
 
-def _place(weight: Tensor, turned: bool) -> structs.Place:
-    rows, columns = (weight.shape[0], weight.shape[-1]) if turned else (weight.numel(), 1)
+def _place(weight: Tensor, transposed: bool) -> structs.Place:
+    rows, columns = (weight.shape[0], weight.shape[-1]) if transposed else (weight.numel(), 1)
     if not weight.requires_grad:
         return structs.Place(rows=rows, columns=columns)
     if weight.grad is None or not weight.grad.is_contiguous():

@@ -1,8 +1,16 @@
 """The structs that cross the kernels' C ABI, as `native/operations.hpp` declares them."""
 
 import ctypes
+from enum import IntEnum
 
 from torch import Tensor
+
+
+class Kind(IntEnum):
+    """Which mixer a layer is, as the library knows it."""
+
+    MAMBA = 1
+    ATTENTION = 2
 
 
 def _fields(integers: str, pointers: str) -> list[tuple[str, type]]:
@@ -113,6 +121,15 @@ class Stack(ctypes.Structure):
         *_fields("portions numbers", "places"),
         *_fields("weights", ""),
     )
+
+
+HEAD = ("x", "out", "grad_out", "grad_x", "gradients")
+"""The fields of a mixer's head that point to what a call reads and writes."""
+
+
+def head(call: ctypes.Structure) -> ctypes.Structure:
+    """What all mixers' structs begin with."""
+    return call
 
 
 def heads(x: Tensor) -> Heads:

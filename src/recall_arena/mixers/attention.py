@@ -1,10 +1,11 @@
 """Causal self-attention, without positions or with rotary ones (RoPE)."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from recall_arena.kernels import AttentionLayer, Norm, attention_mixer, kept_rotary_table
+from recall_arena.kernels import AttentionLayer, attention_mixer_definition, mix
 from recall_arena.mixers.mixer import Mixer
-from recall_arena.shapes import Hidden, LastHidden
+from recall_arena.shapes import Hidden, ReadHidden
+from recall_arena.watching import stock, watched
 
 
 class Attention(Mixer):
@@ -24,34 +25,21 @@ class Attention(Mixer):
         self.in_proj = nn.Linear(width, 3 * width, bias=False)
         self.out_proj = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Hidden) -> Hidden:
-        return self._mixed(x, None, None)
+    def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
+        layer = self.layer()
+        if layer is not None:
+            return mix(layer, x, last=last)
+        return attention_mixer_definition(
+            x, self.in_proj, self.out_proj, self.heads, rotary=self.rotary, last=last
+        )
 
-    def last(self, x: Hidden) -> LastHidden:
-        return self._mixed(x, 1, None).squeeze(1)
-
-    def residual(self, x: Hidden, norm: nn.LayerNorm) -> Hidden:
-        return self._mixed(x, None, norm)
-
-    def last_residual(self, x: Hidden, norm: nn.LayerNorm) -> LastHidden:
-        return self._mixed(x, 1, norm).squeeze(1)
-
-    def layer(self, norm: nn.LayerNorm) -> AttentionLayer | None:
-        if type(self) is not Attention:  # a subclass may compute something else
+    def layer(self) -> AttentionLayer | None:
+        projections = (self.in_proj, self.out_proj)
+        plain = all(stock(each, nn.Linear, "weight") for each in projections)
+        if type(self) is not Attention or not plain or watched(projections):
             return None
-        in_proj, out_proj = self.in_proj.weight, self.out_proj.weight
-        return AttentionLayer(in_proj, out_proj, Norm.of(norm), self.heads, self.rotary)
+        weights = (self.in_proj.weight, self.out_proj.weight)
+        return AttentionLayer(*weights, self.heads, self.rotary)
 
     def state_size(self, context: int) -> int:
         return 2 * context * self.out_proj.in_features  # a key and a value for each token
-
-    def _mixed(self, x: Hidden, queries: int | None, norm: nn.LayerNorm | None) -> Tensor:
-        rotary = None
-        if self.rotary:
-            rotary = kept_rotary_table(x.shape[1], x.shape[2] // self.heads, x.dtype, x.device)
-        return attention_mixer(
-            *(x, self.in_proj.weight, self.out_proj.weight, self.heads),
-            rotary=rotary,
-            queries=queries,
-            norm=None if norm is None else Norm.of(norm),
-        )

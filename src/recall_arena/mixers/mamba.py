@@ -12,18 +12,18 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from recall_arena.kernels import (
     MambaLayer,
-    MambaWeights,
-    Norm,
     causal_conv,
     continued_scan,
-    last_mamba_mixer,
-    mamba_mixer,
+    mamba_mixer_definition,
+    mix,
 )
 from recall_arena.mixers.mixer import Mixer, State
-from recall_arena.shapes import Hidden, LastHidden
+from recall_arena.shapes import Channels, Hidden, ReadHidden
+from recall_arena.watching import stock, watched
 
 
 class Mamba(Mixer):
@@ -36,6 +36,7 @@ class Mamba(Mixer):
         inner = expand * width
         rank = math.ceil(width / 16)
 
+        self.split = [rank, state, state]
         self.in_proj = nn.Linear(width, 2 * inner, bias=False)
         self.conv1d = nn.Conv1d(inner, inner, window, groups=inner, padding=window - 1)
         self.x_proj = nn.Linear(inner, rank + 2 * state, bias=False)
@@ -44,34 +45,45 @@ class Mamba(Mixer):
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(inner, width, bias=False)
         self._spread_time_steps()
+        # Marks that libraries of this field heed when they initialise and regularise.
+        self.dt_proj.bias._no_reinit = True  # type: ignore[attr-defined]
+        self.A_log._no_weight_decay = self.D._no_weight_decay = True  # type: ignore[attr-defined]
 
-    def forward(self, x: Hidden) -> Hidden:
-        return mamba_mixer(x, self._weights())
+    def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
+        layer = self.layer()
+        if layer is not None:
+            return mix(layer, x, last=last)
+        return mamba_mixer_definition(
+            *(x, self.in_proj, self._convolved, self.x_proj, self.dt_proj, self.A_log, self.D),
+            *(torch.zeros_like(self.D), self.out_proj),  # dt_proj adds its bias itself
+            last=last,
+        )
 
-    def last(self, x: Hidden) -> LastHidden:
-        return last_mamba_mixer(x, self._weights())
-
-    def residual(self, x: Hidden, norm: nn.LayerNorm) -> Hidden:
-        return mamba_mixer(x, self._weights(), Norm.of(norm))
-
-    def last_residual(self, x: Hidden, norm: nn.LayerNorm) -> LastHidden:
-        return last_mamba_mixer(x, self._weights(), Norm.of(norm))
-
-    def layer(self, norm: nn.LayerNorm) -> MambaLayer | None:
-        if type(self) is not Mamba:  # a subclass may compute something else
+    def layer(self) -> MambaLayer | None:
+        if type(self) is not Mamba or not self._stock() or watched(self.children()):
             return None
-        return MambaLayer(self._weights(), Norm.of(norm))
+        assert self.conv1d.bias is not None
+        return MambaLayer(
+            *(self.in_proj.weight, self.conv1d.weight, self.conv1d.bias),
+            *(self.x_proj.weight, self.dt_proj.weight),
+            *(self.A_log, self.D, self.dt_proj.bias, self.out_proj.weight),
+        )
 
     @torch.no_grad()
     def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
-        w = self._weights()
-        window, inner = self.conv1d.kernel_size[0], self.conv1d.in_channels
+        w = self.layer()
+        if w is None:
+            raise NotImplementedError(
+                "a Mamba whose parts are replaced or watched works through whole sequences only"
+            )
+        window, inner = w.conv1d.shape[2], w.D.shape[0]
         start = (x.new_zeros(x.shape[0], window - 1, inner), None)
         tail, h = start if state is None else state
         u, z = self.in_proj(x).chunk(2, dim=-1)
         seen = torch.cat([tail, u], dim=1)
         u = causal_conv(seen, w.conv1d.squeeze(1), w.conv_bias)[:, window - 1 :]
-        delta, B, C = w.select(u)
+        delta, B, C = self.x_proj(u).split(self.split, dim=-1)
+        delta = F.linear(delta, w.dt_proj)
         y, h = continued_scan(u, delta, -w.A_log.exp(), B, C, w.D, z, w.dt_bias, h)
         return self.out_proj(y), (seen[:, seen.shape[1] - window + 1 :].clone(), h)
 
@@ -80,12 +92,21 @@ class Mamba(Mixer):
         inner, state = self.A_log.shape
         return inner * (state + self.conv1d.kernel_size[0] - 1)
 
-    def _weights(self) -> MambaWeights:
-        assert self.conv1d.bias is not None
-        return MambaWeights(
-            *(self.in_proj.weight, self.conv1d.weight, self.conv1d.bias),
-            *(self.x_proj.weight, self.dt_proj.weight),
-            *(self.A_log, self.D, self.dt_proj.bias, self.out_proj.weight),
+    def _convolved(self, u: Channels) -> Channels:
+        return F.silu(self.conv1d(u.transpose(1, 2))[..., : u.shape[1]]).transpose(1, 2)
+
+    def _stock(self) -> bool:
+        """Whether each part is of the kind that was built, with the weights that it had."""
+        conv, inner = self.conv1d, self.D.shape[0]
+        plain = all(
+            stock(p, nn.Linear, "weight") for p in (self.in_proj, self.x_proj, self.out_proj)
+        )
+        return (
+            plain
+            and stock(self.dt_proj, nn.Linear, "weight", "bias")
+            and stock(conv, nn.Conv1d, "weight", "bias")
+            and (conv.groups, conv.stride, conv.dilation) == (inner, (1,), (1,))
+            and (conv.padding, conv.padding_mode) == ((conv.kernel_size[0] - 1,), "zeros")
         )
 
     @torch.no_grad()

@@ -5,10 +5,10 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from recall_arena.kernels import Layer
-from recall_arena.shapes import Hidden, LastHidden
+from recall_arena.shapes import Hidden, ReadHidden
 
 State = tuple[Tensor, ...]
-"""What a mixer carries from one part of a sequence to the next."""
+"""What a mixer carries from one piece of a sequence to the next."""
 
 
 class Mixer(nn.Module, ABC):
@@ -18,32 +18,19 @@ class Mixer(nn.Module, ABC):
     """Whether a state of fixed size stands for the past, so that `continued` can go on from it."""
 
     @abstractmethod
-    def forward(self, x: Hidden) -> Hidden:
-        """Every position's output."""
-
-    def last(self, x: Hidden) -> LastHidden:
-        """The last position's output alone, for a layer of which nothing else is read."""
-        return self.forward(x)[:, -1]
-
-    def residual(self, x: Hidden, norm: nn.LayerNorm) -> Hidden:
-        """Every position's x + mixer(norm(x)).
-
-        A mixer whose kernel does all of it at once overrides this and `last_residual`; whoever
-        then overrides its `forward` or `last` must override them too.
-        """
-        return x + self.forward(norm(x))
-
-    def last_residual(self, x: Hidden, norm: nn.LayerNorm) -> LastHidden:
-        """`residual` at the last position alone."""
-        return x[:, -1] + self.last(norm(x))
-
-    def layer(self, norm: nn.LayerNorm) -> Layer | None:
-        """What `residual` is made of, if a kernel for whole models can do it; else None."""
-        return None
+    def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
+        """Every position's output, or with `last` that of the last one alone, (batch, 1, width)."""
 
     @abstractmethod
     def state_size(self, context: int) -> int:
         """How many numbers must be kept, after `context` tokens, to go on without them."""
+
+    def layer(self) -> Layer | None:
+        """What a compiled kernel is given to compute `forward`; None if it would not be the same.
+
+        None for a subclass, and where a part has been replaced or somebody watches it.
+        """
+        return None
 
     def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
         """The outputs of a sequence's next positions, and the state after them; no gradients.
@@ -53,5 +40,5 @@ class Mixer(nn.Module, ABC):
         """
         raise NotImplementedError(
             f"{type(self).__name__} keeps every token of the past: a sequence cannot be worked "
-            "through part by part"
+            "through piece by piece"
         )

@@ -3,14 +3,13 @@
 The recipe is that of the assignment's "Generating training dataset", steps 1 to 6.
 """
 
-from dataclasses import dataclass
-
 import torch
 
+from recall_arena.config import frozen
 from recall_arena.tasks.task import Batch, Task
 
 
-@dataclass(frozen=True)
+@frozen
 class AssociativeRecall(Task):
     """AR(M): recall the value that stood `delay` tokens after the query.
 

@@ -2,10 +2,10 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
+from recall_arena.config import frozen
 from recall_arena.shapes import Answers, Tokens
 
 
@@ -17,14 +17,12 @@ class Batch:
     answers: Answers
 
 
-@dataclass(frozen=True)
+@frozen
 class Task(ABC):
     """A frozen dataclass whose fields say everything about the distribution.
 
     `vocabulary` counts the tokens; queries are tokens 0 .. queries - 1.
     """
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}  # a misspelt field is an error
 
     @property
     @abstractmethod

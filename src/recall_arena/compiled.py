@@ -1,0 +1,156 @@
+"""A model's compiled form: one kernel call from token ids to logits, or to every gradient.
+
+`Compiled(model)` is the model's function by the shortest way that there is.  Where the kernel
+for whole models would not compute what the model computes now (a hook, a replaced part, a
+subclass, another type of number), the model itself is called.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recall_arena.kernels import Norm, PreNorm, Stack, StackLogits, StackLoss
+from recall_arena.mixers import Mixer
+from recall_arena.mixers.mixer import State
+from recall_arena.model import Block, SequenceModel
+from recall_arena.shapes import Answers, Logits, Tokens
+from recall_arena.watching import Watch, stock, watched
+
+AT_ONCE = 1 << 13
+"""Tokens of a sequence beyond which logits are computed piece by piece, where that is possible."""
+
+
+class Compiled:
+    """A model as two functions: `logits`, and `loss_and_gradient`.
+
+    It follows the model: weights may change or move, parts may be replaced and hooks come and go
+    between calls.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._plan: _Plan | None = None
+
+    @torch.no_grad()
+    def logits(self, tokens: Tokens) -> Logits:
+        """The logits after the last of the tokens, in evaluation mode; no gradient flows.
+
+        Raises IndexError for a token that is not in the vocabulary, ValueError if learned
+        positions do not reach as far as the tokens.
+        """
+        if self._model.training:
+            self._model.eval()
+        if tokens.shape[1] > AT_ONCE and continues(self._model):
+            return logits_by_pieces(cast(SequenceModel, self._model), tokens)
+        plan = self._current()
+        compiled = None if plan is None else plan.logits(tokens)
+        return self._model(tokens) if compiled is None else compiled
+
+    def loss_and_gradient(self, tokens: Tokens, answers: Answers) -> Tensor:
+        """The mean cross-entropy, in training mode; each weight's gradient then is in its `grad`.
+
+        What stood there before is written over; a weight that wants no gradient gets none.
+        Raises IndexError for a token or an answer that is not in the vocabulary.
+        """
+        if not self._model.training:
+            self._model.train()
+        plan = self._current()
+        compiled = None if plan is None else plan.loss(tokens, answers)
+        if compiled is not None:
+            return compiled
+        for weight in self._model.parameters():
+            if weight.grad is not None:
+                weight.grad.zero_()
+        with torch.enable_grad():
+            loss = F.cross_entropy(self._model(tokens), answers)
+            loss.backward()
+        return loss.detach()
+
+    def _current(self) -> "_Plan | None":
+        """The plan for the model as it is now; None if there is none."""
+        if self._plan is None or not self._plan.holds():
+            stack = stack_of(self._model)
+            self._plan = None if stack is None else _Plan(self._model, stack)
+            if self._plan is not None and not self._plan.holds():
+                self._plan = None  # somebody watches it
+        return self._plan
+
+
+class _Plan:
+    """A model's stack, as long as the model stays what it was."""
+
+    def __init__(self, model: nn.Module, stack: Stack) -> None:
+        self.holds = Watch(model).unchanged
+        self.logits, self.loss = StackLogits(stack), StackLoss(stack)
+
+
+def stack_of(model: nn.Module) -> Stack | None:
+    """What the kernel for whole models is given; None if it would not compute the same.
+
+    Hooks are not looked at; `Watch` does that.
+    """
+    if type(model) is not SequenceModel:
+        return None
+    embeddings = [e for e in (model.embedding, model.positions) if e is not None]
+    blocks = [_pre_norm(block) for block in model.layers]
+    known = (
+        all(stock(e, nn.Embedding, "weight") and _is_plain(e) for e in embeddings)
+        and stock(model.norm_f, nn.LayerNorm, "weight", "bias")
+        and stock(model.lm_head, nn.Linear, "weight")
+    )
+    found = tuple(block for block in blocks if block is not None)
+    if not known or len(found) < len(blocks):
+        return None
+    positions = None if model.positions is None else model.positions.weight
+    norm = Norm.of(model.norm_f)
+    stack = Stack(model.embedding.weight, positions, found, norm, model.lm_head.weight)
+    weights = stack.weights()
+    distinct = len({id(w) for w in weights}) == len(weights)  # none has two places
+    return stack if distinct and all(type(w) is nn.Parameter for w in weights) else None
+
+
+def _pre_norm(block: nn.Module) -> PreNorm | None:
+    if type(block) is not Block or not stock(block.norm, nn.LayerNorm, "weight", "bias"):
+        return None
+    layer = block.mixer.layer() if isinstance(block.mixer, Mixer) else None
+    return None if layer is None else PreNorm(Norm.of(block.norm), layer)
+
+
+def _is_plain(embedding: nn.Embedding) -> bool:
+    """Whether its rows are just looked up, and all get their gradient as it is."""
+    special = (embedding.max_norm, embedding.padding_idx)
+    return special == (None, None) and not (embedding.scale_grad_by_freq or embedding.sparse)
+
+
+# Long sequences
+
+
+def continues(model: nn.Module) -> bool:
+    """Whether `logits_by_pieces` takes the model: no mixer keeps every token, no hook watches."""
+    return (
+        type(model) is SequenceModel
+        and not watched(model.modules())
+        and all(type(b) is Block and _continues(b.mixer) for b in model.layers)
+    )
+
+
+def _continues(mixer: nn.Module) -> bool:
+    return isinstance(mixer, Mixer) and mixer.continues and mixer.layer() is not None
+
+
+@torch.no_grad()
+def logits_by_pieces(model: SequenceModel, tokens: Tokens, piece: int = AT_ONCE) -> Logits:
+    """The same logits, `piece` tokens at a time, in memory that does not grow with the length.
+
+    Raises NotImplementedError if a mixer keeps every token of the past, as attention does.
+    """
+    blocks = cast("list[Block]", list(model.layers))
+    states: list[State | None] = [None] * len(blocks)
+    for begin in range(0, tokens.shape[1], piece):
+        x = model.embed(tokens[:, begin : begin + piece], begin)
+        for i, block in enumerate(blocks):
+            y, states[i] = cast(Mixer, block.mixer).continued(block.norm(x), states[i])
+            x = x + y
+    return model.lm_head(model.norm_f(x[:, -1]))

@@ -1,0 +1,72 @@
+"""What a run is described by: frozen dataclasses whose values are checked and made plain.
+
+A run's address is a hash of its description as JSON, so equal descriptions are written alike:
+a numpy integer becomes an int, a list a tuple, an int in a float's place a float.  Whatever
+else is not of the annotated type is refused: 1e3 or True for an int, a string for a tuple of
+strings, a number that is not finite, a field that does not exist.
+"""
+
+import dataclasses
+import functools
+import inspect
+import json
+from typing import Any, TypeVar, dataclass_transform
+
+import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import dataclasses as checked
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def frozen(cls: type[T]) -> type[T]:
+    """A frozen dataclass that raises ValueError, in one line, for a value of another type.
+
+    A field's own rule is stated in `__post_init__`, which raises ValueError and names the field;
+    a number that may be infinite is an `Annotated[float, AllowInfNan()]`.
+    """
+    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    made: Any = checked.dataclass(frozen=True, config=config)(cls)
+    init, signature = made.__init__, inspect.signature(made)
+
+    @functools.wraps(init)
+    def init_plainly(self: object, *values: object, **named: object) -> None:
+        fields = signature.bind(*values, **named).arguments
+        try:
+            init(self, **{name: _plain(value) for name, value in fields.items()})
+        except ValidationError as error:
+            raise ValueError(one_line(error)) from None
+
+    made.__init__ = init_plainly
+    return made
+
+
+def read(cls: type[T], values: dict[str, Any]) -> T:
+    """The value of a frozen class from its fields as JSON values; ValueError for any other."""
+    try:
+        return TypeAdapter(cls).validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise ValueError(one_line(error)) from None
+
+
+def one_line(error: ValidationError) -> str:
+    """Each mistake as "field: what it should be, got this", with semicolons between them."""
+    return "; ".join(_mistake(details) for details in error.errors())
+
+
+def _mistake(details: Any) -> str:
+    if details["type"] == "value_error":  # from a __post_init__, which names the field
+        return str(details["ctx"]["error"])
+    field = ".".join(map(str, details["loc"]))
+    message = details["msg"].removeprefix("Input ")
+    got = "" if details["type"] == "missing" else f", got {details['input']!r}"
+    return f"{field}: {message[0].lower()}{message[1:]}{got}"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    return value
