@@ -67,16 +67,17 @@ def builders(spec: ModelSpec, batches: list[Batch], report: Report) -> Builders:
 
 def contender(name: str, model: nn.Module, batches: list[Batch]) -> Contender:
     """A PyTorch model; checked by its logits at every length."""
+    logits = ours.logits(model)
 
     def results() -> Results:
         return {
             f"logits at length {batch.tokens.shape[1]}": torch.cat(
-                [ours.logits(model, chunk.tokens) for chunk in ours.chunks(batch)]
+                [logits(chunk.tokens) for chunk in ours.chunks(batch)]
             ).numpy()
             for batch in batches
         }
 
     def count(_: object) -> list[int]:
-        return [ours.correct(model, batch) for batch in batches]
+        return [ours.correct(logits, batch) for batch in batches]
 
     return Contender(name, results, [{"all lengths": count}])

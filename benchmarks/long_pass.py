@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import machine, ours
 from benchmarks.measuring import Unavailable, optional
@@ -59,13 +59,13 @@ class Pass:
     figures: dict[str, float]
 
 
-def _ours(model: SequenceModel, length: int) -> tuple[Forward, dict[str, float]]:
-    return lambda tokens: ours.logits(model, tokens).numpy(), {}
+def _ours(model: nn.Module, length: int) -> tuple[Forward, dict[str, float]]:
+    logits = ours.logits(model)
+    return lambda tokens: logits(tokens).numpy(), {}
 
 
 def _eager(model: SequenceModel, length: int) -> tuple[Forward, dict[str, float]]:
-    plain = EagerModel(SPEC, eager(), model.state_dict())
-    return lambda tokens: ours.logits(plain, tokens).numpy(), {}
+    return _ours(EagerModel(SPEC, eager(), model.state_dict()), length)
 
 
 def _jax(model: SequenceModel, length: int) -> tuple[Forward, dict[str, float]]:

@@ -1,15 +1,16 @@
 """Where the benchmarks meet this package's models: all calls whose form its interface decides.
 
-A model here is ours, or another `nn.Module` from tokens (batch, length) to logits (batch, K).
+A model here is ours, or another `nn.Module` from tokens (batch, length) to logits (batch, K), of
+which `Compiled` calls the `forward`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from benchmarks.measuring import Results
+from recall_arena.compiled import Compiled
 from recall_arena.evaluation import TOKENS_AT_ONCE, accuracy
 from recall_arena.mixers import MIXERS
 from recall_arena.model import ModelSpec, SequenceModel
@@ -31,36 +32,28 @@ def fresh_mixer(name: str, width: int) -> nn.Module:
         return MIXERS[name](width)
 
 
-@torch.inference_mode()
-def logits(model: nn.Module, tokens: Tensor) -> Tensor:
-    """The logits after the last token, no gradient."""
-    return model(tokens)
+def logits(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The function from tokens to the logits after the last one, no gradient."""
+    return Compiled(model).logits
 
 
 def steps(model: nn.Module, task: AssociativeRecall, schedule: Schedule) -> Iterator[float]:
     """One training step, and its loss, for each item asked for."""
-    return train(model, task, schedule, seed=0)
+    return train(model.parameters(), Compiled(model).loss_and_gradient, task, schedule, seed=0)
 
 
 def loss_and_gradients(model: nn.Module, batch: Batch) -> Results:
     """The loss, as "output", and the gradient of every trained weight, as a step gets them."""
-    wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    loss = None
-    if isinstance(model, SequenceModel):
-        compiled = model.loss_with_gradient(batch.tokens)
-        loss = None if compiled is None else compiled(batch.tokens, batch.answers)
-    if loss is None:
-        loss = F.cross_entropy(model(batch.tokens), batch.answers)
-        loss.backward()
-    gradients = {name: p.grad.clone() for name, p in wanted.items() if p.grad is not None}
-    for weight in wanted.values():
-        weight.grad = None
-    return arrays({"output": loss, **gradients})
+    loss = Compiled(model).loss_and_gradient(batch.tokens, batch.answers)
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    told = arrays({"output": loss, **gradients})
+    model.zero_grad(set_to_none=True)
+    return told
 
 
-def correct(model: nn.Module, batch: Batch) -> int:
-    """How many answers are right, as in evaluation."""
-    return accuracy(model, batch).correct
+def correct(function: Callable[[Tensor], Tensor], batch: Batch) -> int:
+    """How many answers the logits give right, as in evaluation."""
+    return accuracy(function, batch).correct
 
 
 def chunks(batch: Batch) -> list[Batch]:

@@ -1,12 +1,17 @@
 """The floors count what any implementation must do, at the peaks that the core was measured at."""
 
 import shutil
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from kernel_checks import needs_kernels
 
-from benchmarks import roofline
+from benchmarks import operations, roofline
+from benchmarks.options import Options
+from benchmarks.report import Report
+from benchmarks.rows import FLOOR, OURS, OUTSIDE
 from recall_arena.model import named
 
 
@@ -100,3 +105,24 @@ def test_an_unknown_kind_of_layer_has_no_floor():
     object.__setattr__(spec, "layers", ("mamba", "abacus"))
     with pytest.raises(ValueError, match="nobody has counted the work of 'abacus'"):
         roofline.step_work(spec, batch=2, length=9)
+
+
+@needs_kernels
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_an_operation_stands_beside_its_floor_whole_and_in_parts(monkeypatch):
+    briefly = partial(roofline.measured_peaks, seconds=0.01)
+    monkeypatch.setattr(roofline, "measured_peaks", briefly)
+    report = Report()
+    options = Options(rounds=2, batch=4, widths=(8,), lengths=(5,), contenders=("none",))
+    operations.run(options, report)
+    ours = {(row.subject, row.stage): row for row in report.rows if row.contender == OURS}
+    bounds = [row for row in report.rows if row.contender == FLOOR]
+
+    assert len(ours) == 3 * 4
+    assert len(bounds) == 3 * 3
+    for bound in bounds:
+        row = ours[bound.subject, bound.stage]
+        assert row.figures[OUTSIDE] > 0
+        assert bound.figures["kernel / floor"] < bound.figures["ours / floor"]
+        assert bound.figures["ours / floor"] == pytest.approx(row.median_ms / bound.median_ms)
+        assert bound.figures["in cache / floor"] > 1
