@@ -3,16 +3,21 @@
 #   make assignment   train what is missing at the default scale, write report/index.html
 #   make test         lint, types, import contracts, tests
 #   make test-slow    the tests that take minutes
-#   make bench        kernels, blocks and training steps against their peers on this CPU
+#   make bench        kernels, blocks and training steps against their peers on this CPU; rows of results/benchmarks.jsonl
+#   make numbers      fill the numbers of those rows into README.md, benchmarks/README.md and results/benchmarks.md
 #   make sanitize     the kernels under the address and undefined-behaviour sanitizers
+#   make report       the published report as a page, with its tables and figures, from results/; trains nothing
+#   make published    train again what results/ shows; make rates: search its learning rates again
+#
+# Any Python >= 3.11 will do; make PYTHON=/path/to/python names one.
 
-PYTHON ?= python3.11
+PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3.14 python3)
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt $(wildcard native/*)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: assignment test test-slow lint bench sanitize rates published clean
+.PHONY: assignment test test-slow lint bench numbers sanitize rates published report clean
 
 assignment: $(VENV)/.installed
 	$(BIN)/recall study run assignment $(ARGS)
@@ -30,31 +35,45 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks --rows results/benchmarks.jsonl $(ARGS)
+
+numbers: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.tables
+	$(BIN)/cog -r -I . README.md benchmarks/README.md
 
 sanitize: $(VENV)/.installed-dev
 	$(BIN)/cmake -S native -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DRECALL_SANITIZE=ON
 	$(BIN)/cmake --build build/sanitize
 	build/sanitize/sanitize
 
-# Search the learning rates again (an hour on two cores), then choose among them.
+# An hour on two cores; then the choice among the rates.
 rates: $(VENV)/.installed
 	$(BIN)/recall study run rates --store results/records --out build/rates
 	$(BIN)/recall study choose-rates --store results/records
 
-# Run again what results/ shows, with three seeds, and redraw it.
 published: $(VENV)/.installed
 	$(BIN)/recall study run assignment --scale published --store results/records --out results/report $(ARGS)
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+report: $(VENV)/.installed
+	$(BIN)/recall report assignment --scale published --store results/records --out report $(ARGS)
+
+# The first Python that runs (a pyenv shim may not), is new enough and can make environments.
+$(BIN)/python:
+	@for python in $(PYTHONS); do \
+	  "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    && exec "$$python" -m venv $(VENV); \
+	done; \
+	echo "Found no Python >= 3.11 with venv; tried: $(PYTHONS)." >&2; \
+	echo "Install one (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python;" >&2; \
+	echo "anywhere: uv python install 3.13), or name yours: make PYTHON=/path/to/python" >&2; \
+	exit 1
 
 # Installing for development brings everything that running needs.
-$(VENV)/.installed: $(SOURCES) | $(VENV)/bin/python
+$(VENV)/.installed: $(SOURCES) | $(BIN)/python
 	$(INSTALL) --editable .
 	touch $@
 
-$(VENV)/.installed-dev: $(SOURCES) | $(VENV)/bin/python
+$(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
 	$(INSTALL) --editable ".[dev]"
 	touch $(VENV)/.installed $@
 

@@ -12,18 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import compiling
-from benchmarks.measuring import OURS, Builders, Contender, Results, compare, optional
-from benchmarks.report import Options, Report, Setting
-from benchmarks.torch_models import (
+from benchmarks.measuring import Builders, Contender, Results, compare, optional
+from benchmarks.options import Options
+from benchmarks.ours import arrays, fresh_mixer
+from benchmarks.report import Report
+from benchmarks.rows import OURS, Setting
+from benchmarks.torch_mixers import (
     Attend,
     PlainAttention,
     PlainMamba,
-    arrays,
     fused_attention,
     mambapy_block,
 )
 from recall_arena.kernels import causal_attention_definition, selective_scan_definition
-from recall_arena.mixers import Attention, Mamba
 
 PART = "block"
 
@@ -48,9 +49,7 @@ def run(options: Options, report: Report) -> None:
 def mamba_builders(x: Tensor, arriving: Tensor, options: Options, report: Report) -> Builders:
     """The Mamba blocks, all with the weights of ours."""
     width = x.shape[2]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        ours = Mamba(width)
+    ours = fresh_mixer("mamba", width)
 
     def torch_block(name: str, make: Callable[[], nn.Module]) -> Contender:
         block = make()
@@ -110,9 +109,7 @@ def transformers_block(width: int, *, use_mambapy: bool) -> nn.Module:
 def attention_builders(x: Tensor, arriving: Tensor, *, rotary: bool) -> Builders:
     """The attention blocks, all with the weights of ours."""
     width = x.shape[2]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        ours = Attention(width, rotary=rotary)
+    ours = fresh_mixer("attention-rope" if rotary else "attention", width)
 
     def eager(name: str, attend: Attend) -> Contender:
         block = PlainAttention(width, rotary, attend)

@@ -7,12 +7,17 @@ right ones.  Drawing the test sequences is not timed: it is the same for all.
 import itertools
 
 import torch
+from torch import nn
 
-from benchmarks.measuring import OURS, Builders, Contender, Results, compare, optional
-from benchmarks.report import Options, Report, Setting
-from benchmarks.torch_models import eager, with_mixers
-from recall_arena.evaluation import TOKENS_AT_ONCE, accuracy, held_out
-from recall_arena.model import ModelSpec, SequenceModel, named
+from benchmarks import ours
+from benchmarks.measuring import Builders, Contender, Results, compare, optional
+from benchmarks.options import Options
+from benchmarks.report import Report
+from benchmarks.rows import OURS, Setting
+from benchmarks.torch_mixers import eager
+from benchmarks.torch_models import EagerModel
+from recall_arena.evaluation import held_out
+from recall_arena.model import ModelSpec, named
 from recall_arena.tasks import AssociativeRecall, Batch
 from recall_arena.zoo import ZOO
 
@@ -33,15 +38,13 @@ def run(options: Options, report: Report) -> None:
 
 def builders(spec: ModelSpec, batches: list[Batch], report: Report) -> Builders:
     """The model's contenders, all with the weights of ours."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = SequenceModel(spec)
+    model = ours.fresh(spec)
 
     def in_jax() -> Contender:
         with optional():
             from benchmarks import jax_contenders, jax_training
 
-        parts = list(map(chunks, batches))
+        chunked = list(map(ours.chunks, batches))
 
         def unrolled(unroll: int, of: list[list[Batch]]) -> Contender:
             converted = jax_training.converted(spec, model, unroll)
@@ -49,46 +52,32 @@ def builders(spec: ModelSpec, batches: list[Batch], report: Report) -> Builders:
             return jax_contenders.evaluation(name, *converted, of)
 
         if "mamba" not in spec.layers:
-            return unrolled(1, parts)
-        middle = [parts[len(parts) // 2]]
+            return unrolled(1, chunked)
+        middle = [chunked[len(chunked) // 2]]
         _, unroll = jax_contenders.best_unroll(lambda u: unrolled(u, middle), report)
-        return unrolled(unroll, parts)
+        return unrolled(unroll, chunked)
 
-    return {
-        OURS: lambda: contender(OURS, model, batches),
-        "JAX": in_jax,
-        "PyTorch, eager": lambda: contender("PyTorch, eager", with_mixers(model, eager()), batches),
-    }
+    def in_torch() -> Contender:
+        other = EagerModel(spec, eager(), model.state_dict())
+        return contender("PyTorch, eager", other, batches)
 
-
-def chunks(batch: Batch) -> list[Batch]:
-    """Parts of equal size, small enough for the cache, so that JAX compiles each length once.
-
-    Where they do not come out even, the last sequences are counted twice, fewer than a chunk's.
-    """
-    sequences, length = batch.tokens.shape
-    number = -(-sequences * length // TOKENS_AT_ONCE)
-    size = -(-sequences // number)
-    starts = [min(start, sequences - size) for start in range(0, sequences, size)]
-    return [
-        Batch(batch.tokens[start : start + size], batch.answers[start : start + size])
-        for start in starts
-    ]
+    made: Builders = {OURS: lambda: contender(OURS, model, batches), "JAX": in_jax}
+    return made | {"PyTorch, eager": in_torch}
 
 
-def contender(name: str, model: SequenceModel, batches: list[Batch]) -> Contender:
+def contender(name: str, model: nn.Module, batches: list[Batch]) -> Contender:
     """A PyTorch model; checked by its logits at every length."""
+    logits = ours.logits(model)
 
-    @torch.inference_mode()
     def results() -> Results:
         return {
             f"logits at length {batch.tokens.shape[1]}": torch.cat(
-                [model(chunk.tokens) for chunk in chunks(batch)]
+                [logits(chunk.tokens) for chunk in ours.chunks(batch)]
             ).numpy()
             for batch in batches
         }
 
-    def turn(_: object) -> list[int]:
-        return [accuracy(model, batch).correct for batch in batches]
+    def count(_: object) -> list[int]:
+        return [ours.correct(logits, batch) for batch in batches]
 
-    return Contender(name, results, [{"all lengths": turn}])
+    return Contender(name, results, [{"all lengths": count}])

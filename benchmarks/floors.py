@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from benchmarks import roofline
-from benchmarks.measuring import OURS, OUTSIDE, Unavailable
-from benchmarks.report import Options, Report, Row, Setting
-
-FLOOR = "the core's floor"
+from benchmarks.measuring import Unavailable
+from benchmarks.options import Options
+from benchmarks.report import Report
+from benchmarks.rows import FLOOR, OURS, OUTSIDE, Row, Setting
 
 Figures = dict[str, float]
 
@@ -50,7 +50,8 @@ def add(
                 contender=FLOOR,
                 rounds=0,
                 median_ms=floor,
-                quartiles_ms=(floor, floor),
+                low_ms=floor,
+                high_ms=floor,
                 ratio=floor / row.median_ms,
                 figures=figures | (others or {}).get(row.stage, {}),
             )

@@ -125,7 +125,7 @@ def training(
         partial(jax_training.training_step, model, task, schedule, 0), state, donate=(0,)
     )
 
-    def turn(_: object) -> object:
+    def take(_: object) -> object:
         nonlocal state
         state, loss = step(state)
         return ready((state, loss))
@@ -133,7 +133,7 @@ def training(
     def results() -> Results:
         return loss_and_gradients(model, weights, batch)
 
-    return Contender(name, results, [{"step": turn}], {"compile s": seconds})
+    return Contender(name, results, [{"step": take}], {"compile s": seconds})
 
 
 def loss_and_gradients(model: JaxModel, weights: Weights, batch: Batch) -> Results:
@@ -167,13 +167,13 @@ def evaluation(
             for run, batches in zip(runs, given, strict=True)
         }
 
-    def turn(_: object) -> object:
+    def count_all(_: object) -> object:
         return [
             sum(map(int, [run(weights, *batch)[1] for batch in batches]))
             for run, batches in zip(runs, given, strict=True)
         ]
 
-    return Contender(name, results, [{"all lengths": turn}], {"compile s": seconds})
+    return Contender(name, results, [{"all lengths": count_all}], {"compile s": seconds})
 
 
 def numbers(out: Array, gradients: Weights) -> Results:

@@ -7,12 +7,15 @@ most beyond what the process held before.
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 
-from benchmarks.long_pass import CONTENDERS, WIDTH, Pass
-from benchmarks.measuring import OURS, TOLERANCE, difference
-from benchmarks.report import Options, Report, Row, Setting
+from benchmarks.long_pass import CONTENDERS, WIDTH, Pass, Request
+from benchmarks.measuring import TOLERANCE, difference
+from benchmarks.options import Options
+from benchmarks.report import Report
+from benchmarks.rows import OURS, Row, Setting
 
 PART = "long"
 SHORTEST, EVERY = 10, 2  # binary logarithms of tokens
@@ -57,9 +60,8 @@ def _too_much(shorter: Pass | None, options: Options) -> str | None:
 
 def measure(name: str, log_length: int, options: Options) -> Pass | str:
     """Measure in a process of its own; a string says why there is no result."""
-    command = [sys.executable, "-m", "benchmarks.long_pass", name, str(1 << log_length)]
-    command += ["--threads", str(options.threads), "--rounds", str(options.rounds)]
-    command += ["--patience", str(options.patience)]
+    asked = Request(name, 1 << log_length, options.threads, options.rounds, options.patience)
+    command = [sys.executable, "-m", "benchmarks.long_pass", json.dumps(asdict(asked))]
     longest = 3 * options.seconds_limit + options.compile_limit + 60  # three passes, imports
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=longest)
@@ -92,7 +94,8 @@ def _rows(setting: Setting, passes: dict[str, Pass], options: Options, report: R
                 contender=name,
                 rounds=len(each.seconds),
                 median_ms=middle,
-                quartiles_ms=(low, high),
+                low_ms=low,
+                high_ms=high,
                 ratio=middle / (1e3 * float(np.median(ours.seconds))),
                 cores=each.cores,
                 figures=figures,

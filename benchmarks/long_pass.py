@@ -1,6 +1,8 @@
-"""One measurement of `long`, in a process of its own: time and peak memory of a forward pass."""
+"""One measurement of `long`, in a process of its own: time and peak memory of a forward pass.
 
-import argparse
+The process gets a Request as JSON, its one argument, and prints a Pass as JSON.
+"""
+
 import json
 import resource
 import sys
@@ -11,22 +13,35 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks import machine
-from benchmarks.measuring import OURS, Unavailable, optional
-from benchmarks.torch_models import eager, with_mixers
-from recall_arena.model import ModelSpec, SequenceModel
+from benchmarks import machine, ours
+from benchmarks.measuring import Unavailable, optional
+from benchmarks.rows import OURS
+from benchmarks.torch_mixers import eager
+from benchmarks.torch_models import EagerModel
+from recall_arena.model import SequenceModel, named
 from recall_arena.seeds import generator
 
 WIDTH = 64
-SPEC = ModelSpec(("mamba", "mamba"), vocabulary=16, width=WIDTH)
+SPEC = named("mamba", vocabulary=16, width=WIDTH)
 MIB = 1 << 20
 
 TRIED = 1024  # tokens on which a contender warms up and chooses its mode
 
 Forward = Callable[[Tensor], np.ndarray]
 """Tokens (1, length) to the logits after the last one."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Who is measured, on how many tokens, and how: see `Options`."""
+
+    name: str
+    length: int
+    threads: int
+    rounds: int
+    patience: float
 
 
 @dataclass(frozen=True)
@@ -44,24 +59,13 @@ class Pass:
     figures: dict[str, float]
 
 
-@torch.inference_mode()
-def logits_of_ours(model: SequenceModel, tokens: Tensor) -> Tensor:
-    """How this package evaluates a long sequence."""
-    return model(tokens)
-
-
-def _ours(model: SequenceModel, length: int) -> tuple[Forward, dict[str, float]]:
-    return lambda tokens: logits_of_ours(model, tokens).numpy(), {}
+def _ours(model: nn.Module, length: int) -> tuple[Forward, dict[str, float]]:
+    logits = ours.logits(model)
+    return lambda tokens: logits(tokens).numpy(), {}
 
 
 def _eager(model: SequenceModel, length: int) -> tuple[Forward, dict[str, float]]:
-    plain = with_mixers(model, eager())
-
-    @torch.inference_mode()
-    def forward(tokens: Tensor) -> np.ndarray:
-        return plain(tokens).numpy()
-
-    return forward, {}
+    return _ours(EagerModel(SPEC, eager(), model.state_dict()), length)
 
 
 def _jax(model: SequenceModel, length: int) -> tuple[Forward, dict[str, float]]:
@@ -106,8 +110,7 @@ def measured(name: str, length: int, rounds: int, patience: float) -> Pass:
 
     Raises Unavailable if a package is missing.
     """
-    torch.manual_seed(0)
-    model = SequenceModel(SPEC)
+    model = ours.fresh(SPEC)
     tokens = torch.randint(SPEC.vocabulary, (1, length), generator=generator("benchmark", length))
     forward, figures = CONTENDERS[name](model, length)
     if name != "JAX":  # which is compiled for one length, and has been tried on another
@@ -153,16 +156,10 @@ def _status(name: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("name", choices=CONTENDERS)
-    parser.add_argument("length", type=int)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--rounds", type=int, required=True)
-    parser.add_argument("--patience", type=float, required=True)
-    given = parser.parse_args()
-    machine.confine(given.threads)
+    asked = Request(**json.loads(sys.argv[1]))
+    machine.confine(asked.threads)
     try:
-        done = measured(given.name, given.length, given.rounds, given.patience)
+        done = measured(asked.name, asked.length, asked.rounds, asked.patience)
     except Unavailable as reason:
         sys.exit(str(reason))
     print(json.dumps(asdict(done)))

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import Options, Report, Row, Setting
+from benchmarks.options import Options
+from benchmarks.report import Report
+from benchmarks.rows import OUTSIDE, Row, Setting
 from benchmarks.watch import Kernels, watched
 
-OURS, OUTSIDE = "recall-arena", "% outside kernels"
 TOLERANCE = 1e-4  # of the largest number: far above what float32 rounds, far below any mistake
 FEWEST_ROUNDS = 3  # even of a contender that has used up its time
 QUICK = 0.1  # seconds
@@ -196,18 +197,19 @@ def _rows(
                     contender=each.name,
                     rounds=len(seconds),
                     median_ms=1e3 * middle,
-                    quartiles_ms=(1e3 * low, 1e3 * high),
+                    low_ms=1e3 * low,
+                    high_ms=1e3 * high,
                     ratio=middle / fastest,
                     cores=times[each.name].processor / times[each.name].wall,
-                    figures=each.figures | _share_outside(seconds, times[each.name].within[stage]),
+                    figures=each.figures | _outside(seconds, times[each.name].within[stage]),
                 )
             )
     return rows
 
 
-def _share_outside(seconds: list[float], within: list[float]) -> dict[str, float]:
-    """What part of the time no compiled kernel was at work, of a contender that has any."""
+def _outside(seconds: list[float], within: list[float]) -> dict[str, float]:
+    """The percentage of the time in which no compiled kernel was at work, if any ever was."""
     if not any(within):
         return {}
-    shares = [1 - part / whole for part, whole in zip(within, seconds, strict=True)]
-    return {OUTSIDE: 100 * statistics.median(shares)}
+    outside = [1 - inside / whole for inside, whole in zip(within, seconds, strict=True)]
+    return {OUTSIDE: 100 * statistics.median(outside)}

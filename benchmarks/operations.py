@@ -3,7 +3,7 @@
 Timed are the output alone, as in evaluation; the forward pass of training, which keeps what
 backward needs; the backward pass; and both together, for XLA does better with both in one jit.
 
-Of what ours takes above the floor, a part is Python's and autograd's, and a part the memory's: so
+Of what ours takes above the floor, some is Python's and autograd's, and some the memory's: so
 beside the whole stand the compiled kernel's time alone, and that of a few sequences over and over,
 which stay in the core's own cache, as they do within a training step.
 """
@@ -17,17 +17,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import compiling, floors, roofline
-from benchmarks.measuring import (
-    OURS,
-    Builders,
-    Contender,
-    Results,
-    Stage,
-    compare,
-    optional,
-)
-from benchmarks.report import Options, Report, Setting
-from benchmarks.torch_models import arrays, fused_attention, reference_scan
+from benchmarks.measuring import Builders, Contender, Results, Stage, compare, optional
+from benchmarks.options import Options
+from benchmarks.ours import arrays
+from benchmarks.report import Report
+from benchmarks.rows import FLOOR, OURS, Setting
+from benchmarks.torch_mixers import fused_attention, reference_scan
 from recall_arena.kernels import (
     causal_attention,
     causal_attention_definition,
@@ -82,10 +77,10 @@ def in_cache(few: Operation, options: Options) -> dict[str, floors.Figures]:
     They are too few for a second thread.
     """
     setting = Setting(PART, few.name, {"batch": len(next(iter(few.inputs.values())))})
-    report = Report()
+    report = Report(options.threads)
     alone = compare(setting, {OURS: builders(few, options, report)[OURS]}, options, report)
     floors.add(setting, few.works(), alone, options, report)
-    bounds = [row for row in report.rows if row.contender == floors.FLOOR]
+    bounds = [row for row in report.rows if row.contender == FLOOR]
     return {
         row.stage: {"in cache / floor": row.figures["kernel / floor"]}
         for row in bounds
@@ -161,9 +156,9 @@ def builders(operation: Operation, options: Options, report: Report) -> Builders
 
     def in_jax() -> Contender:
         with optional():
-            from benchmarks import jax_contenders, jax_models
+            from benchmarks import jax_contenders, jax_operations
 
-        function = jax_models.OPERATIONS[operation.name]
+        function = jax_operations.OPERATIONS[operation.name]
         if not operation.unrolled:
             return jax_contenders.operation("JAX", function, inputs, arriving)
 

@@ -9,6 +9,7 @@ no copies, no saved states, no loads and stores between registers and caches.
 import ctypes
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -125,6 +126,7 @@ def step_work(spec: ModelSpec, batch: int, length: int) -> Work:
     Without positions, the first one's input has no more distinct rows than there are tokens, and
     needs no gradient of its own.  Left out are norms, readout, loss and update: the floor is a
     little too low.  Of the memory only the tokens count, for the rest need not leave the caches.
+    Raises ValueError for a mixer whose work nobody has counted.
     """
     passes: list[Passes] = []
     rows = batch * length
@@ -132,10 +134,22 @@ def step_work(spec: ModelSpec, batch: int, length: int) -> Work:
         few = index == 0 and spec.positions == "none"
         distinct = min(rows, spec.vocabulary) if few else rows
         read = rows if index + 1 < len(spec.layers) else batch
-        mixer = _mamba_passes if layer == "mamba" else _attention_passes
-        passes += mixer(spec.width, (batch, length), distinct, read)
+        passes += _mixer_passes(layer)(spec.width, (batch, length), distinct, read)
     total = sum((work for each in passes for work in each.values()), Work(0, 0, 0))
     return replace(total, bytes=TOKEN * rows)
+
+
+MixerPasses = Callable[[int, tuple[int, int], int, int], list[Passes]]
+
+
+def _mixer_passes(layer: str) -> MixerPasses:
+    match layer:
+        case "mamba":
+            return _mamba_passes
+        case "attention" | "attention-rope":
+            return _attention_passes
+        case _:
+            raise ValueError(f"nobody has counted the work of {layer!r}")
 
 
 def _mamba_passes(width: int, sequences: tuple[int, int], distinct: int, read: int) -> list[Passes]:

@@ -3,28 +3,24 @@
 The assignment's six models.  PyTorch's contenders go through `recall_arena.training.train`
 like ours, with other mixers; JAX does the whole step in one jit.  Where the first layer can
 project each token once instead of each position, JAX does as ours does, and PyTorch's eager mixers
-take part both ways.
+come both ways.
 """
 
 import itertools
 
-import torch
-from torch.nn import functional as F
+from torch import nn
 
-from benchmarks import floors, roofline
-from benchmarks.measuring import OURS, Builders, Contender, Results, Stage, compare, optional
-from benchmarks.report import Options, Report, Setting
-from benchmarks.torch_models import (
-    arrays,
-    eager,
-    eager_with_mambapy,
-    projected_once,
-    with_mixers,
-)
+from benchmarks import floors, ours, roofline
+from benchmarks.measuring import Builders, Contender, Stage, compare, optional
+from benchmarks.options import Options
+from benchmarks.report import Report
+from benchmarks.rows import OURS, Setting
+from benchmarks.torch_mixers import MixerMaker, eager, eager_with_mambapy
+from benchmarks.torch_models import EagerModel
 from recall_arena.model import ModelSpec, SequenceModel, named
 from recall_arena.seeds import generator
 from recall_arena.tasks import AssociativeRecall, Batch
-from recall_arena.training import Schedule, train
+from recall_arena.training import Schedule
 from recall_arena.zoo import ZOO
 
 PART = "step"
@@ -59,11 +55,9 @@ def planned(setting: Setting) -> tuple[ModelSpec, Schedule]:
 
 
 def prepared(spec: ModelSpec, schedule: Schedule) -> tuple[SequenceModel, Batch]:
-    """The model before its first step, always with the same weights, and a batch to check it by."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = SequenceModel(spec)
-    return model, TASK.sample(schedule.batch, schedule.context, generator("benchmark"))
+    """The model before its first step, and a batch to check it by."""
+    batch = TASK.sample(schedule.batch, schedule.context, generator("benchmark"))
+    return ours.fresh(spec), batch
 
 
 def builders(spec: ModelSpec, schedule: Schedule, unrolls: Unrolls, report: Report) -> Builders:
@@ -87,43 +81,24 @@ def builders(spec: ModelSpec, schedule: Schedule, unrolls: Unrolls, report: Repo
         best, unrolls[place] = jax_contenders.best_unroll(unrolled, report)
         return best
 
-    def ours() -> Contender:
-        return training(OURS, model, schedule, batch)
+    def in_torch(name: str, mixer: MixerMaker, *, project_once: bool = False) -> None:
+        def build() -> Contender:
+            other = EagerModel(spec, mixer, model.state_dict(), project_once=project_once)
+            return training(name, other, schedule, batch)
 
-    def in_torch() -> Contender:
-        return training("PyTorch, eager", with_mixers(model, eager()), schedule, batch)
+        made[name] = build
 
-    def in_torch_once() -> Contender:
-        return training("PyTorch, eager, each token once", projected_once(model), schedule, batch)
-
-    def with_mambapy() -> Contender:
-        other = with_mixers(model, eager_with_mambapy)
-        return training("PyTorch, mambapy", other, schedule, batch)
-
-    made: Builders = {OURS: ours, "JAX": in_jax, "PyTorch, eager": in_torch}
+    made: Builders = {OURS: lambda: training(OURS, model, schedule, batch), "JAX": in_jax}
+    in_torch("PyTorch, eager", eager())
     if spec.positions == "none":
-        made["PyTorch, eager, each token once"] = in_torch_once
+        in_torch("PyTorch, eager, each token once", eager(), project_once=True)
     if "mamba" in spec.layers:
-        made["PyTorch, mambapy"] = with_mambapy
+        in_torch("PyTorch, mambapy", eager_with_mambapy)
     return made
 
 
-def training(name: str, model: SequenceModel, schedule: Schedule, batch: Batch) -> Contender:
+def training(name: str, model: nn.Module, schedule: Schedule, batch: Batch) -> Contender:
     """Steps of a PyTorch model; checked by the loss and the gradients on `batch`."""
-    losses = train(model, TASK, schedule, seed=0)
+    losses = ours.steps(model, TASK, schedule)
     stages: dict[str, Stage] = {"step": lambda _: next(losses)}
-    return Contender(name, lambda: loss_and_gradients(model, batch), [stages])
-
-
-def loss_and_gradients(model: SequenceModel, batch: Batch) -> Results:
-    """The loss, as "output", and the gradient of every trained weight, as a step gets them."""
-    wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    compiled = model.loss_with_gradient(batch.tokens)
-    loss = None if compiled is None else compiled(batch.tokens, batch.answers)
-    if loss is None:
-        loss = F.cross_entropy(model(batch.tokens), batch.answers)
-        loss.backward()
-    gradients = {name: p.grad.clone() for name, p in wanted.items() if p.grad is not None}
-    for weight in wanted.values():
-        weight.grad = None
-    return arrays({"output": loss, **gradients})
+    return Contender(name, lambda: ours.loss_and_gradients(model, batch), [stages])

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 
 from benchmarks import step
-from benchmarks.measuring import OURS, Builders, Contender, compare
-from benchmarks.report import Options, Report, Setting
+from benchmarks.measuring import Builders, Contender, compare
+from benchmarks.options import Options
+from benchmarks.report import Report
+from benchmarks.rows import OURS, Setting
 from recall_arena.zoo import ZOO
 
 PART = "threads"
@@ -23,8 +25,7 @@ PART = "threads"
 def run(options: Options, report: Report) -> None:
     """Every model at every width and length; nothing where `options` has one thread."""
     if options.threads == 1:
-        setting = Setting(PART, "every model", {"threads": 1})
-        report.leave_out(setting, "one thread", "for there is none beside it; --threads 2 adds one")
+        report.say("threads: nothing to compare with one; --threads 2 adds another")
         return
     both = replace(options, contenders=())
     widths, lengths = options.widths or (8, 64), options.lengths or (64,)

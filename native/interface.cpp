@@ -9,8 +9,10 @@
 namespace recall {
 
 namespace baseline { extern const Kernels kernels; }
-#if defined(RECALL_X86)
+#if defined(RECALL_AVX2)  // CMake defines these for the instruction sets that the compiler took
 namespace avx2 { extern const Kernels kernels; }
+#endif
+#if defined(RECALL_AVX512)
 namespace avx512 { extern const Kernels kernels; }
 #endif
 
@@ -18,11 +20,15 @@ namespace {
 
 std::vector<const Kernels*> supported() {  // the best one first
   std::vector<const Kernels*> list;
-#if defined(RECALL_X86)
+#if defined(__x86_64__)
   __builtin_cpu_init();
+#endif
+#if defined(RECALL_AVX512)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
     list.push_back(&avx512::kernels);
+#endif
+#if defined(RECALL_AVX2)
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
     list.push_back(&avx2::kernels);
 #endif

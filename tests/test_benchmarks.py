@@ -1,35 +1,23 @@
-"""The benchmarks compare like with like: equal contenders, counted work, honest refusals."""
+"""The benchmarks compare like with like: who is timed, how, and what is told."""
 
-import json
-import multiprocessing
-import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from ctypes import Structure
-from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from kernel_checks import needs_kernels
 
-from benchmarks import block, evaluation, operations, roofline, step, threads, together
-from benchmarks.__main__ import PARTS, chosen
-from benchmarks.floors import FLOOR
+from benchmarks import operations, rows, threads
+from benchmarks.__main__ import Benchmarks, chosen
 from benchmarks.long_pass import CONTENDERS, measured
 from benchmarks.measuring import (
     FEWEST_ROUNDS,
     IN_A_ROW,
-    OURS,
-    OUTSIDE,
     TOLERANCE,
     Contender,
     Unavailable,
@@ -37,275 +25,15 @@ from benchmarks.measuring import (
     difference,
     take_turns,
 )
-from benchmarks.report import Options, Report, Row, Setting
-from recall_arena.evaluation import held_out
+from benchmarks.options import Options
+from benchmarks.report import Report
+from benchmarks.rows import FLOOR, OURS, Setting
+from benchmarks.tables import tables
 from recall_arena.kernels import native
-from recall_arena.model import SequenceModel, named
-from recall_arena.tasks import AssociativeRecall
-from recall_arena.training import Schedule
 from recall_arena.zoo import ZOO
 
 ROOT = Path(__file__).parent.parent
 SETTING = Setting("block", "mamba", {"batch": 2, "L": 3})
-TASK = AssociativeRecall(queries=4)
-
-needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
-
-
-# JAX, in a process of its own: once it has computed, its process must not be forked
-
-
-@pytest.fixture(scope="module")
-def child() -> Iterator[ProcessPoolExecutor]:
-    """A fresh process; it compiles fast rather than fast code."""
-    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    with (
-        mock.patch.dict(os.environ, {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}),
-        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
-    ):
-        yield pool
-
-
-def error_in_training(name: str, unroll: int) -> float:
-    """How far JAX's loss and gradients are from ours."""
-    from benchmarks import jax_contenders, jax_training
-
-    torch.manual_seed(0)
-    spec = named(name, vocabulary=16, width=8, longest_context=27)
-    model, batch = SequenceModel(spec), TASK.sample(3, 9, torch.Generator().manual_seed(0))
-    converted = jax_training.converted(spec, model, unroll)
-    actual = jax_contenders.loss_and_gradients(*converted, batch)
-    return difference(actual, step.loss_and_gradients(model, batch))
-
-
-@needs_jax
-@pytest.mark.parametrize("name", ZOO)
-def test_every_model_in_jax_equals_ours_in_loss_and_gradients(child, name):
-    assert child.submit(error_in_training, name, 1).result() <= 1e-5
-
-
-def errors_in_operations() -> dict[str, float]:
-    """How far JAX's operations are from ours, in output and gradients."""
-    found = {}
-    with mock.patch("benchmarks.jax_contenders.UNROLLS", (2,)):
-        for make in (operations.scan, operations.conv, operations.attention):
-            operation = make(2, 7, 8)
-            made = operations.builders(operation, Options(), Report())
-            found[operation.name] = difference(made["JAX"]().results(), made[OURS]().results())
-    return found
-
-
-@needs_jax
-def test_every_operation_in_jax_equals_ours(child):
-    errors = child.submit(errors_in_operations).result()
-    assert errors.keys() == {"selective_scan", "causal_conv", "causal_attention"}
-    assert all(error <= 1e-5 for error in errors.values()), errors
-
-
-def weights_after_steps() -> tuple[list[float], list[float]]:
-    """One weight vector after five steps of JAX's AdamW behind its clipping, and of PyTorch's."""
-    import jax.numpy as jnp
-
-    from benchmarks import jax_training
-
-    gradients = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)) * 10 ** torch.arange(
-        -3.0, 3.0
-    )
-    weight = torch.nn.Parameter(torch.linspace(-1, 1, 6))
-    optimizer = torch.optim.AdamW([weight], lr=0.1, weight_decay=0.0)
-    state = jax_training.first_state({"w": jnp.array(weight.detach().numpy())})
-    for gradient in gradients:
-        weight.grad = gradient.clone()
-        torch.nn.utils.clip_grad_norm_([weight], 1.0)
-        optimizer.step()
-        clipped = jax_training.clipped({"w": jnp.array(gradient.numpy())}, 1.0)
-        state = jax_training.adamw(state, clipped, 0.1)
-    return state.weights["w"].tolist(), weight.tolist()
-
-
-@needs_jax
-def test_clipping_and_adamw_in_jax_equal_torchs(child):
-    actual, expected = child.submit(weights_after_steps).result()
-    assert actual == pytest.approx(expected, rel=1e-5, abs=1e-5)
-
-
-def sampled() -> tuple[np.ndarray, np.ndarray]:
-    """A batch that JAX drew."""
-    import jax
-
-    from benchmarks import jax_training
-
-    tokens, answers = jax_training.sample(TASK, 512, 9, jax.random.key(0))
-    return np.asarray(tokens), np.asarray(answers)
-
-
-@needs_jax
-def test_sequences_drawn_in_jax_are_the_tasks(child):
-    tokens, answers = child.submit(sampled).result()
-    body, query = tokens[:, :-1], tokens[:, -1:]
-    first = (body == query).argmax(axis=1)
-
-    assert tokens.shape == (512, 10)
-    assert set(query.ravel()) == set(range(TASK.queries))
-    assert set(answers) == set(body.ravel()) == set(range(TASK.vocabulary))
-    assert set(first) == set(range(9 - TASK.delay))
-    np.testing.assert_array_equal(body[np.arange(512), first + TASK.delay], answers)
-
-
-def test_without_jax_its_contender_is_unavailable_and_says_why(monkeypatch):
-    monkeypatch.setitem(sys.modules, "jax", None)
-    made = operations.builders(operations.conv(2, 7, 8), Options(), Report())
-    with pytest.raises(Unavailable, match="jax is not installed"):
-        made["JAX"]()
-
-
-# The other contenders
-
-
-@pytest.mark.parametrize("name", ZOO)
-def test_every_eager_model_equals_ours_in_loss_and_gradients(name):
-    schedule = Schedule(0.01, steps=10, context=9, batch=3)
-    spec = named(name, vocabulary=16, width=8, longest_context=27)
-    made = step.builders(spec, schedule, {}, Report())
-    del made["JAX"]
-    expected = made[OURS]().results()
-    assert len(made) >= 2
-    for name, build in made.items():
-        assert difference(build().results(), expected) <= 1e-5, name
-
-
-@pytest.mark.parametrize("name", ZOO)
-def test_no_contender_uses_our_kernels(name, monkeypatch):
-    def refuse(*_):
-        raise AssertionError("a compiled kernel was called")
-
-    monkeypatch.setattr(native, "call", refuse)
-    spec = named(name, vocabulary=16, width=8, longest_context=27)
-    made = step.builders(spec, Schedule(0.01, steps=10, context=9, batch=3), {}, Report())
-    for name in made.keys() - {OURS, "JAX"}:
-        made[name]().results()
-
-
-@pytest.mark.parametrize("name", ["mamba", "transformer-learned"])
-def test_models_apart_and_the_bound_for_models_together_do_the_same_work(name):
-    made = together.builders(name, {"models": together.MODELS, "batch": 3, "L": 9, "d": 8})
-    apart, bound = (build() for build in made.values())
-    assert difference(bound.results(), apart.results()) <= 1e-5
-    for contender in (apart, bound):
-        (chain,) = contender.chains
-        chain["step"](None)
-
-
-@needs_kernels
-def test_the_time_within_kernels_is_told_of_those_who_have_any():
-    operation = operations.conv(2, 7, 8)
-    made = operations.builders(operation, Options(compile_limit=0), Report())
-    del made["JAX"]
-    ours, other = take_turns([build() for build in made.values()], rounds=3, patience=60.0).values()
-
-    for stage in ("inference", "forward", "backward", "forward and backward"):
-        pairs = list(zip(ours.within[stage], ours.seconds[stage], strict=True))
-        assert all(0 < within < whole for within, whole in pairs)
-        assert not any(other.within[stage])
-
-
-@needs_kernels
-@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
-def test_an_operation_stands_beside_its_floor_whole_and_in_parts(monkeypatch):
-    briefly = partial(roofline.measured_peaks, seconds=0.01)
-    monkeypatch.setattr(roofline, "measured_peaks", briefly)
-    report = Report()
-    options = Options(rounds=2, batch=4, widths=(8,), lengths=(5,), contenders=("none",))
-    operations.run(options, report)
-    ours = {(row.subject, row.stage): row for row in report.rows if row.contender == OURS}
-    bounds = [row for row in report.rows if row.contender == FLOOR]
-
-    assert len(ours) == 3 * 4
-    assert len(bounds) == 3 * 3
-    for bound in bounds:
-        row = ours[bound.subject, bound.stage]
-        assert row.figures[OUTSIDE] > 0
-        assert bound.figures["kernel / floor"] < bound.figures["ours / floor"]
-        assert bound.figures["ours / floor"] == pytest.approx(row.median_ms / bound.median_ms)
-        assert bound.figures["in cache / floor"] > 1
-
-
-@needs_kernels
-@pytest.mark.parametrize("name", ["mamba", "transformer-rope"])
-def test_one_thread_and_more_take_the_same_steps(name, monkeypatch):
-    setting = Setting("threads", name, {"batch": 64, "L": 33, "d": 8})
-    workers: list[int] = []
-    call = native.call
-
-    def noted(kernel: str, arguments: Structure, threads: int) -> int:
-        workers.append(threads)
-        return call(kernel, arguments, threads)
-
-    monkeypatch.setattr(native, "call", noted)
-    before = torch.get_num_threads()
-    more, one = (build() for build in threads.builders(setting, threads=2).values())
-    try:
-        assert difference(more.results(), one.results()) == 0
-        for _ in range(3):
-            assert more.chains[0]["step"](None) == one.chains[0]["step"](None)
-    finally:
-        torch.set_num_threads(before)
-    assert workers == 4 * [2, 1]
-
-
-def test_one_thread_alone_has_nothing_to_be_compared_with():
-    report = Report()
-    threads.run(Options(widths=(8,), lengths=(9,)), report)
-    assert not report.rows
-    (line,) = [line for line in report.tables("threads") if line]
-    assert line.endswith("one thread left out, for there is none beside it; --threads 2 adds one")
-
-
-@pytest.mark.parametrize("part", ["mamba", "attention", "attention-rope"])
-def test_the_blocks_agree(part):
-    x, arriving = torch.randn(2, 2, 7, 8, generator=torch.Generator().manual_seed(0))
-    x.requires_grad_()
-    made = (
-        block.mamba_builders(x, arriving, Options(), Report())
-        if part == "mamba"
-        else block.attention_builders(x, arriving, rotary=part == "attention-rope")
-    )
-    del made["JAX"]
-    expected = made[OURS]().results()
-    for name, build in made.items():
-        assert difference(build().results(), expected) <= 1e-5, name
-
-
-@pytest.mark.parametrize("make", [operations.scan, operations.conv, operations.attention])
-def test_the_operations_agree(make):
-    made = operations.builders(make(2, 7, 8), Options(compile_limit=0), Report())
-    del made["JAX"]
-    expected = made[OURS]().results()
-    assert len(made) >= 2
-    for name, build in made.items():
-        assert difference(build().results(), expected) <= 1e-5, name
-
-
-@pytest.mark.parametrize(("sequences", "context"), [(1000, 192), (1000, 2), (7, 64), (83, 4000)])
-def test_evaluation_works_in_equal_parts_that_leave_no_sequence_out(sequences, context):
-    batch = held_out(AssociativeRecall(), context, sequences, "benchmark")
-    batch.tokens[:, 0] = torch.arange(sequences)
-    parts = evaluation.chunks(batch)
-
-    assert len({part.tokens.shape for part in parts}) == 1
-    assert {int(first) for part in parts for first in part.tokens[:, 0]} == set(range(sequences))
-    assert sum(len(part.answers) for part in parts) < sequences + len(parts)
-
-
-@pytest.mark.parametrize("name", [OURS, "PyTorch, eager"])
-def test_a_long_pass_is_measured(name):
-    done = measured(name, 128, rounds=2, patience=60.0)
-    expected = measured(OURS, 128, rounds=1, patience=60.0)
-
-    assert name in CONTENDERS
-    assert done.logits == pytest.approx(expected.logits, abs=1e-5)
-    assert len(done.seconds) == 2
-    assert done.mebibytes >= 0
 
 
 # Who is timed
@@ -343,7 +71,7 @@ def test_a_contender_that_disagrees_is_told_and_not_timed(wrong, capsys):
     assert "wrong" not in timed
     assert [left.contender for left in report.left_out] == ["wrong"]
     assert "wrong: NOT TIMED, disagrees" in capsys.readouterr().err
-    assert "wrong left out, disagrees" in "\n".join(report.tables("block"))
+    assert "wrong left out, disagrees" in "\n".join(tables(report.of("block")))
 
 
 def test_a_contender_whose_package_is_missing_is_told_and_left_out(capsys):
@@ -385,60 +113,84 @@ def test_a_slow_contender_takes_fewer_turns(monkeypatch):
     assert len(times["a"].seconds["forward"]) == FEWEST_ROUNDS
 
 
-# What is told
-
-
-def test_json_has_what_tables_have_and_more(tmp_path):
-    report = Report()
-    made = {
-        OURS: lambda: fake(OURS, numbers(1), id),
-        "other": lambda: fake("other", numbers(1), id),
-    }
+def test_what_is_measured_becomes_rows():
+    report, shape = Report(threads=2), SETTING.shape
+    made = {name: partial(fake, name, numbers(1), id) for name in (OURS, "other")}
     compare(SETTING, made, Options(rounds=3, threads=2), report)
-    report.write(tmp_path / "all.json", {"processor": "abacus"}, Options(rounds=3))
-    told = json.loads((tmp_path / "all.json").read_text())
+    first, other = report.of("block")
 
-    assert told.keys() == {"machine", "options", "rows", "left_out"}
-    assert [row["contender"] for row in told["rows"]] == [OURS, "other"]
-    for row in told["rows"]:
-        assert row["part"] == "block"
-        assert row["shape"] == {"batch": 2, "L": 3}
-        assert row["threads"] == 2
-        assert row["rounds"] == 3 * IN_A_ROW
-        low, high = row["quartiles_ms"]
-        assert 0 < low <= row["median_ms"] <= high
-    ours, other = told["rows"]
-    assert ours["ratio"] == 1
-    assert other["ratio"] == pytest.approx(other["median_ms"] / ours["median_ms"])
+    assert (first.contender, other.contender) == (OURS, "other")
+    for each in (first, other):
+        assert (each.shape, each.threads, each.rounds) == (shape, 2, 3 * IN_A_ROW)
+        assert 0 < each.low_ms <= each.median_ms <= each.high_ms
+    assert first.ratio == 1
+    assert other.ratio == pytest.approx(other.median_ms / first.median_ms)
 
 
-def row(contender: str, rounds: int, figures: dict[str, float]) -> Row:
-    times = (1234.5, (1000.4, 2000.0), 1.0, 1.0)
-    return Row("step", "mamba", "step", {"d": 8}, 1, contender, rounds, *times, figures)
+# What is measured
 
 
-def test_a_table_has_one_line_a_row_and_bounds_stand_apart():
-    report = Report([row(OURS, 3, {}), row("JAX", 3, {"compile s": 0.1234}), row("floor", 0, {})])
-    head, _, ours, jax, blank, *bounds = report.tables("step")
+@needs_kernels
+def test_the_time_within_kernels_is_told_of_those_who_have_any():
+    operation = operations.conv(2, 7, 8)
+    made = operations.builders(operation, Options(compile_limit=0), Report())
+    del made["JAX"]
+    ours, other = take_turns([build() for build in made.values()], rounds=3, patience=60.0).values()
 
-    assert head.endswith("| times ours | compile s |")
-    assert ours == "| mamba, step | d 8 | recall-arena | 3 | 1234 | 1000-2000 | 1.00 |  |"
-    assert jax.endswith("| 0.123 |")
-    assert blank == ""
-    assert len(bounds) == 4
-    assert report.tables("block") == []
+    for stage in ("inference", "forward", "backward", "forward and backward"):
+        pairs = list(zip(ours.within[stage], ours.seconds[stage], strict=True))
+        assert all(0 < within < whole for within, whole in pairs)
+        assert not any(other.within[stage])
 
 
-def test_a_table_tells_of_a_busy_machine():
-    busy = replace(row("JAX", 3, {}), cores=0.25)
-    told = Report([row(OURS, 3, {}), busy]).tables("step")
-    assert "* 1 of 2 measurements had less than 0.9 of a core, down to 0.25" in told[-2]
+@needs_kernels
+@pytest.mark.parametrize("name", ["mamba", "transformer-rope"])
+def test_one_thread_and_more_take_the_same_steps(name, monkeypatch):
+    setting = Setting("threads", name, {"batch": 64, "L": 33, "d": 8})
+    workers: list[int] = []
+    call = native.call
+
+    def noted(kernel: str, arguments: Structure, threads: int) -> int:
+        workers.append(threads)
+        return call(kernel, arguments, threads)
+
+    monkeypatch.setattr(native, "call", noted)
+    before = torch.get_num_threads()
+    more, one = (build() for build in threads.builders(setting, threads=2).values())
+    try:
+        assert difference(more.results(), one.results()) == 0
+        for _ in range(3):
+            assert more.chains[0]["step"](None) == one.chains[0]["step"](None)
+    finally:
+        torch.set_num_threads(before)
+    assert workers == 4 * [2, 1]
+
+
+def test_one_thread_alone_has_nothing_to_be_compared_with(capsys):
+    report = Report()
+    threads.run(Options(widths=(8,), lengths=(9,)), report)
+    assert not report.rows
+    assert "--threads 2 adds another" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [OURS, "PyTorch, eager"])
+def test_a_long_pass_is_measured(name):
+    done = measured(name, 128, rounds=2, patience=60.0)
+    expected = measured(OURS, 128, rounds=1, patience=60.0)
+
+    assert name in CONTENDERS
+    assert done.logits == pytest.approx(expected.logits, abs=1e-5)
+    assert len(done.seconds) == 2
+    assert done.mebibytes >= 0
+
+
+# What is asked for
 
 
 def test_the_command_line_chooses():
-    parts, options, path = chosen(["step", "--widths", "8", "16", "--json", "a.json"])
-    assert (parts, options.widths, path) == (["step"], (8, 16), Path("a.json"))
-    assert chosen([]) == (list(PARTS), Options(), None)
+    asked = chosen(["step", "--widths", "8", "16", "--rows", "a.jsonl"])
+    assert (asked.parts, asked.options.widths, asked.rows) == (("step",), (8, 16), Path("a.jsonl"))
+    assert chosen([]) == Benchmarks()
 
 
 @pytest.mark.parametrize("words", [["stepp"], ["--rounds", "1"], ["--threads", "0"]])
@@ -451,106 +203,19 @@ def test_the_command_line_refuses_nonsense(words, capsys):
 
 def test_a_part_runs_from_the_command_line(tmp_path):
     words = ["step", "--widths", "8", "--lengths", "4", "--batch", "2", "--rounds", "2"]
-    words += ["--contenders", "eager", "--json", str(tmp_path / "all.json")]
+    words += ["--contenders", "eager", "--machine", "abacus", "--rows", str(tmp_path / "all.jsonl")]
     command = [sys.executable, "-m", "benchmarks", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("## step\n")
-    told = json.loads((tmp_path / "all.json").read_text())
-    subjects = [(each["subject"], each["contender"]) for each in told["rows"]]
+    assert done.stdout.startswith("## step\n\nabacus, 1 thread(s); ")
+    kept = rows.read(tmp_path / "all.jsonl")
+    assert {each.origin.machine for each in kept} == {"abacus"}
+    subjects = [(each.row.subject, each.row.contender) for each in kept]
     timed = {(name, who) for name, who in subjects if who != FLOOR}
     both_ways = {
         (name, f"PyTorch, eager{way}") for name in ZOO for way in ("", ", each token once")
     }
     both_ways.remove(("transformer-learned", "PyTorch, eager, each token once"))
     assert timed == {(name, OURS) for name in ZOO} | both_ways
-    assert len(told["rows"]) - len(timed) in (0, len(ZOO))  # a floor each, where there is g++
-
-
-# The roofline
-
-
-@pytest.mark.parametrize("direction", ["forward", "backward"])
-@pytest.mark.parametrize(
-    ("work", "sizes", "powers"),
-    [
-        (roofline.scan_work, (3, 20, 8, 16), (1, 1, None, None)),
-        (roofline.conv_work, (3, 20, 8, 4), (1, 1, 1, None)),
-        (roofline.attention_work, (3, 2, 20, 8), (1, 1, None, None)),
-    ],
-)
-def test_work_grows_in_proportion_to_independent_axes(work, sizes, powers, direction):
-    once = work(*sizes)[direction]
-    for axis, power in enumerate(powers):
-        if power is not None:
-            doubled = list(sizes)
-            doubled[axis] *= 2
-            twice = work(*doubled)[direction]
-            assert twice.exponentials == 2 * once.exponentials
-            assert twice.multiply_adds == 2 * once.multiply_adds
-            assert twice.bytes == 2 * once.bytes
-
-
-def test_the_scans_work_is_that_of_its_states_and_a_little_for_each_channel():
-    counts = [roofline.scan_work(1, 1, 1, state)["forward"] for state in (1, 2, 3)]
-    assert {b.exponentials - a.exponentials for a, b in pairwise(counts)} == {1}
-    assert {b.multiply_adds - a.multiply_adds for a, b in pairwise(counts)} == {4}
-    assert {b.bytes - a.bytes for a, b in pairwise(counts)} == {8}
-
-
-def test_attentions_work_is_its_causal_half():
-    cells = sum(1 for query in range(20) for key in range(20) if key <= query)
-    passes = roofline.attention_work(1, 1, 20, 8)
-    assert passes["forward"].exponentials == passes["backward"].exponentials == cells
-    assert passes["forward"].multiply_adds == 16 * cells
-    assert passes["backward"].multiply_adds == 40 * cells
-
-
-def test_a_scan_that_is_read_everywhere_is_the_whole_scan():
-    assert roofline.scan_work(3, 20, 8, 16, read=60) == roofline.scan_work(3, 20, 8, 16)
-    once, everywhere = roofline.scan_work(3, 20, 8, 16, read=3), roofline.scan_work(3, 20, 8, 16)
-    for direction in ("forward", "backward"):
-        assert once[direction].multiply_adds < everywhere[direction].multiply_adds
-        assert once[direction].exponentials < everywhere[direction].exponentials
-
-
-def test_a_lone_query_sees_every_key():
-    passes = roofline.attention_work(1, 1, 20, 8, queries=1)
-    assert passes["forward"].exponentials == 20
-
-
-def test_a_steps_work_is_mostly_products_where_the_model_is_wide():
-    spec = named("transformer-rope", vocabulary=16, width=512, longest_context=0)
-    work = roofline.step_work(spec, batch=2, length=9)
-    rows, tokens, square = 18, 16, 512 * 512
-    # Queries, keys and values of each token, out of each row; forward and twice backward.
-    first = 3 * (tokens * 3 + rows) * square
-    last = 3 * (rows * 2 + 2 * 2) * square
-    attention = 7 * 512 * 2 * (45 + 9)
-    assert work.multiply_adds == first + last + attention
-
-
-def test_learned_positions_make_every_row_of_the_first_layer_another():
-    def work(name):
-        spec = named(name, vocabulary=16, width=8, longest_context=8)
-        return roofline.step_work(spec, batch=2, length=9)
-
-    more = work("transformer-learned").multiply_adds - work("transformer-nope").multiply_adds
-    assert more == 3 * (18 - 16) * 3 * 64
-
-
-def test_a_floor_adds_arithmetic_and_takes_the_larger_of_it_and_memory():
-    peaks = roofline.Peaks(exponentials=10, multiply_adds=100, bytes=1000)
-    assert roofline.Work(20, 300, 0).floor(peaks) == pytest.approx(5)
-    assert roofline.Work(20, 300, 7000).floor(peaks) == pytest.approx(7)
-    assert roofline.Work(20, 300, 7000).floor(peaks, cores=2) == pytest.approx(3.5)
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
-def test_peaks_are_those_of_functions_that_are_right():
-    peaks = roofline.measured_peaks(1 << 16, seconds=0.01)
-    assert peaks.multiply_adds > peaks.exponentials > 1e6
-    assert peaks.bytes > 1e6
-    for x in np.linspace(-20, 5, 26):
-        assert roofline.exponential(float(x)) == pytest.approx(np.exp(x), rel=1e-6)
+    assert len(kept) - len(timed) in (0, len(ZOO))  # a floor each, where there is g++
