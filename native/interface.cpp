@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-#include "operations.hpp"
+#include "interface.hpp"
 #include "parallel.hpp"
 
 namespace recall {
@@ -83,7 +83,6 @@ extern "C" {
 
 const char* recall_instruction_set() { return recall::chosen->name; }
 
-// Returns 0, or 1 if this processor or this build lacks the instruction set.
 int recall_choose_instruction_set(const char* name) {
   for (const recall::Kernels* candidate : recall::supported()) {
     if (std::strcmp(candidate->name, name) == 0) {
@@ -94,45 +93,47 @@ int recall_choose_instruction_set(const char* name) {
   return 1;
 }
 
-// From now on calls of several threads run on the team of this OpenMP, given its GOMP_parallel.
 void recall_use_team(void* parallel) { recall::team = reinterpret_cast<recall::Parallel>(parallel); }
 
-void recall_scan_forward(const recall::Scan* p, int threads) {
+int recall_scan_forward(const recall::Scan* p, int threads) {
   recall::parallel_for(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {
     recall::chosen->scan_forward(*p, begin, end);
   });
+  return recall::done;
 }
 
-void recall_scan_backward(const recall::Scan* p, int threads) {
+int recall_scan_backward(const recall::Scan* p, int threads) {
   recall::parallel_for(threads, p->batch, *p, recall::chosen->scan_backward, recall::chosen->scan_scratch);
   recall::add_partial(p->grad_A, p->batch, (p->state + 2) * p->channels);
+  return recall::done;
 }
 
-void recall_conv_forward(const recall::Conv* p, int threads) {
+int recall_conv_forward(const recall::Conv* p, int threads) {
   recall::parallel_for(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {
     recall::chosen->conv_forward(*p, begin, end);
   });
+  return recall::done;
 }
 
-void recall_conv_backward(const recall::Conv* p, int threads) {
+int recall_conv_backward(const recall::Conv* p, int threads) {
   recall::parallel_for(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {
     recall::chosen->conv_backward(*p, begin, end);
   });
   recall::add_partial(p->grad_weight, p->batch, (p->window + 1) * p->channels);
+  return recall::done;
 }
 
-void recall_attention_forward(const recall::Attention* p, int threads) {
+int recall_attention_forward(const recall::Attention* p, int threads) {
   recall::parallel_for(threads, p->batch * p->heads, *p, recall::chosen->attention_forward,
                        recall::chosen->attention_scratch);
+  return recall::done;
 }
 
-void recall_attention_backward(const recall::Attention* p, int threads) {
+int recall_attention_backward(const recall::Attention* p, int threads) {
   recall::parallel_for(threads, p->batch * p->heads, *p, recall::chosen->attention_backward,
                        recall::chosen->attention_scratch);
+  return recall::done;
 }
-
-// The calls from here on return a status: 0, 1 if a token or an answer is not in the vocabulary, 2 if a
-// block's kind is unknown.
 
 int recall_block_forward(const recall::Block* p, int threads) {
   if (const recall::Status status = recall::check(*p)) return status;

@@ -1,63 +1,54 @@
-// Every kernel on buffers of exactly the size that it may touch, for the address and
-// undefined-behaviour sanitizers, which stop at the first read or write beyond one; the leak
-// sanitizer speaks at the end of thousands of calls.  `make sanitize` builds and runs it.
+// Every kernel on buffers of exactly the size that it may touch, for the address and undefined-behaviour
+// sanitizers, which stop at the first read or write beyond one; the leak sanitizer speaks at the end of
+// thousands of calls.  `make sanitize` builds and runs it.
 
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <memory>
 #include <random>
-#include <utility>
 #include <vector>
 
-#include "operations.hpp"
-
-extern "C" {
-const char* recall_instruction_set();
-int recall_choose_instruction_set(const char* name);
-void recall_scan_forward(const recall::Scan* p, int threads);
-void recall_scan_backward(const recall::Scan* p, int threads);
-void recall_conv_forward(const recall::Conv* p, int threads);
-void recall_conv_backward(const recall::Conv* p, int threads);
-void recall_attention_forward(const recall::Attention* p, int threads);
-void recall_attention_backward(const recall::Attention* p, int threads);
-void recall_mamba_forward(const recall::Mamba* p, int threads);
-void recall_mamba_backward(const recall::Mamba* p, int threads);
-void recall_self_attention_forward(const recall::SelfAttention* p, int threads);
-void recall_self_attention_backward(const recall::SelfAttention* p, int threads);
-int recall_stack_logits(const recall::Stack* p, int threads);
-int recall_stack_gradients(const recall::Stack* p, int threads);
-}
+#include "interface.hpp"
 
 namespace {
 
+using std::int64_t;
+
 std::mt19937 random_bits(0);
 
-// A buffer of its own, so that one float beyond it is noticed.
+// Buffers of their own, so that one float beyond one of them is noticed, and the structs that point to them.
 struct Buffers {
-  std::vector<std::unique_ptr<float[]>> all;
+  std::vector<std::unique_ptr<float[]>> floats;
+  std::vector<std::shared_ptr<void>> structs;
 
-  float* operator()(std::int64_t floats) {
+  float* operator()(int64_t count) {
     std::normal_distribution<float> normal;
-    all.push_back(std::make_unique<float[]>(floats));
-    for (std::int64_t i = 0; i < floats; ++i) all.back()[i] = normal(random_bits);
-    return all.back().get();
+    floats.push_back(std::make_unique<float[]>(count));
+    for (int64_t i = 0; i < count; ++i) floats.back()[i] = normal(random_bits);
+    return floats.back().get();
+  }
+
+  template <class Struct>
+  Struct& zeroed() {
+    auto made = std::make_shared<Struct>();
+    structs.push_back(made);
+    return *made;
   }
 };
 
-bool finite(const float* x, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i)
+bool finite(const float* x, int64_t count) {
+  for (int64_t i = 0; i < count; ++i)
     if (!std::isfinite(x[i])) return false;
   return true;
 }
 
-bool scan(int batch, int length, int channels, int state, bool gated, bool last, int threads) {
+int64_t chunks(int64_t length) { return (length + recall::scan_chunk - 1) / recall::scan_chunk; }
+
+bool scan(int64_t batch, int64_t length, int64_t channels, int64_t state, bool gated, bool last, int threads) {
   Buffers make;
-  const std::int64_t inner = std::int64_t{batch} * length * channels;
-  const std::int64_t selection = std::int64_t{batch} * length * state;
-  const std::int64_t read = last ? std::int64_t{batch} * channels : inner;
-  const std::int64_t chunks = (length + recall::scan_chunk - 1) / recall::scan_chunk;
-  recall::Scan p{};
+  const int64_t inner = batch * length * channels, selection = batch * length * state;
+  const int64_t read = last ? batch * channels : inner;
+  auto& p = make.zeroed<recall::Scan>();
   p.batch = batch, p.length = length, p.channels = channels, p.state = state, p.last = last;
   p.u = make(inner), p.delta = make(inner), p.B = make(selection), p.C = make(selection);
   p.z = gated ? make(read) : nullptr;
@@ -66,173 +57,174 @@ bool scan(int batch, int length, int channels, int state, bool gated, bool last,
   float* A = make(state * channels);
   for (int i = 0; i < state * channels; ++i) A[i] = -std::exp(A[i]);
   p.A = A, p.D = make(channels), p.delta_bias = make(channels);
-  p.initial = make(std::int64_t{batch} * state * channels);
-  p.final = make(std::int64_t{batch} * state * channels);
-  p.out = make(read), p.states = make(batch * chunks * state * channels);
+  p.initial = make(batch * state * channels), p.final = make(batch * state * channels);
+  p.out = make(read), p.states = make(batch * chunks(length) * state * channels);
   recall_scan_forward(&p, threads);
   p.grad_out = make(read);
   p.grad_u = make(inner), p.grad_delta = make(inner), p.grad_z = gated ? make(read) : nullptr;
-  p.grad_B = make(selection), p.grad_C = make(selection);
-  p.grad_A = make(std::int64_t{batch} * (state + 2) * channels);
+  p.grad_B = make(selection), p.grad_C = make(selection), p.grad_A = make(batch * (state + 2) * channels);
   p.grad_D = p.grad_A + state * channels, p.grad_bias = p.grad_D + channels;
   recall_scan_backward(&p, threads);
   return finite(p.out, read) && finite(p.grad_u, inner) && finite(p.grad_B, selection);
 }
 
-bool conv(int batch, int length, int channels, int window, int threads) {
+bool conv(int64_t batch, int64_t length, int64_t channels, int64_t window, int threads) {
   Buffers make;
-  const std::int64_t inner = std::int64_t{batch} * length * channels;
-  recall::Conv p{};
+  const int64_t inner = batch * length * channels;
+  auto& p = make.zeroed<recall::Conv>();
   p.batch = batch, p.length = length, p.channels = channels, p.window = window;
   p.x = make(inner), p.x_stride = p.grad_out_stride = channels;
   p.weight = make(window * channels), p.bias = make(channels), p.out = make(inner);
   recall_conv_forward(&p, threads);
   p.grad_out = make(inner), p.grad_x = make(inner);
-  p.grad_weight = make(std::int64_t{batch} * (window + 1) * channels);
-  p.grad_bias = p.grad_weight + window * channels;
+  p.grad_weight = make(batch * (window + 1) * channels), p.grad_bias = p.grad_weight + window * channels;
   recall_conv_backward(&p, threads);
   return finite(p.out, inner) && finite(p.grad_x, inner);
 }
 
-bool attention(int batch, int heads, int length, int queries, int width, bool rotary, int threads) {
+bool attention(int64_t batch, int64_t heads, int64_t length, int64_t queries, int64_t width, bool rotary, int threads) {
   Buffers make;
-  const auto rows = [&](int positions) {
-    const std::int64_t head = std::int64_t{positions} * width;
+  const auto rows = [&](int64_t positions) {
+    const int64_t head = positions * width;
     return recall::Heads{make(batch * heads * head), heads * head, head, width};
   };
-  recall::Attention p{};
+  auto& p = make.zeroed<recall::Attention>();
   p.batch = batch, p.heads = heads, p.length = length, p.queries = queries, p.width = width;
   p.q = rows(queries), p.k = rows(length), p.v = rows(length), p.out = rows(queries);
-  p.cosines = rotary ? make(length * (width / 2)) : nullptr;
-  p.sines = rotary ? make(length * (width / 2)) : nullptr;
-  p.softmax = make(std::int64_t{batch} * heads * 2 * queries);
+  if (rotary) p.cosines = make(length * (width / 2)), p.sines = make(length * (width / 2));
+  p.softmax = make(batch * heads * 2 * queries);
   recall_attention_forward(&p, threads);
-  p.grad_out = rows(queries), p.grad_q = rows(queries);
-  p.grad_k = rows(length), p.grad_v = rows(length);
+  p.grad_out = rows(queries), p.grad_q = rows(queries), p.grad_k = rows(length), p.grad_v = rows(length);
   recall_attention_backward(&p, threads);
-  const std::int64_t total = std::int64_t{batch} * heads * width;
+  const int64_t total = batch * heads * width;
   return finite(p.out.data, total * queries) && finite(p.grad_k.data, total * length);
 }
 
-recall::Norm norm(Buffers& make, std::int64_t width) { return {make(width), make(width), 1e-5}; }
+// A mixer's struct: what its core has beside the head, the projections, and how many numbers a shard has.
+struct Sizes {
+  int64_t batch, length, width, state;
+  bool last, saved;  // whether there are buffers for the backward pass
 
-// A mixer's sizes and weights.
-recall::Mamba mamba_weights(Buffers& make, int batch, int length, int width, int channels, int state, bool last) {
-  recall::Mamba p{};
-  p.batch = batch, p.length = length, p.width = width, p.channels = channels, p.state = state;
-  p.window = 4, p.rank = 2, p.last = last, p.portions = 2;
-  const std::int64_t selected = p.rank + 2 * state;
-  p.numbers = channels * (3 * width + p.window + 1 + selected + p.rank + state + 2) + 2 * width;
-  p.in_proj = make(2 * channels * width);
+  int64_t rows() const { return batch * length; }
+  int64_t read() const { return last ? batch : rows(); }
+};
+
+recall::Block& mamba(Buffers& make, const Sizes& s) {
+  auto& p = make.zeroed<recall::Mamba>();
+  const int64_t channels = 2 * s.width + 1;
+  p.channels = channels, p.state = s.state, p.window = 4, p.rank = 2;
+  const int64_t selected = p.rank + 2 * p.state;
   p.conv_weight = make(channels * p.window), p.conv_bias = make(channels);
   p.x_proj = make(selected * channels), p.dt_weight = make(channels * p.rank);
-  p.A_log = make(channels * state), p.D = make(channels), p.dt_bias = make(channels);
-  p.out_proj = make(width * channels);
+  p.A_log = make(channels * p.state), p.D = make(channels), p.dt_bias = make(channels);
+  p.block.kind = recall::Kind::mamba;
+  p.block.in_proj = make(2 * channels * s.width), p.block.out_proj = make(s.width * channels);
+  p.block.numbers = channels * (3 * s.width + p.window + 1 + selected + p.rank + p.state + 2);
+  if (!s.saved) return p.block;
+  p.before = make(s.rows() * channels), p.z = make(s.read() * channels), p.u = make(s.rows() * channels);
+  p.selection = make(s.rows() * selected), p.states = make(s.batch * chunks(s.length) * p.state * channels);
+  return p.block;
+}
+
+recall::Block& self_attention(Buffers& make, const Sizes& s) {
+  auto& p = make.zeroed<recall::SelfAttention>();
+  p.heads = s.width % 4 ? 1 : 2;
+  const int64_t angles = s.width / p.heads / 2;
+  if (s.width % 4 == 0) p.cosines = make(s.length * angles), p.sines = make(s.length * angles);
+  p.block.kind = recall::Kind::attention;
+  p.block.in_proj = make(3 * s.width * s.width), p.block.out_proj = make(s.width * s.width);
+  p.block.numbers = 4 * s.width * s.width;
+  if (!s.saved) return p.block;
+  p.q = make(s.read() * s.width), p.mixed = make(s.read() * s.width), p.kv = make(2 * s.rows() * s.width);
+  p.softmax = make(p.heads * 2 * s.read());
+  return p.block;
+}
+
+using Mixer = recall::Block& (*)(Buffers&, const Sizes&);
+constexpr Mixer mixers[] = {mamba, self_attention};
+
+recall::Norm norm(Buffers& make, int64_t width) { return {make(width), make(width), 1e-5}; }
+
+recall::Block& head(Buffers& make, Mixer mixer, const Sizes& s, bool normal) {
+  recall::Block& p = mixer(make, s);
+  p.batch = s.batch, p.length = s.length, p.width = s.width, p.last = s.last, p.shards = 2;
+  if (normal) p.norm = norm(make, s.width), p.numbers += 2 * s.width;
   return p;
 }
 
-bool mamba(int batch, int length, int width, int channels, int state, bool last, bool normal,
-           int threads) {
+bool block(Mixer mixer, Sizes s, bool normal, int threads) {
   Buffers make;
-  recall::Mamba p = mamba_weights(make, batch, length, width, channels, state, last);
-  const std::int64_t rows = std::int64_t{batch} * length, read = last ? batch : rows;
-  const std::int64_t selected = p.rank + 2 * state;
-  const std::int64_t chunks = (length + recall::scan_chunk - 1) / recall::scan_chunk;
-  if (normal) p.norm = norm(make, width);
-  p.x = make(rows * width), p.out = make(read * width);
-  recall_mamba_forward(&p, threads);
-  p.before = make(rows * channels), p.z = make(read * channels), p.u = make(rows * channels);
-  p.selection = make(rows * selected), p.states = make(batch * chunks * state * channels);
-  recall_mamba_forward(&p, threads);
-  p.grad_out = make(read * width), p.grad_x = make(rows * width);
-  p.gradients = make(p.portions * p.numbers);
-  recall_mamba_backward(&p, threads);
-  return finite(p.out, read * width) && finite(p.grad_x, rows * width) && finite(p.gradients, p.numbers);
+  bool right = true;
+  for (bool saved : {false, true}) {
+    s.saved = saved;
+    recall::Block& p = head(make, mixer, s, normal);
+    p.x = make(s.rows() * s.width), p.out = make(s.read() * s.width);
+    right &= recall_block_forward(&p, threads) == 0 && finite(p.out, s.read() * s.width);
+    if (!saved) continue;
+    p.grad_out = make(s.read() * s.width), p.grad_x = make(s.rows() * s.width);
+    p.gradients = make(p.shards * p.numbers);
+    right &= recall_block_backward(&p, threads) == 0;
+    right &= finite(p.grad_x, s.rows() * s.width) && finite(p.gradients, p.numbers);
+    p.kind = recall::Kind{77};
+    right &= recall_block_forward(&p, threads) == 2 && recall_block_backward(&p, threads) == 2;
+  }
+  return right;
 }
 
-recall::SelfAttention attention_weights(Buffers& make, int batch, int length, int queries, int width,
-                                        int heads, bool rotary) {
-  recall::SelfAttention p{};
-  p.batch = batch, p.length = length, p.queries = queries, p.width = width, p.heads = heads;
-  p.portions = 2, p.numbers = 4 * width * width + 2 * width;
-  p.in_proj = make(3 * width * width), p.out_proj = make(width * width);
-  p.cosines = rotary ? make(length * (width / heads / 2)) : nullptr;
-  p.sines = rotary ? make(length * (width / heads / 2)) : nullptr;
-  return p;
-}
-
-bool self_attention(int batch, int length, int queries, int width, int heads, bool rotary, int threads) {
+bool stack(Mixer first, Mixer second, Sizes s, int64_t vocabulary, bool positions, int threads) {
   Buffers make;
-  recall::SelfAttention p = attention_weights(make, batch, length, queries, width, heads, rotary);
-  if (rotary) p.norm = norm(make, width);
-  const std::int64_t rows = std::int64_t{batch} * length, asking = std::int64_t{batch} * queries;
-  p.x = make(rows * width), p.out = make(asking * width);
-  recall_self_attention_forward(&p, threads);
-  p.q = make(asking * width), p.mixed = make(asking * width), p.kv = make(rows * 2 * width);
-  p.softmax = make(std::int64_t{batch} * heads * 2 * queries);
-  recall_self_attention_forward(&p, threads);
-  p.grad_out = make(asking * width), p.grad_x = make(rows * width);
-  p.gradients = make(p.portions * p.numbers);
-  recall_self_attention_backward(&p, threads);
-  return finite(p.out, asking * width) && finite(p.grad_x, rows * width) && finite(p.gradients, p.numbers);
-}
-
-// Mamba, then attention, or the other way round.
-bool stack(int batch, int length, int width, int vocabulary, bool positions, bool attention_last, int threads) {
-  Buffers make;
-  recall::Mamba mamba = mamba_weights(make, batch, length, width, 2 * width, 16, !attention_last);
-  recall::SelfAttention attention =
-      attention_weights(make, batch, length, attention_last ? 1 : length, width, width % 4 ? 1 : 2, width % 4 == 0);
-  mamba.norm = norm(make, width), attention.norm = norm(make, width);
-  recall::Layer layers[2] = {{&mamba, nullptr}, {nullptr, &attention}};
-  if (!attention_last) std::swap(layers[0], layers[1]);
-  std::vector<std::int64_t> tokens(batch * length), answers(batch);
-  for (auto* numbers : {&tokens, &answers})
-    for (auto& number : *numbers) number = random_bits() % vocabulary;
-  recall::Stack p{};
-  p.batch = batch, p.length = length, p.width = width, p.vocabulary = vocabulary, p.depth = 2;
+  s.saved = s.last = false;
+  recall::Block& below = head(make, first, s, true);
+  s.last = true;
+  const recall::Block* layers[] = {&below, &head(make, second, s, true)};
+  std::vector<int64_t> tokens(s.rows()), answers(s.batch);
+  for (auto* ids : {&tokens, &answers})
+    for (auto& id : *ids) id = random_bits() % vocabulary;
+  auto& p = make.zeroed<recall::Stack>();
+  p.batch = s.batch, p.length = s.length, p.width = s.width, p.vocabulary = vocabulary, p.depth = 2;
   p.tokens = tokens.data(), p.answers = answers.data(), p.layers = layers;
-  const std::int64_t reach = positions ? length + 1 : 0;
-  p.looked_up = !positions && vocabulary % 2;
-  p.embedding = make(vocabulary * width), p.positions = positions ? make(reach * width) : nullptr;
-  p.norm = norm(make, width), p.lm_head = make(vocabulary * width);
-  p.logits = make(batch * vocabulary), p.losses = make(batch);
-  if (recall_stack_logits(&p, threads) != 0) return false;
-  p.portions = 2;
-  p.numbers = mamba.numbers + attention.numbers + (2 + vocabulary + reach) * width;
-  p.gradients = make(p.portions * p.numbers);
-  const recall::Place places[2] = {{make(p.numbers - width), width, p.numbers / width - 1}, {nullptr, width, 1}};
-  p.places = places, p.weights = p.numbers % width == 0 ? 2 : 0;
-  if (recall_stack_gradients(&p, threads) != 0) return false;
+  const int64_t reach = positions ? s.length + 1 : 0;
+  p.gathered = !positions && vocabulary % 2;
+  p.embedding = make(vocabulary * s.width), p.positions = positions ? make(reach * s.width) : nullptr;
+  p.norm = norm(make, s.width), p.lm_head = make(vocabulary * s.width);
+  p.logits = make(s.batch * vocabulary), p.losses = make(s.batch);
+  bool right = recall_stack_logits(&p, threads) == 0;
+  p.shards = 2, p.numbers = layers[0]->numbers + layers[1]->numbers + (2 + vocabulary + reach) * s.width;
+  p.gradients = make(p.shards * p.numbers);
+  const recall::Place places[] = {{make(p.numbers - s.width), 1, p.numbers - s.width}, {nullptr, s.width, 1}};
+  p.places = places, p.weights = 2;
+  right &= recall_stack_gradients(&p, threads) == 0;
+  right &= finite(p.logits, s.batch * vocabulary) && finite(p.gradients, p.numbers);
   tokens.back() = vocabulary;
-  const bool refused = recall_stack_logits(&p, threads) == 1 && recall_stack_gradients(&p, threads) == 1;
-  return refused && finite(p.logits, batch * vocabulary) && finite(p.gradients, p.numbers);
+  right &= recall_stack_logits(&p, threads) == 1 && recall_stack_gradients(&p, threads) == 1;
+  below.kind = recall::Kind{0};
+  return right && recall_stack_logits(&p, threads) == 2 && recall_stack_gradients(&p, threads) == 2;
 }
 
 int run_all() {
   int calls = 0, wrong = 0;
   const auto check = [&](bool right) { ++calls, wrong += !right; };
   for (int threads : {1, 3})
-    for (int length : {1, 2, 7, 8, 9, 17, 33})
-      for (int channels : {1, 4, 5, 8, 16, 17, 33}) {
-        for (int state : {1, 3, 8, 16, 17})
+    for (int64_t length : {1, 2, 7, 8, 9, 17, 33})
+      for (int64_t width : {1, 4, 5, 8, 16, 17, 33}) {
+        for (int64_t state : {1, 3, 8, 16, 17})
           for (bool gated : {false, true})
-            for (bool last : {false, true}) check(scan(3, length, channels, state, gated, last, threads));
-        for (bool last : {false, true})
-          for (int state : {3, 16})
-            for (bool normal : {false, true})
-              check(mamba(3, length, 5, channels, state, last, normal, threads));
-        for (int vocabulary : {2, 3, 16, 41})
-          for (bool positions : {false, true})
-            for (bool attention_last : {false, true})
-              check(stack(3, length, channels, vocabulary, positions, attention_last, threads));
-        for (int window : {1, 3, 4, 16}) check(conv(3, length, channels, window, threads));
-        for (int queries : {1, (length + 1) / 2, length})
-          for (int heads : {1, 2}) {
-            check(attention(2, heads, length, queries, channels, false, threads));
-            check(attention(2, heads, length, queries, 2 * channels, true, threads));
-            check(self_attention(3, length, queries, 2 * heads * channels, heads, heads == 2, threads));
+            for (bool last : {false, true}) check(scan(3, length, width, state, gated, last, threads));
+        for (int64_t window : {1, 3, 4, 16}) check(conv(3, length, width, window, threads));
+        for (int64_t queries : {int64_t{1}, (length + 1) / 2, length})
+          for (int64_t heads : {1, 2}) {
+            check(attention(2, heads, length, queries, width, false, threads));
+            check(attention(2, heads, length, queries, 2 * width, true, threads));
           }
+        const int64_t state = length % 2 ? 16 : 3;
+        for (Mixer mixer : mixers) {
+          for (bool last : {false, true})
+            for (bool normal : {false, true}) check(block(mixer, {3, length, width, state, last, false}, normal, threads));
+          for (Mixer other : mixers)
+            for (int64_t vocabulary : {2, 3, 16, 41})
+              for (bool positions : {false, true})
+                check(stack(mixer, other, {3, length, width, state, false, false}, vocabulary, positions, threads));
+        }
       }
   std::printf("%s: %d operations forward and backward, %d wrong\n", recall_instruction_set(), calls, wrong);
   return wrong;

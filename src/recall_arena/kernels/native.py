@@ -11,15 +11,43 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from recall_arena.kernels import plain
+from recall_arena.kernels import plain, structs
 
 CHOICE = "RECALL_ARENA_KERNELS"
 LARGEST_STATE = 256
 LARGEST_WINDOW = 16
 LARGEST_HEAD = 256
 SCAN_CHUNK = 8
+UNKNOWN_KIND = 2  # what blocks and stacks return
 SHARDS = 16  # of a batch, whose partial gradients are apart: as many threads may work on them
 WORTH_A_THREAD = 1 << 17  # elements below which a second thread costs more than it brings
+
+
+INSTALL_AGAIN = (
+    "the compiled kernels are of another version than this package; "
+    "install it again with `pip install .`"
+)
+
+
+def check_layouts(text: str) -> None:
+    """Compare the layouts that the library tells, a line for each struct, with `structs.py`.
+
+    Raises ImportError that names the first struct and field to differ.
+    """
+    lines = map(str.split, text.splitlines())
+    theirs = {name: ("size:" + size, *fields) for name, size, *fields in lines}
+    for name, struct in structs.STRUCTS.items():
+        offsets = {field: getattr(struct, field).offset for field, *_ in struct._fields_}
+        ours = {field: str(n) for field, n in offsets.items()} | {
+            "size": str(ctypes.sizeof(struct))
+        }
+        library = dict(field.split(":") for field in theirs.get(name, ()))
+        for field in (*ours, *library):
+            if ours.get(field) != library.get(field):
+                raise ImportError(
+                    f"struct {name}, {field}: {library.get(field, 'none')} in the library, "
+                    f"{ours.get(field, 'none')} in Python: {INSTALL_AGAIN}"
+                )
 
 
 def _find() -> tuple[ctypes.CDLL | None, str]:
@@ -32,7 +60,12 @@ def _find() -> tuple[ctypes.CDLL | None, str]:
             "the PyTorch definitions, because this installation was built without a C++ compiler"
         )
     library = ctypes.CDLL(installed.origin)
-    library.recall_instruction_set.restype = ctypes.c_char_p
+    try:
+        for name in ("recall_instruction_set", "recall_layouts", "recall_build"):
+            getattr(library, name).restype = ctypes.c_char_p
+    except AttributeError as missing:
+        raise ImportError(f"{missing}: {INSTALL_AGAIN}") from None
+    check_layouts(library.recall_layouts().decode())
     _share_team(library)
     return library, "compiled"
 
@@ -52,6 +85,11 @@ LIBRARY, REASON = _find()
 def instruction_set() -> str | None:
     """The instruction set that the compiled kernels use, or None without them."""
     return None if LIBRARY is None else LIBRARY.recall_instruction_set().decode()
+
+
+def build() -> str | None:
+    """A hash of the sources that the compiled kernels were built from, or None without them."""
+    return None if LIBRARY is None else LIBRARY.recall_build().decode()
 
 
 def choose_instruction_set(name: str) -> None:
@@ -99,7 +137,12 @@ def threads(elements: int) -> int:
 
 
 def call(name: str, arguments: ctypes.Structure, workers: int) -> int:
-    """Call the kernel `name`, and hand on what it returns; the caller keeps the tensors alive."""
+    """Call the kernel `name`, and hand on what it returns; the caller keeps the tensors alive.
+
+    Raises ValueError if a block's kind is none that the library knows.
+    """
     assert LIBRARY is not None
     returned: int = LIBRARY[name](ctypes.byref(arguments), ctypes.c_int(workers))
+    if returned == UNKNOWN_KIND:
+        raise ValueError(f"{name}: the library does not know this kind of mixer")
     return returned

@@ -122,6 +122,15 @@ class Stack(ctypes.Structure):
     )
 
 
+STRUCTS: dict[str, type[ctypes.Structure]] = {
+    struct.__name__: struct
+    for struct in (
+        *(Scan, Conv, Heads, Attention, Norm, Tokens),
+        *(Block, Mamba, SelfAttention, Place, Stack),
+    )
+}
+"""All of them by the name that the library gives them."""
+
 Mixer = Mamba | SelfAttention
 """The structs that begin with a `Block`."""
 
