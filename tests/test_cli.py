@@ -15,7 +15,7 @@ from conftest import Smoke, recall
 
 from recall_arena.cli import COMMANDS, main
 from recall_arena.model import ModelSpec
-from recall_arena.records import Store
+from recall_arena.records import Store, archive
 from recall_arena.studies import STUDIES, NamedRun, Plan
 from recall_arena.studies.assignment import ASSIGNMENT
 
@@ -62,15 +62,32 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         ("train --task.delay 64", "--schedule.context must be at least 65"),
         ("train --schedule.rate -1", "rate must be positive, got -1"),
         ("train --schedule.steps many", "many"),
-        ("runs show 0123 --store nowhere", "no record begins with '0123'"),
+        ("runs show 0123 --store nowhere", "nowhere is not a folder"),
+        ("runs show 0123 --store .", "no record begins with '0123' in .; `recall runs ls` shows"),
+        ("runs export . --store .", ". is a folder; name the CSV file"),
+        ("runs archive all.json --store .", "an archive's name ends in .parquet, got all.json"),
+        ("runs archive all.parquet --store .", ". has no records that . does not have archived"),
+        ("train --threads 0", "--threads must be at least 1, got 0"),
+        ("train --width 0", "width must be at least 1"),
+        ("train --contexts.first 1", "--contexts.first must be at least 2 with this task"),
+        ("train --contexts.first 9 --contexts.last 8", "at least --contexts.first, got 9 and 8"),
+        ("train --store file", "records cannot be kept in file: file is not a folder"),
+        ("train --store file/runs", "file/runs: file is not a folder"),
+        ("evaluate 0123 --threads 0", "--threads must be at least 1, got 0"),
         ("runs ls --store nowhere", "nowhere is not a folder"),
         ("report --store nowhere", "nowhere is not a folder"),
-        ("evaluate 0123 --store nowhere", "no record begins with '0123'"),
+        ("evaluate 0123 --store nowhere", "nowhere is not a folder"),
     ],
 )
 def test_a_mistake_gets_one_message_with_the_way_out_and_code_2(
-    words: str, hint: str, capsys: pytest.CaptureFixture[str]
+    words: str,
+    hint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     try:
         code: object = main(words.split())
     except SystemExit as end:  # what the flags' parser found
@@ -80,6 +97,7 @@ def test_a_mistake_gets_one_message_with_the_way_out_and_code_2(
     assert code == 2
     assert hint in re.sub(r"\s+", " ", said.err + said.out)
     assert "Traceback" not in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "something was done"
 
 
 def test_nothing_typed_shows_the_help_and_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,13 +130,41 @@ def test_train_keeps_a_record_and_weights_that_evaluate_takes_further(
     assert again == [row for row in first["accuracy"] if row["context"] <= 64]
 
 
-def test_a_store_can_be_listed_shown_and_exported(
-    smoke: Smoke, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_train_keeps_no_weights_where_none_are_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = ("--store", str(smoke.store))
+    words = ("train", *TINY, "--store", str(tmp_path))
+    assert main([*words, "--no-keep-weights", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["weights"] is None
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+    assert main(["evaluate", first["address"], "--store", str(tmp_path)]) == 2
+    assert "`recall train` keeps them" in capsys.readouterr().err
+
+    assert main([*words, "--json"]) == 0
+    weights = Path(json.loads(capsys.readouterr().out)["weights"])
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert main(["evaluate", first["address"], "--store", str(tmp_path)]) == 2
+    assert "does not hold this model's weights" in capsys.readouterr().err
+
+
+@pytest.fixture(params=["files", "an archive"])
+def kept(request: pytest.FixtureRequest, smoke: Smoke, tmp_path: Path) -> Path:
+    """The records of the smoke study, as a store that holds them in one of two ways."""
+    if request.param == "files":
+        return smoke.store
+    archive(Store(smoke.store), tmp_path / "archive" / "all.parquet")
+    return tmp_path / "archive"
+
+
+def test_a_store_can_be_listed_shown_and_exported(
+    kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ("--store", str(kept))
     assert main(["runs", "ls", *store, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 28
+    assert all(0 <= row["validation at L"] <= 1 for row in rows)
 
     assert main(["runs", "show", rows[0]["address"], *store]) == 0
     assert rows[0]["address"] in capsys.readouterr().out
@@ -126,6 +172,23 @@ def test_a_store_can_be_listed_shown_and_exported(
     assert main(["runs", "export", str(tmp_path / "all.csv"), *store]) == 0
     lengths = 6  # 32, 64, ... 192
     assert len((tmp_path / "all.csv").read_text().splitlines()) == 1 + 28 * lengths
+
+
+def test_an_archive_is_packed_once_and_read_in_place_of_the_files(
+    smoke: Smoke, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = tmp_path / "published" / "part.parquet"
+    words = ("runs", "archive", str(part), "--store", str(smoke.store))
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"archive": str(part), "records": 28}
+    assert list(Store(part.parent)) == list(Store(smoke.store))
+
+    assert main(words) == 2
+    assert "part.parquet exists" in capsys.readouterr().err
+
+    study = ("study", "run", "assignment", "--scale", "smoke", "--dry-run", "--json")
+    assert main([*study, "--store", str(part.parent)]) == 0
+    assert {row["state"] for row in json.loads(capsys.readouterr().out)} == {"done"}
 
 
 def test_a_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,16 +272,47 @@ def test_an_interrupted_study_ends_cleanly_and_goes_on_to_the_same_records(
     assert all(record.outcome == whole.read(record.address).outcome for record in records)
 
 
+IMPORTING = """
+import sys
+from recall_arena.cli import main
+print("ready", flush=True)
+sys.exit(main(["train", "--schedule.steps", "10000000"]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("seconds", [0.2, 0.8])
+def test_a_command_that_is_stopped_while_modules_are_imported_ends_in_one_line(
+    tmp_path: Path, number: signal.Signals, code: int, seconds: float
+) -> None:
+    working = subprocess.Popen(
+        [sys.executable, "-c", IMPORTING],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert working.stdout is not None
+    working.stdout.readline()
+    time.sleep(seconds)
+    working.send_signal(number)
+    _, said = working.communicate(timeout=60)
+
+    assert working.returncode == code
+    assert said in ("recall: stopped\n", "recall: terminated\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failed_run_is_named_the_others_go_on_and_the_code_is_1(
     smoke: Smoke,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    good = ASSIGNMENT.runs(Plan("smoke", (1,), 1))[0]
+    good = ASSIGNMENT.runs(Plan("smoke", (1,), 1), Store(tmp_path / "runs"))[0]
     short = ModelSpec(("attention",), positions="learned", max_length=8)
     bad = NamedRun("too short", replace(good.run, model=short))
-    study = replace(ASSIGNMENT, runs=lambda plan: [bad, good])
+    study = replace(ASSIGNMENT, runs=lambda plan, store: [bad, good])
     monkeypatch.setitem(STUDIES, "assignment", study)
 
     folders = ("--store", str(tmp_path / "runs"), "--out", str(tmp_path / "report"))

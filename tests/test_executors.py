@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from recall_arena.evaluation import Contexts
+from recall_arena.checkpoints import load_weights, save_weights, weights_path
+from recall_arena.compiled import Compiled
+from recall_arena.evaluation import Contexts, accuracy_by_context
 from recall_arena.executors import Advanced, Event, Failed, Finished, execute_all, missing
+from recall_arena.executors.signals import deferred
 from recall_arena.model import ModelSpec
 from recall_arena.records import Outcome, Store
-from recall_arena.runs import Checks, Run
+from recall_arena.runs import Checks, Run, build, tally
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
 
@@ -259,6 +262,113 @@ def test_who_looks_away_for_a_minute_can_still_close(tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(result.pid, signal.SIGKILL)
         result.stdout.close()
+        result.stderr.close()
+
+
+SIGNALLED = """
+import json, os, signal, sys, threading
+from contextlib import closing
+from multiprocessing import forkserver
+from pathlib import Path
+from recall_arena.executors import execute_all
+from recall_arena.records import Store
+from recall_arena.runs import from_json
+
+class Stopped(BaseException):
+    pass
+
+def stop(number, frame):
+    raise Stopped
+
+def between_birth_and_task(fds, connect=forkserver.connect_to_new_process):
+    pipes = connect(fds)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return pipes
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    if sys.argv[3] == "between birth and task":
+        forkserver.connect_to_new_process = between_birth_and_task
+    else:
+        threading.Timer(0.5, lambda: os.killpg(0, signal.SIGINT)).start()
+    runs = [from_json(values) for values in json.loads(sys.argv[1])]
+    try:
+        with closing(execute_all(runs, Store(Path(sys.argv[2])), jobs=2)) as events:
+            print(len(list(events)))
+    except Stopped:
+        print("stopped")
+"""
+
+
+@pytest.mark.parametrize("moment", ["between birth and task", "while the server imports torch"])
+def test_a_signal_while_workers_start_ends_them_without_a_word(tmp_path, moment):
+    """SIGTERM to the parent; Ctrl-C to it and to its server, as a terminal sends it."""
+    runs = [tiny(seed, steps=FOREVER) for seed in range(2)]
+    result = run_script(SIGNALLED, tmp_path, runs, moment)
+    try:
+        assert result.communicate(timeout=90) == ("stopped\n", "")
+        assert held(Store(tmp_path / "records")) == set()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(result.pid, signal.SIGKILL)
+
+
+def test_a_second_signal_while_a_worker_starts_is_not_deferred():
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with deferred():
+            signal.raise_signal(signal.SIGTERM)
+            assert heard == []
+            signal.raise_signal(signal.SIGTERM)
+            assert heard == [signal.SIGTERM]
+        assert heard == [signal.SIGTERM] * 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# Weights
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_weights_are_kept_on_request_and_are_those_of_the_record(store, jobs):
+    run, other = tiny(1, steps=50, model=MIXED), tiny(0)
+    list(execute_all([other], store))
+    assert missing([other, run], store, keep_weights=True) == [other, run]
+    list(execute_all([other, run], store, jobs=jobs, keep_weights=True))
+
+    assert missing([other, run], store, keep_weights=True) == []
+    model = build(run)
+    load_weights(model, weights_path(store.folder, run.address))
+    counts = accuracy_by_context(Compiled(model).logits, run.task, run.contexts)
+    assert tally(list(counts)) == store.read(run.address).outcome.contexts
+
+
+def test_there_is_no_record_before_its_weights(store, monkeypatch):
+    there = []
+    monkeypatch.setattr(store, "write", lambda record: there.extend(store.folder.rglob("*.*")))
+    list(execute_all([tiny(0)], store, keep_weights=True))
+    assert there == [weights_path(store.folder, tiny(0).address)]
+
+
+def test_weights_that_cannot_be_kept_are_a_failed_run_without_a_record(store):
+    store.folder.mkdir()
+    (store.folder / "weights").write_text("a file")
+    events = list(execute_all([tiny(0)], store, keep_weights=True))
+    assert "weights" in failed(events)[tiny(0).address]
+    assert held(store) == set()
+
+
+@pytest.mark.parametrize("damage", ["", "not weights", None])
+def test_weights_of_something_else_are_named(store, damage):
+    path = weights_path(store.folder, tiny(0).address)
+    save_weights(build(tiny(0, model=MIXED)), path)
+    if damage is not None:
+        path.write_text(damage)
+    with pytest.raises(ValueError, match=r"\.safetensors does not hold this model's weights"):
+        load_weights(build(tiny(0)), path)
+    assert [other.name for other in path.parent.iterdir()] == [path.name]
 
 
 # Being killed
@@ -316,15 +426,14 @@ def alive(group: int) -> set[int]:
     return found
 
 
-def run_script(script: str, folder: Path, runs: list[Run]) -> subprocess.Popen[str]:
-    """Start a script of its own process group, with the runs and a store as its arguments."""
+def run_script(script: str, folder: Path, runs: list[Run], *words: str) -> subprocess.Popen[str]:
+    """Start a script of its own process group; its arguments are the runs, a store, the words."""
     path = folder / "script.py"
     path.write_text(script)
     values = json.dumps([run.to_json() for run in runs])
-    command = [sys.executable, str(path), values, str(folder / "records")]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=folder
-    )
+    command = [sys.executable, str(path), values, str(folder / "records"), *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, **pipes, text=True, start_new_session=True, cwd=folder)
 
 
 ORPHANS = """
@@ -360,3 +469,4 @@ def test_workers_end_by_themselves_when_their_parent_is_killed(tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(parent.pid, signal.SIGKILL)
         parent.stdout.close()
+        parent.stderr.close()

@@ -2,28 +2,29 @@
 
 from pathlib import Path
 
-from safetensors.torch import load_model, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save
+from torch import nn
 
-from recall_arena.model import SequenceModel
-from recall_arena.runs import Run, build
+from recall_arena import atomic
 
 
 def weights_path(store: Path, address: str) -> Path:
-    """Where the weights of a run are kept."""
+    """Where the weights of a run are, in the folder of its store."""
     return store / "weights" / f"{address}.safetensors"
 
 
-def save_weights(model: SequenceModel, path: Path) -> None:
-    """Write a model's weights, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    # Copies, for in a trained model the tensors are parts of one vector.
-    save_file({name: tensor.clone() for name, tensor in model.state_dict().items()}, partial)
-    partial.replace(path)
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a model's weights, whole or not at all; those that the file held are replaced."""
+    # Copies, since safetensors refuses tensors that are views of one vector, as trained ones are.
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    atomic.write(path, save(weights), replace=True)
 
 
-def load_weights(run: Run, path: Path) -> SequenceModel:
-    """The trained model of a run; FileNotFoundError if its weights were not kept."""
-    model = build(run)
-    load_model(model, str(path))
-    return model
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Give a model the weights of a file; ValueError if they are not those of such a model."""
+    try:
+        load_model(model, path)
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} does not hold this model's weights ({reason})") from None

@@ -5,96 +5,37 @@ code: 0; 1 if a run failed; 2 for a mistake in what was typed; 130 or 143 after 
 Commands are imported when they are called, so that `recall --help` does not wait for torch.
 """
 
+import pkgutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from types import FrameType
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from recall_arena.cli.command import Command, Mistake
-from recall_arena.cli.console import errors, show_help
+from recall_arena.cli.console import errors, say_version, show_help
+from recall_arena.cli.stopping import Stopped, end_at_once, end_cleanly, handled_by
 from recall_arena.names import unknown
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A command's line in the help, and how to come by its class."""
+class Entry(NamedTuple):
+    """A command's line in the help, and where its class is."""
 
     about: str
-    load: Callable[[], type[Command]]
-
-
-def _study_run() -> type[Command]:
-    from recall_arena.cli.study import StudyRun
-
-    return StudyRun
-
-
-def _study_ls() -> type[Command]:
-    from recall_arena.cli.study import StudyLs
-
-    return StudyLs
-
-
-def _choose_rates() -> type[Command]:
-    from recall_arena.cli.study import ChooseRates
-
-    return ChooseRates
-
-
-def _train() -> type[Command]:
-    from recall_arena.cli.train import Train
-
-    return Train
-
-
-def _evaluate() -> type[Command]:
-    from recall_arena.cli.evaluate import Evaluate
-
-    return Evaluate
-
-
-def _report() -> type[Command]:
-    from recall_arena.cli.report import Report
-
-    return Report
-
-
-def _runs_ls() -> type[Command]:
-    from recall_arena.cli.runs import RunsLs
-
-    return RunsLs
-
-
-def _runs_show() -> type[Command]:
-    from recall_arena.cli.runs import RunsShow
-
-    return RunsShow
-
-
-def _runs_export() -> type[Command]:
-    from recall_arena.cli.runs import RunsExport
-
-    return RunsExport
-
-
-def _doctor() -> type[Command]:
-    from recall_arena.cli.doctor import Doctor
-
-    return Doctor
+    place: str
 
 
 COMMANDS = {
-    "study run": Entry("run what a study lacks, then write its report", _study_run),
-    "study ls": Entry("the studies and their scales", _study_ls),
-    "study choose-rates": Entry("choose among the rates that a search tried", _choose_rates),
-    "train": Entry("train one model, show its accuracy, keep its record and weights", _train),
-    "evaluate": Entry("test a trained model at other context lengths", _evaluate),
-    "report": Entry("write a study's report from the records there are", _report),
-    "runs ls": Entry("the records of a store", _runs_ls),
-    "runs show": Entry("one record", _runs_show),
-    "runs export": Entry("all records as one CSV table", _runs_export),
-    "doctor": Entry("versions, threads, and which kernels run and why", _doctor),
+    "study run": Entry("run what a study lacks, then write its report", "study:StudyRun"),
+    "study ls": Entry("the studies and their scales", "study:StudyLs"),
+    "study choose-rates": Entry("choose among the rates that a search tried", "study:ChooseRates"),
+    "train": Entry("train one model, show its accuracy, keep record and weights", "train:Train"),
+    "evaluate": Entry("test a trained model at other context lengths", "evaluate:Evaluate"),
+    "report": Entry("write a study's report from the records there are", "report:Report"),
+    "runs ls": Entry("the records of a store", "runs:RunsLs"),
+    "runs show": Entry("one record", "runs:RunsShow"),
+    "runs export": Entry("all records as one CSV table", "runs:RunsExport"),
+    "runs archive": Entry("pack a store's records into one Parquet file", "runs:RunsArchive"),
+    "doctor": Entry("versions, threads, and which kernels run and why", "doctor:Doctor"),
 }
 
 
@@ -105,8 +46,6 @@ def main(arguments: Sequence[str]) -> int:
         show_help({name: entry.about for name, entry in COMMANDS.items()})
         return 0 if words else 2
     if words[0] == "--version":
-        from recall_arena.cli.console import say_version
-
         say_version()
         return 0
     name, rest = _split(words)
@@ -124,36 +63,26 @@ def _split(words: list[str]) -> tuple[str, list[str]]:
 
 
 def _run(name: str, rest: list[str]) -> int:
-    import tyro
+    with handled_by(end_at_once):
+        import tyro
 
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
-        command = tyro.cli(
-            COMMANDS[name].load(),
-            prog=f"recall {name}",
-            args=rest,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-        return command.run()
-    except Mistake as mistake:
-        errors(str(mistake))
-        return 2
-    except KeyboardInterrupt:
-        errors("stopped; what was finished is kept, and the same command goes on from there")
-        return 130
-    except _Terminated:
-        errors("terminated; what was finished is kept, and the same command goes on from there")
-        return 143
+        from recall_arena.records import DamagedRecord
 
-
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
+        kind: type[Command] = pkgutil.resolve_name(f"recall_arena.cli.{COMMANDS[name].place}")
+        options = (tyro.conf.FlagCreatePairsOff,)
+        try:
+            with handled_by(end_cleanly):
+                return tyro.cli(kind, prog=f"recall {name}", args=rest, config=options).run()
+        except (Mistake, DamagedRecord) as mistake:
+            errors(str(mistake))
+            return 2
+        except Stopped as stop:
+            errors(f"{stop}, and the same command goes on from there")
+            return stop.code
 
 
 def entry() -> None:
     """What the installed command calls."""
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an exception at exit would show a traceback
+    sys.exit(code)

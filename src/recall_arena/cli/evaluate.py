@@ -8,42 +8,55 @@ import torch
 import tyro
 
 from recall_arena.checkpoints import load_weights, weights_path
-from recall_arena.cli import options
-from recall_arena.cli.accuracy import accuracy_rows, say_accuracy
+from recall_arena.cli import options, stores
+from recall_arena.cli.accuracy import accuracy_rows, checked_contexts, say_accuracy
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say_json
+from recall_arena.compiled import Compiled
 from recall_arena.evaluation import Contexts, accuracy_by_context
-from recall_arena.records import Store
-from recall_arena.runs import from_json, tally
+from recall_arena.model import SequenceModel
+from recall_arena.runs import Run, build, tally
 
 
 @dataclass(frozen=True)
 class Evaluate(Command):
     """Test a model that `recall train` trained, at any context lengths; nothing is kept."""
 
-    address: Annotated[str, tyro.conf.Positional]
+    address: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(help="the beginning of the record's address")
+    ]
     contexts: Contexts = field(default_factory=Contexts)
     threads: Annotated[int, tyro.conf.arg(help="threads at work")] = 1
     store: options.StoreFolder = Path("runs")
     json: options.Json = False
 
     def run(self) -> int:
-        record = options.record_named(Store(self.store), self.address)
-        path = weights_path(self.store, record.address)
-        if not path.exists():
-            raise Mistake(
-                f"the weights of {record.address} were not kept; `recall train` keeps them"
-            )
+        if self.threads < 1:
+            raise Mistake(f"--threads must be at least 1, got {self.threads}")
+        record = stores.record_named(self.store, self.address)
+        run = stores.run_of(record)
+        contexts = checked_contexts(self.contexts, run.task)
+        model = self._trained(run)
         torch.set_num_threads(self.threads)
-        run = from_json(record.run)
         try:
-            rows = tally(
-                list(accuracy_by_context(load_weights(run, path), run.task, self.contexts))
-            )
-        except ValueError as error:
+            counts = list(accuracy_by_context(Compiled(model).logits, run.task, contexts))
+        except ValueError as error:  # learned positions do not reach so far
             raise Mistake(str(error)) from None
+        rows = tally(counts)
         if self.json:
             say_json(accuracy_rows(rows))
         else:
             say_accuracy(rows, trained=run.schedule.context)
         return 0
+
+    def _trained(self, run: Run) -> SequenceModel:
+        model = build(run)
+        try:
+            load_weights(model, weights_path(self.store, run.address))
+        except FileNotFoundError:
+            raise Mistake(
+                f"the weights of {run.address} were not kept; `recall train` keeps them"
+            ) from None
+        except ValueError as error:
+            raise Mistake(f"{error}; delete it to train again") from None
+        return model

@@ -7,7 +7,6 @@ import tyro
 
 from recall_arena.cli.command import Mistake
 from recall_arena.names import unknown
-from recall_arena.records import DamagedRecord, Record, Store
 from recall_arena.studies import STUDIES, Plan, Study
 
 StoreFolder = Annotated[Path, tyro.conf.arg(help="the folder of the records")]
@@ -41,21 +40,3 @@ def plan_of(study: Study, scale: str, parts: tuple[int, ...], seeds: int | None)
         raise Mistake(f"--seeds must be at least 1, got {seeds}")
     chosen = tuple(part for part in study.parts if not parts or part in parts)
     return Plan(scale, chosen, seeds or study.seeds[scale])
-
-
-def record_named(store: Store, address: str) -> Record:
-    """The record whose address begins so; raises Mistake if there is none, or more than one."""
-    known = sorted(path.stem for path in store.folder.glob("*.json"))
-    matches = [name for name in known if name.startswith(address)]
-    if len(matches) != 1:
-        many = f"{len(matches)} records begin with" if matches else "no record begins with"
-        raise Mistake(f"{many} {address!r} in {store.folder}; `recall runs ls` shows them")
-    return read(store, matches[0])
-
-
-def read(store: Store, address: str) -> Record:
-    """Raises Mistake if the record's file is damaged."""
-    try:
-        return store.read(address)
-    except DamagedRecord as damage:
-        raise Mistake(str(damage)) from None

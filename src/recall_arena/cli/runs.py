@@ -1,6 +1,5 @@
-"""`recall runs ls`, `recall runs show` and `recall runs export`."""
+"""`recall runs ls`, `show`, `export` and `archive`."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -8,21 +7,13 @@ from typing import Annotated
 import polars as pl
 import tyro
 
-from recall_arena.cli import options
+from recall_arena import atomic
+from recall_arena.cli import options, stores
 from recall_arena.cli.accuracy import say_accuracy
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json, say_table
 from recall_arena.model import name_of
-from recall_arena.records import Record, Store
-from recall_arena.runs import from_json
-
-
-def _records(folder: Path) -> Iterator[Record]:
-    if not folder.is_dir():
-        raise Mistake(f"no records: {folder} is not a folder")
-    store = Store(folder)
-    for path in sorted(folder.glob("*.json")):
-        yield options.read(store, path.stem)
+from recall_arena.records import Record, archive
 
 
 def _brief(record: Record) -> dict[str, object]:
@@ -30,26 +21,26 @@ def _brief(record: Record) -> dict[str, object]:
     checks = outcome.checks.accuracy()
     return {
         "address": record.address,
-        "model": name_of(from_json(run).model),
+        "model": name_of(stores.run_of(record).model),
         "d": run["model"]["width"],
         **{name: run["task"][name] for name in run["task"] if name not in ("kind", "vocabulary")},
         "rate": run["schedule"]["rate"],
         "seed": run["seed"],
         "steps": outcome.steps,
         "end": outcome.ended_by,
-        "at L": round(checks[-1], 4) if checks else None,
+        "validation at L": round(checks[-1], 4) if checks else None,
     }
 
 
 @dataclass(frozen=True)
 class RunsLs(Command):
-    """The records of a store, a line each; accuracy is the last check's, at the training length."""
+    """The records of a store, a line each; the accuracy is the last check's, at length L."""
 
     store: options.StoreFolder = Path("runs")
     json: options.Json = False
 
     def run(self) -> int:
-        rows = [_brief(record) for record in _records(self.store)]
+        rows = [_brief(record) for record in stores.opened(self.store)]
         if self.json:
             say_json(rows)
         elif rows:
@@ -64,12 +55,14 @@ class RunsLs(Command):
 class RunsShow(Command):
     """One record, found by the beginning of its address."""
 
-    address: Annotated[str, tyro.conf.Positional]
+    address: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(help="the beginning of the record's address")
+    ]
     store: options.StoreFolder = Path("runs")
     json: options.Json = False
 
     def run(self) -> int:
-        record = options.record_named(Store(self.store), self.address)
+        record = stores.record_named(self.store, self.address)
         if self.json:
             say_json(asdict(record))
             return 0
@@ -83,15 +76,17 @@ class RunsShow(Command):
 
 @dataclass(frozen=True)
 class RunsExport(Command):
-    """All records as one CSV table: a row a record and context length."""
+    """All records as one CSV table: a row a record and context length, tested after training."""
 
-    out: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="the CSV file to write")]
     store: options.StoreFolder = Path("runs")
 
     def run(self) -> int:
+        if self.out.is_dir():
+            raise Mistake(f"{self.out} is a folder; name the CSV file")
         rows = [
             {**_brief(record), "context": at, "correct": correct, "n": total}
-            for record in _records(self.store)
+            for record in stores.opened(self.store)
             for at, correct, total in zip(
                 record.outcome.contexts.at,
                 record.outcome.contexts.correct,
@@ -99,6 +94,31 @@ class RunsExport(Command):
                 strict=True,
             )
         ]
-        pl.DataFrame(rows, infer_schema_length=None).write_csv(self.out)
+        table = pl.DataFrame(rows, infer_schema_length=None).write_csv()
+        atomic.write(self.out, table.encode(), replace=True)
         say(str(self.out))
+        return 0
+
+
+@dataclass(frozen=True)
+class RunsArchive(Command):
+    """Pack a store's JSON records into one Parquet file, which every command reads as well.
+
+    Records that another archive in the same folder holds are left out, and no JSON file is
+    removed.
+    """
+
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="the new file, NAME.parquet")]
+    store: options.StoreFolder = Path("runs")
+    json: options.Json = False
+
+    def run(self) -> int:
+        try:
+            count = archive(stores.opened(self.store), self.out)
+        except (FileExistsError, NotADirectoryError, ValueError) as error:
+            raise Mistake(str(error)) from None
+        if self.json:
+            say_json({"archive": str(self.out), "records": count})
+        else:
+            say(f"{self.out}: {count} records")
         return 0

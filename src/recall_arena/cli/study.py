@@ -32,6 +32,7 @@ class StudyRun(Command):
         int | None, tyro.conf.arg(help="processes at work; the default is the number of cores")
     ] = None
     threads: Annotated[int, tyro.conf.arg(help="threads of each run")] = 1
+    keep_weights: Annotated[bool, tyro.conf.arg(help="keep each run's weights as well")] = False
     store: options.StoreFolder = Path("runs")
     out: options.Out = Path("report")
     dry_run: options.DryRun = False
@@ -51,7 +52,8 @@ class StudyRun(Command):
         failed: list[Failed] = []
         while not failed:
             named = study.runs(plan, store)
-            todo = {run.address: "" for run in missing([one.run for one in named], store)}
+            runs = missing([one.run for one in named], store, keep_weights=self.keep_weights)
+            todo = {run.address: "" for run in runs}
             todo = {one.run.address: one.name for one in named if one.run.address in todo}
             if not self.quiet and (todo or not names):
                 tell(f"{len(todo)} of {len(named)} runs to do, {self._jobs()} at a time")
@@ -74,7 +76,9 @@ class StudyRun(Command):
 
     def _execute(self, named: list[NamedRun], store: Store, todo: dict[str, str]) -> list[Failed]:
         runs = [one.run for one in named]
-        events = execute_all(runs, store, jobs=self._jobs(), threads=self.threads)
+        events = execute_all(
+            runs, store, jobs=self._jobs(), threads=self.threads, keep_weights=self.keep_weights
+        )
         with closing(events):
             return follow(events, todo, quiet=self.quiet)
 

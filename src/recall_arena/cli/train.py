@@ -1,24 +1,23 @@
 """`recall train`."""
 
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 
-from recall_arena.checkpoints import save_weights, weights_path
-from recall_arena.cli import options
-from recall_arena.cli.accuracy import accuracy_rows, say_accuracy
+from recall_arena.checkpoints import weights_path
+from recall_arena.cli import options, stores
+from recall_arena.cli.accuracy import accuracy_rows, checked_contexts, say_accuracy
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json
 from recall_arena.cli.progress import follow
 from recall_arena.evaluation import Contexts
-from recall_arena.executors import Advanced, Event, Finished
+from recall_arena.executors import execute_all
 from recall_arena.model import named
-from recall_arena.records import Record, Store
-from recall_arena.runs import Checks, Run, execute
+from recall_arena.records import Record
+from recall_arena.runs import Checks, Run
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
 
@@ -37,46 +36,47 @@ class Train(Command):
     contexts: Contexts = field(default_factory=Contexts)
     seed: Annotated[int, tyro.conf.arg(help="decides weights and batches")] = 0
     threads: Annotated[int, tyro.conf.arg(help="threads of the run")] = 1
+    keep_weights: Annotated[
+        bool, tyro.conf.arg(help="forgo the weights, which `recall evaluate` needs")
+    ] = True
     store: options.StoreFolder = Path("runs")
     dry_run: options.DryRun = False
     json: options.Json = False
     quiet: options.Quiet = False
 
     def run(self) -> int:
-        run, store = self._planned(), Store(self.store)
+        run, store = self._planned(), stores.to_write(self.store)
         if self.dry_run:
             say_json(run.to_json())
             return 0
-        path = weights_path(self.store, run.address)
-        if run.address not in store or not path.exists():
-            torch.set_num_threads(self.threads)
-            follow(_events(run, store, path), {run.address: self.model}, quiet=self.quiet)
-        self._show(options.read(store, run.address), path)
+        events = execute_all([run], store, threads=self.threads, keep_weights=self.keep_weights)
+        with closing(events):
+            if follow(events, {run.address: self.model}, quiet=self.quiet):
+                return 1
+        self._show(store.read(run.address))
         return 0
 
     def _planned(self) -> Run:
         if self.threads < 1:
             raise Mistake(f"--threads must be at least 1, got {self.threads}")
-        if self.schedule.context < self.task.shortest_context:
+        shortest = self.task.shortest_context
+        if self.schedule.context < shortest:
             raise Mistake(
-                f"--schedule.context must be at least {self.task.shortest_context} with this "
-                "delay, "
+                f"--schedule.context must be at least {shortest} with this delay, "
                 f"got {self.schedule.context}"
             )
-        longest = max(self.contexts.last, self.schedule.context)
+        contexts = checked_contexts(self.contexts, self.task)
+        longest = max(contexts.last, self.schedule.context)
+        sizes = {"width": self.width, "vocabulary": self.task.vocabulary}
         try:
-            model = named(
-                self.model,
-                vocabulary=self.task.vocabulary,
-                width=self.width,
-                longest_context=longest,
-            )
+            model = named(self.model, **sizes, longest_context=longest)
         except ValueError as error:
             raise Mistake(str(error)) from None
-        return Run(self.task, model, self.schedule, self.checks, self.contexts, self.seed)
+        return Run(self.task, model, self.schedule, self.checks, contexts, self.seed)
 
-    def _show(self, record: Record, path: Path) -> None:
+    def _show(self, record: Record) -> None:
         outcome = record.outcome
+        path = weights_path(self.store, record.address) if self.keep_weights else None
         if self.json:
             say_json(
                 {
@@ -84,7 +84,7 @@ class Train(Command):
                     "ended_by": outcome.ended_by,
                     "steps": outcome.steps,
                     "solved_at": outcome.solved_at,
-                    "weights": str(path),
+                    "weights": None if path is None else str(path),
                     "accuracy": accuracy_rows(outcome.contexts),
                 }
             )
@@ -95,17 +95,4 @@ class Train(Command):
             f"{outcome.steps:,} steps, ended by {outcome.ended_by}{solved}; "
             f"{record.cost.parameters:,} parameters; {record.cost.training_seconds:.0f} s"
         )
-        say(f"record {record.address}; weights {path}")
-
-
-def _events(run: Run, store: Store, path: Path) -> Iterator[Event]:
-    working = execute(run)
-    while True:
-        try:
-            yield Advanced(run.address, next(working))
-        except StopIteration as end:
-            record, model = end.value
-            save_weights(model, path)
-            store.write(record)
-            yield Finished(run.address)
-            return
+        say(f"record {record.address}" + ("" if path is None else f"; weights {path}"))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Generator
 
+from recall_arena.checkpoints import weights_path
 from recall_arena.executors.events import Advanced, Event, Failed, Finished
 from recall_arena.executors.here import execute_here
 from recall_arena.executors.processes import execute_in_processes
@@ -20,13 +21,21 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def missing(runs: list[Run], store: Store) -> list[Run]:
-    """Those of the runs that have no record yet, each once, in their order."""
-    return list({run.address: run for run in runs if run.address not in store}.values())
+def missing(runs: list[Run], store: Store, *, keep_weights: bool = False) -> list[Run]:
+    """Those of the runs that have no record yet, each once, in their order.
+
+    With `keep_weights` also those whose weights are not there.
+    """
+
+    def is_there(run: Run) -> bool:
+        weights = weights_path(store.folder, run.address)
+        return run.address in store and (weights.exists() or not keep_weights)
+
+    return list({run.address: run for run in runs if not is_there(run)}.values())
 
 
 def execute_all(
-    runs: list[Run], store: Store, *, jobs: int = 1, threads: int = 1
+    runs: list[Run], store: Store, *, jobs: int = 1, threads: int = 1, keep_weights: bool = False
 ) -> Generator[Event, None, None]:
     """Execute the runs that the store lacks, telling how they get on.
 
@@ -36,7 +45,7 @@ def execute_all(
     for name, number in (("jobs", jobs), ("threads", threads)):
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
-    todo = missing(runs, store)
+    todo = missing(runs, store, keep_weights=keep_weights)
     if jobs == 1 or len(todo) <= 1:
-        return execute_here(todo, store, threads)
-    return execute_in_processes(todo, store, jobs, threads)
+        return execute_here(todo, store, threads, keep_weights)
+    return execute_in_processes(todo, store, jobs, threads, keep_weights)

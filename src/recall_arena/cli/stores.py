@@ -1,0 +1,42 @@
+"""The records that a command is pointed at; a mistake about them is one line."""
+
+from pathlib import Path
+
+from recall_arena.cli.command import Mistake
+from recall_arena.records import Record, Store
+from recall_arena.runs import Run, from_json
+
+
+def opened(folder: Path) -> Store:
+    """A store to read; raises Mistake if there is no such folder."""
+    if not folder.is_dir():
+        raise Mistake(f"no records: {folder} is not a folder")
+    return Store(folder)
+
+
+def to_write(folder: Path) -> Store:
+    """A store to add to, which need not exist; raises Mistake where there cannot be one."""
+    for place in (folder, *folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise Mistake(f"records cannot be kept in {folder}: {place} is not a folder")
+            break
+    return Store(folder)
+
+
+def record_named(folder: Path, address: str) -> Record:
+    """The record whose address begins so; raises Mistake if there is none, or more than one."""
+    store = opened(folder)
+    matches = [known for known in store.addresses() if known.startswith(address)]
+    if len(matches) != 1:
+        many = f"{len(matches)} records begin with" if matches else "no record begins with"
+        raise Mistake(f"{many} {address!r} in {folder}; `recall runs ls` shows them")
+    return store.read(matches[0])
+
+
+def run_of(record: Record) -> Run:
+    """The run of a record; raises Mistake if this version does not know such runs."""
+    try:
+        return from_json(record.run)
+    except ValueError as error:
+        raise Mistake(f"record {record.address} is of another version ({error})") from None

@@ -1,0 +1,50 @@
+"""Ctrl-C and SIGTERM while processes are being started.
+
+A handler that raises between the birth of a process and the sending of its task leaves a child
+that reads the end of a file where its task should be, and says so with a traceback.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """The first SIGINT or SIGTERM takes effect when the block is over, a second one at once."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread gets signals
+        yield
+        return
+    arrived: list[int] = []
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        _handle_with(before)
+
+    try:
+        _handle_with(dict.fromkeys(before, remember))
+        yield
+    finally:
+        _handle_with(before)
+        for number in arrived:
+            signal.raise_signal(number)
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """SIGINT waits; a process that is started in the block, and its children, never get it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _handle_with(handlers: "dict[signal.Signals, signal._HANDLER]") -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
