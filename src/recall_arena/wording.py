@@ -1,0 +1,103 @@
+"""How runs and their numbers are written, the same in claims, tables and captions."""
+
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import Any
+
+import polars as pl
+
+from recall_arena.zoo import look_of
+
+SYMBOLS = {"d": "d", "M": "M", "tau": "τ", "L": "L", "K": "K"}
+SEEDS_LISTED = 5
+"""Up to so many runs are listed one by one; of more, the extremes are given."""
+
+
+def percent(share: float | None) -> str:
+    """A share for people: 0.4567 -> 45.7 %."""
+    return "not tested" if share is None else f"{100 * share:.1f} %"
+
+
+def iterations(step: float | None) -> str:
+    """A number of iterations: 1900 -> 1,900; None and infinity -> never."""
+    return "never" if step is None or step == float("inf") else f"{step:,.0f}"
+
+
+def value_of(column: str, value: float | None) -> str:
+    """A value of a column of `frame.runs_of`."""
+    return iterations(value) if column.startswith(("steps", "solved_at")) else percent(value)
+
+
+def numbers(runs: pl.DataFrame, column: str) -> list[float]:
+    """A column's values, sorted; iterations that were never reached are infinite."""
+    filled = runs[column].fill_null(float("inf")) if column.startswith("steps") else runs[column]
+    return sorted(filled.drop_nulls().to_list())
+
+
+def middle(runs: pl.DataFrame, column: str) -> str:
+    """The median over runs: the one statistic that tables, claims and figures quote."""
+    found = numbers(runs, column)
+    return value_of(column, median(found) if found else None)
+
+
+def each(runs: pl.DataFrame, column: str) -> str:
+    """Every run's value, smallest first; of many runs the smallest and the largest."""
+    found = [value_of(column, value).removesuffix(" %") for value in numbers(runs, column)]
+    return " / ".join(found) if len(found) <= SEEDS_LISTED else f"{found[0]} to {found[-1]}"
+
+
+def spread(runs: pl.DataFrame, column: str) -> str:
+    """The median and every run's value behind it: 97.1 % (19.2 / 97.1 / 99.9)."""
+    return f"{middle(runs, column)} ({each(runs, column)})"
+
+
+def name_of_value(column: str, value: Any) -> str:
+    """A column's value: "M = 4", or the label of a model."""
+    return look_of(value).label if column == "model" else f"{SYMBOLS[column]} = {value}"
+
+
+def setting_name(row: Mapping[str, Any], differing: Iterable[str]) -> str:
+    """A setting by its model and those of d, M and tau that tell it from the others."""
+    rest = [name_of_value(name, row[name]) for name in SYMBOLS if name in differing]
+    return " ".join([look_of(row["model"]).label, *([", ".join(rest)] if rest else [])])
+
+
+def differing(rows: pl.DataFrame) -> list[str]:
+    """Which of d, M, tau, L and K have more than one value among these rows."""
+    return [name for name in SYMBOLS if name in rows.columns and rows[name].n_unique() > 1]
+
+
+def by_setting(runs: pl.DataFrame, column: str, among: pl.DataFrame) -> str:
+    """Every run's value, setting by setting; names tell the settings of `among` apart."""
+    names = differing(among)
+    groups = runs.group_by("model", *SYMBOLS, maintain_order=True)
+    key = ("model", *SYMBOLS)
+    return "; ".join(
+        f"{setting_name(dict(zip(key, values, strict=True)), names)} {each(rows, column)}"
+        for values, rows in groups
+    )
+
+
+def facts(runs: pl.DataFrame) -> str:
+    """What a caption must say of its runs: K, M, tau, d, L, batch, rates and seeds."""
+    spelled = [
+        f"{SYMBOLS[name]} = {', '.join(map(str, runs[name].unique().sort()))}"
+        for name in ("K", "M", "tau", "d")
+    ]
+    seeds = runs.group_by("model", "d", "M", "tau").agg(pl.col("seed").n_unique())["seed"]
+    number = " to ".join(map(str, sorted({seeds.min(), seeds.max()})))
+    return (
+        f"{', '.join(spelled)}; trained at L = {values(runs, 'L')} with batches of "
+        f"{values(runs, 'batch')}, rates {values(runs, 'rate')}, at most {values(runs, 'budget')} "
+        f"iterations; {number} seed{'' if number == '1' else 's'} a curve, each drawn thin, their "
+        "median bold"
+    )
+
+
+def values(runs: pl.DataFrame, column: str) -> str:
+    """The values of a column for people: 64; 10,000 and 30,000; or 0.001 to 0.01."""
+    found = runs[column].drop_nulls().unique().sort().to_list()
+    shown = [f"{value:,}" if isinstance(value, int) else f"{value:g}" for value in found]
+    if len(shown) <= 2:
+        return " and ".join(shown)
+    return f"{shown[0]} to {shown[-1]}"
