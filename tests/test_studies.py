@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-
-from recall_arena.records import Cost, Outcome, Provenance, Record, Store, Tally
-from recall_arena.runs import from_json
-from recall_arena.studies import STUDIES, Plan
-from recall_arena.studies.assignment import problem1, problem2, problem3, rates
 from recall_arena.studies.assignment.findings import (
     carries_below,
     carries_beyond,
     falls_with_queries,
 )
 from recall_arena.studies.assignment.results import Result
+
+from recall_arena.records import Cost, Outcome, Provenance, Record, Store, Tally
+from recall_arena.runs import from_json
+from recall_arena.studies import STUDIES, Plan
+from recall_arena.studies.assignment import problem1, problem2, problem3, rates
 from recall_arena.studies.assignment.settings import SCALES, SETTINGS, Setting
 from recall_arena.zoo import ZOO
 

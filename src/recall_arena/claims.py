@@ -93,7 +93,7 @@ def decide(claim: Claim, runs: pl.DataFrame, settings: pl.DataFrame, level: floa
         names = ", ".join(setting_name(row, differing(asked)) for row in missing)
         return Finding(*fields, None, "not all runs are finished", f"Missing: {names}.")
     ruling = claim.rule.rule(own, level)
-    if own.group_by(SETTING).len()["len"].min() == 1:
+    if min(own.group_by(SETTING).len()["len"]) == 1:
         comment = f"{ruling.comment} One seed of a setting is an observation and decides nothing."
         return Finding(*fields, None, ruling.measured, comment)
     return Finding(*fields, ruling.verdict, ruling.measured, ruling.comment)
@@ -112,20 +112,20 @@ class Every:
     measured: str
     passes: pl.Expr
     threshold: str
-    among: pl.Expr = pl.lit(value=True)
-    condition: str = "every run"
+    among: pl.Expr
+    condition: str
     kinds: str = "address"
 
     @property
     def decided_by(self) -> str:
-        return f"{self.measured} of {self.condition}: {self.threshold}"
+        return f"{self.measured} of all {self.condition}: {self.threshold}"
 
     def rule(self, runs: pl.DataFrame, level: float) -> Ruling:
         counted = runs.with_columns(agrees=self.passes, counts=self.among).filter("counts")
         agreeing, against = counted.filter("agrees"), counted.filter(~pl.col("agrees"))
         comment = f"{agreeing.height} of {counted.height} runs agree."
         if out := runs.height - counted.height:
-            comment += f" Not counted, since it is about {self.condition}: {out} runs."
+            comment += f" {out} others are not counted: this is about {self.condition}."
         verdict: Verdict = "undecided"
         if against.height:
             verdict = "refuted"
@@ -134,7 +134,7 @@ class Every:
             comment += " Only one kind of model, or none, is among them."
         elif agreeing.height < counted.height:
             comment += " The others neither agree nor contradict."
-        elif agreeing.group_by(SETTING).len()["len"].min() >= ENOUGH:
+        elif min(agreeing.group_by(SETTING).len()["len"]) >= ENOUGH:
             verdict = "supported"
         else:
             comment += (
@@ -189,6 +189,13 @@ class Ahead:
             return "as claimed" if higher > 0 else "the reverse"
         same = self.value == "at_L" and equivalent(first, second)
         return "no difference" if same else f"not told apart (p = {p:.2g})"
+
+
+def in_each(
+    strata: dict[str, pl.Expr], first: pl.Expr, second: pl.Expr, name: str = ""
+) -> list[tuple[str, pl.Expr, pl.Expr]]:
+    """The pairs of `Ahead` that set the same two groups against each other in every stratum."""
+    return [(f"{name}{own}", where & first, where & second) for own, where in strata.items()]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ CURVE = ("model", "d", "M", "tau", "K", "L")
 """What the runs behind one median have in common."""
 
 
-def curves(frame: pl.DataFrame, kind: str, value: pl.Expr, *, goes_on: bool = False) -> pl.DataFrame:
+def curves(
+    frame: pl.DataFrame, kind: str, value: pl.Expr, *, goes_on: bool = False
+) -> pl.DataFrame:
     """Every run's values along the rows of a kind, and at each position their median over runs.
 
     `goes_on` is for values along training: a run that stopped because it was solved goes on
@@ -24,13 +26,12 @@ def curves(frame: pl.DataFrame, kind: str, value: pl.Expr, *, goes_on: bool = Fa
     runs = frame.filter(pl.col("kind") == "run")
     medians = [
         _median(own, rows.join(own, on="address", how="semi"), goes_on=goes_on).with_columns(
-            pl.lit(key, own.schema[name]).alias(name)
-            for name, key in zip(CURVE, keys, strict=True)
+            pl.lit(key, own.schema[name]).alias(name) for name, key in zip(CURVE, keys, strict=True)
         )
         for keys, own in runs.group_by(CURVE, maintain_order=True)
     ]
-    both = pl.concat([points, *medians], how="diagonal")
-    return _with_floor(both.sort("curve", *CURVE, "seed", "at", descending=[True] + [False] * 8), kind)
+    both = pl.concat([points, *medians], how="diagonal").sort("curve", *CURVE, "seed", "at")
+    return _with_floor(both, kind)
 
 
 def _median(runs: pl.DataFrame, rows: pl.DataFrame, *, goes_on: bool) -> pl.DataFrame:
@@ -52,7 +53,7 @@ def _with_floor(points: pl.DataFrame, kind: str) -> pl.DataFrame:
     floors = [
         (vocabulary, length, order_free(vocabulary, longest)[length - 2] if length > 1 else 1.0)
         for (vocabulary,), group in lengths.group_by("K")
-        for longest in [group["length"].max()]
+        for longest in [max(group["length"])]
         for length in group["length"]
     ]
     table = pl.DataFrame(
@@ -62,4 +63,3 @@ def _with_floor(points: pl.DataFrame, kind: str) -> pl.DataFrame:
         table, on=["K", "length"], how="left", maintain_order="left"
     )
     return joined.drop("length").with_columns(chance=1 / pl.col("K"))
-

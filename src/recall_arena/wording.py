@@ -48,7 +48,10 @@ def each(runs: pl.DataFrame, column: str) -> str:
 
 def spread(runs: pl.DataFrame, column: str) -> str:
     """The median and every run's value behind it: 97.1 % (19.2 / 97.1 / 99.9)."""
-    return f"{middle(runs, column)} ({each(runs, column)})"
+    found = {value_of(column, value) for value in numbers(runs, column)}
+    return (
+        middle(runs, column) if len(found) < 2 else f"{middle(runs, column)} ({each(runs, column)})"
+    )
 
 
 def name_of_value(column: str, value: Any) -> str:
@@ -68,24 +71,30 @@ def differing(rows: pl.DataFrame) -> list[str]:
 
 
 def by_setting(runs: pl.DataFrame, column: str, among: pl.DataFrame) -> str:
-    """Every run's value, setting by setting; names tell the settings of `among` apart."""
-    names = differing(among)
-    groups = runs.group_by("model", *SYMBOLS, maintain_order=True)
-    key = ("model", *SYMBOLS)
+    """Every run's value, setting by setting, the best first; names tell those of `among` apart."""
+    key, names = ("model", *SYMBOLS), differing(among)
+    sign = 1 if column.startswith("steps") else -1
+    groups = sorted(
+        runs.group_by(key, maintain_order=True),
+        key=lambda group: sign * median(numbers(group[1], column) or [0.0]),
+    )
     return "; ".join(
         f"{setting_name(dict(zip(key, values, strict=True)), names)} {each(rows, column)}"
         for values, rows in groups
     )
 
 
-def facts(runs: pl.DataFrame) -> str:
-    """What a caption must say of its runs: K, M, tau, d, L, batch, rates and seeds."""
+def facts(frame: pl.DataFrame) -> str:
+    """What a caption must say of a frame's runs: K, M, tau, d, L, batch, rates and seeds."""
+    runs = frame.filter(pl.col("kind") == "run")
+    if runs.is_empty():
+        return "No run is finished"
     spelled = [
         f"{SYMBOLS[name]} = {', '.join(map(str, runs[name].unique().sort()))}"
         for name in ("K", "M", "tau", "d")
     ]
     seeds = runs.group_by("model", "d", "M", "tau").agg(pl.col("seed").n_unique())["seed"]
-    number = " to ".join(map(str, sorted({seeds.min(), seeds.max()})))
+    number = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
     return (
         f"{', '.join(spelled)}; trained at L = {values(runs, 'L')} with batches of "
         f"{values(runs, 'batch')}, rates {values(runs, 'rate')}, at most {values(runs, 'budget')} "
@@ -101,3 +110,18 @@ def values(runs: pl.DataFrame, column: str) -> str:
     if len(shown) <= 2:
         return " and ".join(shown)
     return f"{shown[0]} to {shown[-1]}"
+
+
+def recipe(runs: pl.DataFrame) -> str:
+    """How these runs were trained, watched and ended."""
+    if runs.is_empty():
+        return "No run is finished."
+    percents = runs.select(decay=100 * pl.col("decay"), solved=100 * pl.col("solved"))
+    return (
+        f"At most {values(runs, 'budget')} iterations of batches of {values(runs, 'batch')}: AdamW "
+        f"without weight decay, {values(runs, 'warmup')} iterations of warm-up, a constant rate, "
+        f"linear to zero over the last {values(percents, 'decay')} % of the budget, gradients "
+        f"clipped at norm {values(runs, 'clip')}. A check on the validation batch every "
+        f"{values(runs, 'every')} iterations; {values(runs, 'running')} checks in a row with at "
+        f"least {values(percents, 'solved')} % end a run."
+    )

@@ -49,7 +49,7 @@ UNNAMED = Named("", (), "none", "#E69F00", "P")
 
 
 def name_of(layers: Sequence[str], positions: Positions) -> str:
-    """The name of a model with these layers and positions, or its layers: "mamba,attention-rope"."""
+    """The name of a model with these layers and positions, or the layers: "mamba,attention"."""
     for name, model in ZOO.items():
         if (model.layers, model.positions) == (tuple(layers), positions):
             return name

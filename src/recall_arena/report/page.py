@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from recall_arena.figures import save
+from recall_arena.canvas import save
 from recall_arena.studies import Picture, Plan, Section, Study
 from recall_arena.wording import values
 
@@ -45,7 +45,8 @@ def write_report(study: Study, plan: Plan, frame: pl.DataFrame, folder: Path) ->
     sections = study.sections(own, plan)
     for section in sections:
         for picture in section.pictures:
-            save(picture.drawing, folder / "figures" / picture.name)
+            drawing = picture.drawing
+            save(drawing.figure, drawing.data, folder / "figures" / picture.name)
         for table in section.tables:
             path = folder / "tables" / f"{table.name}.csv"
             path.parent.mkdir(exist_ok=True)
@@ -90,7 +91,7 @@ def _origin(runs: pl.DataFrame, wanted: int) -> Origin:
         runs=wanted,
         finished=runs.height,
         revisions=values(runs, "revision"),
-        seconds=runs["seconds"].sum(),
+        seconds=float(runs["seconds"].sum()),
         kernels=_counted(runs["kernels"]),
         versions=_counted(runs["versions"]),
         machines=_counted(runs["machine"]),

@@ -31,10 +31,9 @@ class NamedRun:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, what it shows; `name` is the stem of its files."""
+    """A figure; `name` is the stem of its files."""
 
     name: str
-    caption: str
     drawing: Drawing
 
 

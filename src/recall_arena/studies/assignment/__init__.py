@@ -15,7 +15,7 @@ from recall_arena.studies.assignment.settings import (
     SCALES,
     on_settings,
     select,
-    settings_of,
+    table_of,
 )
 from recall_arena.studies.study import NamedRun, Plan, Section, Study
 
@@ -39,13 +39,13 @@ def _choose(plan: Plan, store: Store) -> Path:
 
 
 def _search_rows(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:
-    rows = on_settings(frame, plan.parts, SCALES[plan.scale].search_steps)
+    rows = on_settings(frame, table_of(plan.parts, alone=True), SCALES[plan.scale].search_steps)
     own = rows.filter(pl.col("seed") == rates.SEED)
     return own.filter(pl.col("revision") == pl.col("revision").max())
 
 
 def _search_sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
-    return [search(rates.trials_of(frame), "trials")]
+    return [search(rates.trials_of(frame))]
 
 
 ASSIGNMENT = Study(
@@ -55,7 +55,7 @@ ASSIGNMENT = Study(
     scales={scale.name: scale.about for scale in SCALES.values()},
     seeds={scale.name: scale.seeds for scale in SCALES.values()},
     runs=_runs,
-    size=lambda plan: len(settings_of(plan.parts)) * plan.seeds,
+    size=lambda plan: table_of(plan.parts).height * plan.seeds,
     select=lambda frame, plan: select(frame, plan, rates.best(rates.published())),
     sections=sections,
 )
@@ -67,9 +67,7 @@ RATES = Study(
     scales=dict.fromkeys(SCALES, "the assignment's search at that scale"),
     seeds=dict.fromkeys(SCALES, 1),
     runs=_search_runs,
-    size=lambda plan: sum(
-        len(rates.RATES[setting.d]) for setting in settings_of(plan.parts) if setting.problem in plan.parts
-    ),
+    size=lambda plan: sum(len(rates.RATES[d]) for d in table_of(plan.parts, alone=True)["d"]),
     select=_search_rows,
     sections=_search_sections,
     choose=_choose,

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from recall_arena.claims import HAS_LEARNT, Ahead, Claim, Every, Falls
+from recall_arena.claims import HAS_LEARNT, Ahead, Claim, Every, Falls, in_each
 from recall_arena.frame import ACCURACY, BY_QUERY, runs_of
 from recall_arena.studies.assignment.settings import QUERIES
 from recall_arena.wording import percent
@@ -14,8 +14,11 @@ CARRIES = 0.9
 TOLD_APART = 0.75
 """The share of queries that are known or unknown from which a run learns one at a time."""
 
-RECURRENT, MODEL, M, TAU, WIDTH = (pl.col(name) for name in ("recurrent", "model", "M", "tau", "d"))
-PROBLEM = pl.col("problem")
+BY_QUERIES = {f"M = {m}": pl.col("M") == m for m in QUERIES}
+BY_MODEL = {look.label: pl.col("model") == name for name, look in ZOO.items()}
+PROBLEM, TAU, D = (pl.col(name) for name in ("problem", "tau", "d"))
+RECURRENT, STEPS = pl.col("recurrent"), pl.col("steps_99")
+STEPS_99 = "iterations to the first check with 99 % validation accuracy"
 
 
 def judged(frame: pl.DataFrame) -> pl.DataFrame:
@@ -29,6 +32,7 @@ def judged(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def carries_beyond(where: str, about: pl.Expr) -> Claim:
+    """Whether just the models with a Mamba layer stay accurate beyond the training length."""
     return Claim(
         f"Which models keep their accuracy beyond the training length, {where}?",
         "Those with a Mamba layer do and those without do not (Gu & Dao 2023, Table 2): of the "
@@ -41,13 +45,14 @@ def carries_beyond(where: str, about: pl.Expr) -> Claim:
             passes=(pl.col("beyond") >= CARRIES) == RECURRENT,
             threshold=f"at least {percent(CARRIES)} with a Mamba layer, less without",
             among=HAS_LEARNT,
-            condition="every run that learnt the task",
+            condition="runs that learnt the task",
             kinds="recurrent",
         ),
     )
 
 
 def carries_below(where: str, about: pl.Expr) -> Claim:
+    """Whether what is learnt at L also works at the shorter lengths."""
     return Claim(
         f"Does what is learnt at L work at shorter contexts, {where}?",
         f"Yes: every run that learnt the task has at least {percent(CARRIES)} over the lengths "
@@ -59,62 +64,54 @@ def carries_below(where: str, about: pl.Expr) -> Claim:
             passes=pl.col("below") >= CARRIES,
             threshold=f"at least {percent(CARRIES)}",
             among=HAS_LEARNT,
-            condition="every run that learnt the task",
+            condition="runs that learnt the task",
         ),
     )
 
 
-def falls_with_queries(about: pl.Expr, label: str) -> Claim:
+def falls_with_queries(model: str, d: int) -> Claim:
+    """Whether a model's accuracy at L falls as more queries are asked for."""
     return Claim(
-        f"How does {label} cope with more queries?",
+        f"How does {look_of(model).label} (d = {d}) cope with more queries?",
         "The more queries, the lower its test accuracy at L.",
-        about,
+        (PROBLEM > 1) & (pl.col("model") == model) & (d == D) & (TAU == 1),
         Falls("M"),
     )
 
 
 def converges_faster(tau: int) -> Claim:
-    steps, fastest = pl.col("steps_99"), pl.col("steps_99").filter(~RECURRENT).min()
-    first = pl.when(fastest.is_not_null()).then(steps.fill_null(float("inf")) < fastest)
+    """Whether each run with a Mamba layer gets there before each run without."""
+    fastest = STEPS.filter(~RECURRENT).min()
+    before = pl.when(fastest.is_not_null()).then(STEPS.fill_null(float("inf")) < fastest)
     return Claim(
         f"Which models converge faster during training, with delay {tau}?",
         "Those with a Mamba layer: each of their runs reaches 99 % validation accuracy in fewer "
         "iterations than any attention-only run.",
-        (PROBLEM == 1) & (TAU == tau),
+        (PROBLEM == 1) & (tau == TAU),
         Every(
             measure="steps_99",
-            measured="iterations to the first check with 99 % validation accuracy",
-            passes=first.otherwise(pl.when(steps.is_not_null()).then(statement=True)),
+            measured=STEPS_99,
+            passes=before.otherwise(pl.when(STEPS.is_not_null()).then(statement=True)),
             threshold="fewer than the fastest attention-only run",
             among=RECURRENT,
-            condition="every run of a model with a Mamba layer",
+            condition="runs of a model with a Mamba layer",
         ),
     )
 
 
-ONE = tuple(
-    claim
-    for tau in (1, 5)
-    for where, about in [(f"with delay {tau}", (PROBLEM == 1) & (TAU == tau))]
-    for claim in (carries_beyond(where, about), carries_below(where, about))
-)
+ONE = [(f"with delay {tau}", (PROBLEM == 1) & (tau == TAU)) for tau in (1, 5)]
+ROPE, MAMBA = BY_MODEL["Transformer (RoPE)"], BY_MODEL["Mamba"]
+
 DELAY = Claim(
     "What is the impact of a delay of five?",
     "It makes the task harder for every model: more iterations to 99 % validation accuracy.",
     PROBLEM == 1,
-    Ahead(
-        "steps_99",
-        "iterations to the first check with 99 % validation accuracy, τ = 5 against τ = 1",
-        [
-            (look.label, (MODEL == name) & (TAU == 5), (MODEL == name) & (TAU == 1))
-            for name, look in ZOO.items()
-        ],
-    ),
+    Ahead("steps_99", f"{STEPS_99}, τ = 5 against τ = 1", in_each(BY_MODEL, TAU == 5, TAU == 1)),
 )
 ONE_AT_A_TIME = Claim(
     "Does Mamba learn all queries together?",
     "No, one at a time: in every run, on the way up, most queries are either known or not.",
-    (PROBLEM == 2) & (MODEL == "mamba"),
+    (PROBLEM == 2) & MAMBA,
     Every(
         measure="told_apart",
         measured="over the checks with 20 to 90 % of all answers right, the mean share of queries "
@@ -122,21 +119,18 @@ ONE_AT_A_TIME = Claim(
         passes=pl.col("told_apart") >= TOLD_APART,
         threshold=f"at least {percent(TOLD_APART)}",
         among=pl.col("told_apart").is_not_null(),
-        condition="every run that was seen on the way up",
+        condition="runs seen on the way up",
     ),
 )
 ATTENTION = Claim(
     "How does the transformer compare with Mamba?",
     "At every M the RoPE transformer is more accurate at L than Mamba of the same width: it looks "
     "the value up, where Mamba must keep all of them in its state.",
-    (PROBLEM == 2) & MODEL.is_in(["transformer-rope", "mamba"]),
+    (PROBLEM == 2) & (ROPE | MAMBA),
     Ahead(
         "at_L",
         "test accuracy at L, RoPE transformer against Mamba",
-        [
-            (f"M = {m}", (MODEL == "transformer-rope") & (m == M), (MODEL == "mamba") & (m == M))
-            for m in QUERIES
-        ],
+        in_each(BY_QUERIES, ROPE, MAMBA),
     ),
 )
 HYBRIDS = Claim(
@@ -147,53 +141,47 @@ HYBRIDS = Claim(
         "at_L",
         "test accuracy at L, hybrid against parent",
         [
-            (
-                f"{look_of(hybrid).label} against {look_of(parent).label}, M = {m}",
-                (MODEL == hybrid) & (m == M),
-                (MODEL == parent) & (m == M),
+            pair
+            for hybrid in ("Hybrid-A", "Hybrid-B")
+            for parent in ("Mamba", "Transformer (RoPE)")
+            for pair in in_each(
+                BY_QUERIES, BY_MODEL[hybrid], BY_MODEL[parent], f"{hybrid} against {parent}, "
             )
-            for hybrid in ("hybrid-a", "hybrid-b")
-            for m in QUERIES
-            for parent in ("mamba", "transformer-rope")
         ],
     ),
 )
 WIDE = Claim(
     "How does the embedding dimension impact Mamba's results?",
     "d = 64 makes Mamba more accurate at L than d = 8 at every M: it has eight times the state.",
-    (MODEL == "mamba") & (PROBLEM > 1) & (TAU == 1),
-    Ahead(
-        "at_L",
-        "test accuracy at L, d = 64 against d = 8",
-        [
-            (f"M = {m}", (WIDTH == 64) & (m == M), (WIDTH == 8) & (m == M))
-            for m in QUERIES
-        ],
-    ),
+    MAMBA & (PROBLEM > 1) & (TAU == 1),
+    Ahead("at_L", "test accuracy at L, d = 64 against d = 8", in_each(BY_QUERIES, D == 64, D == 8)),
 )
 LATE = Claim(
     "Does a delay of ten change anything for Mamba (M = 16, d = 64)?",
     "Yes, it is harder, and less accurate at L: the short convolutions of two layers reach back "
     "six tokens together, so the scan itself must carry the query over the gap.",
-    (PROBLEM == 3) & (M == 16),
+    (PROBLEM == 3) & (pl.col("M") == 16),
     Ahead("at_L", "test accuracy at L, τ = 1 against τ = 10", [("M = 16", TAU == 1, TAU == 10)]),
 )
-WITH_QUERIES = {
-    model: falls_with_queries((PROBLEM == 2) & (MODEL == model), f"{look_of(model).label} (d = 8)")
-    for model in ("mamba", "transformer-rope", "hybrid-a", "hybrid-b")
-}
-WIDE_WITH_QUERIES = falls_with_queries((PROBLEM == 3) & (TAU == 1), "Mamba (d = 64)")
 
 CLAIMS = {
-    1: (*ONE, DELAY, converges_faster(1), converges_faster(5)),
+    1: (
+        *(rule(*delay) for delay in ONE for rule in (carries_beyond, carries_below)),
+        DELAY,
+        *(converges_faster(tau) for tau in (1, 5)),
+    ),
     2: (
-        *(WITH_QUERIES["mamba"], ONE_AT_A_TIME, WITH_QUERIES["transformer-rope"], ATTENTION),
-        *(WITH_QUERIES["hybrid-a"], WITH_QUERIES["hybrid-b"], HYBRIDS),
+        falls_with_queries("mamba", d=8),
+        ONE_AT_A_TIME,
+        falls_with_queries("transformer-rope", d=8),
+        ATTENTION,
+        *(falls_with_queries(hybrid, d=8) for hybrid in ("hybrid-a", "hybrid-b")),
+        HYBRIDS,
         carries_beyond("with more queries", PROBLEM == 2),
     ),
-    3: (WIDE_WITH_QUERIES, WIDE, LATE),
+    3: (falls_with_queries("mamba", d=64), WIDE, LATE),
 }
 """The claims of each problem, in the order of the assignment's questions."""
 
 LEVEL = 0.05 / sum(map(len, CLAIMS.values()))
-"""The largest p that decides a claim: 5 % shared among all of them (Bonferroni)."""
+"""The largest p that decides a claim: 5 % divided among all of them (Bonferroni)."""

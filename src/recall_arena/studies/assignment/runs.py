@@ -1,5 +1,6 @@
 """The assignment's runs.  Unlike the rest of the study they need torch."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from recall_arena.claims import SETTING
@@ -27,9 +28,7 @@ def setting_run(setting: Setting, rate: float, steps: int, seed: int, contexts: 
     """The run of a setting with a learning rate, a budget and a seed."""
     return Run(
         task=AssociativeRecall(VOCABULARY, setting.M, setting.tau),
-        model=named(
-            setting.model, vocabulary=VOCABULARY, width=setting.d, longest_context=LONGEST
-        ),
+        model=named(setting.model, vocabulary=VOCABULARY, width=setting.d, longest_context=LONGEST),
         schedule=Schedule(rate=rate, steps=steps, context=CONTEXT),
         contexts=contexts,
         seed=seed,
@@ -40,29 +39,22 @@ def assignment_runs(plan: Plan, store: Store) -> list[NamedRun]:
     """A run a setting and seed, at the rate that the search chose."""
     scale = SCALES[plan.scale]
     contexts = Contexts(first=scale.first, last=LONGEST, stride=scale.stride)
-    chosen = {row[:-1]: row[-1] for row in rates.best(rates.published()).select(*SETTING, "rate").rows()}
-    return [
-        NamedRun(
-            f"{_name(setting)}, seed {seed}",
-            setting_run(
-                setting,
-                chosen[setting.model, setting.d, setting.M, setting.tau],
-                scale.steps[setting.problem],
-                seed,
-                contexts,
-            ),
-        )
-        for setting in settings_of(plan.parts)
-        for seed in range(plan.seeds)
-    ]
+    best = rates.best(rates.published()).select(*SETTING, "rate")
+    chosen = dict(zip(best.select(SETTING).rows(), best["rate"], strict=True))
+    named_runs = []
+    for setting in _longest_first(settings_of(plan.parts)):
+        rate = chosen[setting.model, setting.d, setting.M, setting.tau]
+        for seed in range(plan.seeds):
+            run = setting_run(setting, rate, scale.steps[setting.problem], seed, contexts)
+            named_runs.append(NamedRun(f"{_name(setting)}, seed {seed}", run))
+    return named_runs
 
 
 def search_runs(plan: Plan, store: Store) -> list[NamedRun]:
     """Every rate on every setting; a grid grows once the store has all runs in it."""
-    own = [setting for setting in settings_of(plan.parts) if setting.problem in plan.parts]
     return [
         NamedRun(f"{_name(setting)}, rate {rate:g}", run)
-        for setting in own
+        for setting in _longest_first(settings_of(plan.parts, alone=True))
         for rate, run in _search(setting, plan, store).items()
     ]
 
@@ -92,6 +84,9 @@ def _search(setting: Setting, plan: Plan, store: Store) -> dict[float, Run]:
     return {rate: runs[rate] for rate in rates.grid(setting.d, tried)}
 
 
+def _longest_first(settings: list[Setting]) -> list[Setting]:
+    return sorted(settings, key=lambda setting: (-setting.d, -setting.problem))
+
+
 def _name(setting: Setting) -> str:
-    row = {"model": setting.model, "d": setting.d, "M": setting.M, "tau": setting.tau}
-    return setting_name(row, ("d", "M", "tau"))
+    return setting_name(asdict(setting), ("d", "M", "tau"))

@@ -8,13 +8,18 @@ from recall_arena.claims import LEARNT, MARGIN, SETTING, decide
 from recall_arena.floor import order_free
 from recall_arena.studies.assignment import pictures, rates, tables
 from recall_arena.studies.assignment.claims import CLAIMS, LEVEL, judged
-from recall_arena.studies.assignment.settings import CONTEXT, SETTINGS, VOCABULARY, table_of
-from recall_arena.studies.study import Picture, Plan, Section, Table
-from recall_arena.wording import each, percent, values
+from recall_arena.studies.assignment.settings import CONTEXT, VOCABULARY, table_of
+from recall_arena.studies.study import Picture, Plan, Section
+from recall_arena.wording import each, percent, recipe, values
 
-Draw = Callable[[pl.DataFrame], list[Picture]]
+QUESTION = (
+    "Which sequence mixers can recall, how fast do they learn it, and how far beyond the training "
+    "length does it carry?"
+)
+EARLIER = 5
+"""The revision of the edition that "What changed" speaks of."""
 
-PROBLEMS: dict[int, tuple[str, str, str, Draw]] = {
+PROBLEMS: dict[int, tuple[str, str, str, Callable[[pl.DataFrame], list[Picture]]]] = {
     1: (
         "Problem 1: the induction head",
         "Which of the six models learn the induction head, how fast, and how far beyond the "
@@ -46,41 +51,26 @@ PROBLEMS: dict[int, tuple[str, str, str, Draw]] = {
 
 def sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
     """The report of these rows, whichever of the plan's runs they hold."""
-    settings, runs = table_of(plan.parts), judged(frame)
-    runs = settings.join(runs, on=SETTING, how="inner", maintain_order="left_right")
-    changed = [what_changed(runs)] if runs["revision"].min() not in (None, *range(6)) else []
+    settings = table_of(plan.parts)
+    runs = settings.join(judged(frame), on=SETTING, maintain_order="left_right")
+    changed = runs.height and min(runs["revision"]) > EARLIER
     return [
         _summary(runs, settings),
-        *changed,
+        *([what_changed(runs)] if changed else []),
         *(_problem(part, frame, runs, settings) for part in plan.parts),
-        search(rates.published(), "search"),
-        Section(
-            "Every run",
-            "What did each run find?",
-            tables=(Table("runs", "One row a run; a run is the unit of all claims above.",
-                          tables.every_run(runs)),),
-        ),
-    ]  # fmt: skip
+        search(rates.published()),
+        Section("Every run", "What did each run find?", tables=(tables.every_run(runs),)),
+    ]
 
 
 def _summary(runs: pl.DataFrame, settings: pl.DataFrame) -> Section:
-    floor = order_free(VOCABULARY, CONTEXT)[-1]
-    return Section(
-        title="Summary",
-        question="Which sequence mixers can recall, how fast do they learn it, and how far beyond "
-        "the training length does it carry?",
-        setting=f"Chance is 1/{VOCABULARY} = {percent(1 / VOCABULARY)}; a reader that ignores order "
-        f"gets {percent(floor)} at L = {CONTEXT}, so that nothing below shows recall. {limits(runs)}",
-        tables=(
-            Table(
-                "summary",
-                "Runs that learnt the task (at least "
-                f"{percent(LEARNT)} at L where the value is not the query), then the median over "
-                "runs of the test accuracy at L, and of that over the lengths from L + 1 to 3L.",
-                tables.summary(runs, settings),
-            ),
-        ),
+    chance, floor = 1 / VOCABULARY, order_free(VOCABULARY, CONTEXT)[-1]
+    setting = (
+        f"Chance is 1/{VOCABULARY} = {percent(chance)}. A reader that ignores order (it answers q "
+        "if q stands twice in the context, else the most frequent token) gets "
+        f"{percent(floor)} at L = {CONTEXT}: no accuracy up to that shows recall. {limits(runs)}"
     )
+    return Section("Summary", QUESTION, setting, tables=(tables.summary(runs, settings),))
 
 
 def limits(runs: pl.DataFrame) -> str:
@@ -88,45 +78,13 @@ def limits(runs: pl.DataFrame) -> str:
     if runs.is_empty():
         return "No run is finished."
     return (
-        f"{values(runs.group_by(SETTING).len(), 'len')} runs (seeds) a setting; a run either finds "
-        "the mechanism or does not, so that the run is the unit, and every statistic over runs is "
-        "their median, beside every run's value. A claim about every run falls with one run; a "
-        f"comparison counts if p is at most {LEVEL:.2g} (5 % shared among all claims); shares of "
-        "runs that learnt the task are equal if the interval of their difference lies within "
-        f"{100 * MARGIN:.0f} points. A run that has not learnt the task has not learnt it within "
-        "its budget."
-    )
-
-
-def _problem(
-    part: int, frame: pl.DataFrame, runs: pl.DataFrame, settings: pl.DataFrame
-) -> Section:
-    title, question, setting, draw = PROBLEMS[part]
-    compared = pl.lit(value=True) if part == 3 else pl.col("problem") == part
-    own = frame.filter(compared)
-    shown = runs.filter(pl.col("problem") == part)
-    return Section(
-        title=title,
-        question=question,
-        setting=f"{setting} {recipe(shown)}",
-        pictures=tuple(one for one in draw(own) if one.drawing.data.height),
-        tables=(tables.details(f"problem{part}", f"{title}: all that was measured, medians over runs.", shown),),
-        findings=tuple(decide(claim, runs, settings, LEVEL) for claim in CLAIMS[part]),
-    )
-
-
-def recipe(runs: pl.DataFrame) -> str:
-    """How these runs were trained, watched and ended."""
-    if runs.is_empty():
-        return "No run is finished."
-    return (
-        f"At most {values(runs, 'budget')} iterations of batches of {values(runs, 'batch')}: AdamW "
-        f"without weight decay, {values(runs, 'warmup')} iterations of warm-up, a constant rate, "
-        f"linear to zero over the last {values(runs.select(decay=100 * pl.col('decay')), 'decay')} "
-        f"% of the budget, gradients clipped at norm {values(runs, 'clip')}. A check on the "
-        f"validation batch every {values(runs, 'every')} iterations; {values(runs, 'running')} "
-        f"checks in a row with at least {values(runs.select(x=100 * pl.col('solved')), 'x')} % end "
-        "a run."
+        f"A setting has {values(runs.group_by(SETTING).len(), 'len')} runs (seeds). A run either "
+        "finds the mechanism or does not, so the run is the unit, and the statistic is the median "
+        f"over runs, beside every run's value. It has learnt the task with at least "
+        f"{percent(LEARNT)} at L where the value is not the query; if not, then not within its "
+        "budget. A claim about all runs falls with one; a comparison counts if p is at most "
+        f"{LEVEL:.2g} (5 % divided among all claims); shares of runs that learnt are equal if the "
+        f"interval of their difference lies within {percent(MARGIN)}."
     )
 
 
@@ -139,39 +97,54 @@ def what_changed(runs: pl.DataFrame) -> Section:
     rope = runs.filter((pl.col("model") == "transformer-rope") & (pl.col("M") == 16))
     now = f"has {each(rope, 'at_L')} % here" if rope.height else "was not run here"
     return Section(
-        title="What changed",
-        question="Why do these numbers differ from those of the edition before (revision 5)?",
-        setting="Its search of learning rates held eight trials that ended as diverged. They were "
-        "made by a library that read memory before writing it, and do not diverge when they are "
-        "repeated; two of them had been chosen as best. The search was made again: a trial that "
-        "diverged cannot be chosen, and a best rate at the edge of the grid extends it. Budgets "
-        f"were too short to tell what is slow from what fails: Problem 2 has {budget(2)} iterations "
-        f"(30,000 before), Problem 3 {budget(3)} (10,000 before). The RoPE transformer at M = 16, "
-        f"printed with 11 %, {now}. And its claims counted test sequences where runs are to be "
-        "counted: they were called decided where three runs against three cannot decide, and the "
-        "tables printed means where the figures drew medians.",
+        "What changed",
+        f"Why do these numbers differ from those of the edition before (revision {EARLIER})?",
+        "Its search of learning rates held eight trials that ended as diverged. They were made by "
+        "a library that read memory before writing it, and do not diverge when they are repeated; "
+        "two of them had been chosen as best. The search was made again: a trial that diverged "
+        "cannot be chosen, and a best rate at the edge of the grid extends it. Budgets were too "
+        f"short to tell what is slow from what fails: Problem 2 has {budget(2)} iterations (30,000 "
+        f"before), Problem 3 {budget(3)} (10,000 before). The RoPE transformer at M = 16, printed "
+        f"with 11 %, {now}. And claims counted test sequences where runs are to be counted: three "
+        "runs against three were called decided, which they cannot be, and tables printed means "
+        "where figures drew medians.",
     )
 
 
-def search(trials: pl.DataFrame, name: str) -> Section:
-    """The search of learning rates."""
-    chosen = rates.with_choice(in_order(trials))
+def _problem(part: int, frame: pl.DataFrame, runs: pl.DataFrame, settings: pl.DataFrame) -> Section:
+    title, question, setting, draw = PROBLEMS[part]
+    own = runs.filter(pl.col("problem") == part)
+    compared = own
+    if part == 3:
+        compared = runs.filter((pl.col("problem") == 3) | (pl.col("model") == "mamba"))
+        compared = compared.filter(pl.col("problem") > 1)
+    drawn = draw(frame.join(compared, on="address", how="semi"))
     return Section(
-        title="Learning rates",
-        question="Which learning rate does each model need on each task?",
-        setting="Four rates or more a model and task, one seed that no reported run uses, judged "
-        "on validation sequences of length L alone: the rate that solved the task in the fewest "
+        title,
+        question,
+        f"{setting} {recipe(own)}",
+        pictures=tuple(one for one in drawn if one.drawing.data.height),
+        tables=(tables.details(f"problem{part}", own),),
+        findings=tuple(decide(claim, runs, settings, LEVEL) for claim in CLAIMS[part]),
+    )
+
+
+def search(trials: pl.DataFrame) -> Section:
+    """The search of learning rates."""
+    ordered = table_of(PROBLEMS).join(trials, on=SETTING, maintain_order="left_right")
+    chosen = rates.with_choice(ordered.drop("problem"))
+    setting = (
+        "Four rates or more a model and task, one seed that no reported run uses, judged on "
+        "validation sequences of length L alone: the rate that solved the task in the fewest "
         "iterations, else the most accurate one; a run that diverged cannot be chosen, and where "
         "the best stood at the edge of the grid, the grid was extended. A search run had at most "
         f"{values(trials, 'budget')} iterations and was made with revision "
-        f"{values(trials, 'revision')} of the code.",
+        f"{values(trials, 'revision')} of the code."
+    )
+    return Section(
+        "Learning rates",
+        "Which learning rate does each model need on each task?",
+        setting if trials.height else "No run is finished.",
         pictures=(pictures.search(chosen),) if trials.height else (),
-        tables=(Table(name, "How each rate ended: validation accuracy at L, or when it was solved.",
-                      tables.search(chosen)),) if trials.height else (),
-    )  # fmt: skip
-
-
-def in_order(trials: pl.DataFrame) -> pl.DataFrame:
-    """Trials in the order of the assignment's settings."""
-    settings = table_of({setting.problem for setting in SETTINGS})
-    return settings.drop("problem").join(trials, on=SETTING, maintain_order="left_right")
+        tables=(tables.search(chosen),),
+    )

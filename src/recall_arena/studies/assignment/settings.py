@@ -94,27 +94,25 @@ SCALES = {
 }
 
 
-def settings_of(problems: Collection[int]) -> list[Setting]:
-    """The settings of these problems, the longest runs first; Problem 3 brings what it compares."""
-    chosen = [
+def settings_of(problems: Collection[int], *, alone: bool = False) -> list[Setting]:
+    """The settings of these problems; Problem 3 brings what it compares with unless `alone`."""
+    return [
         setting
         for setting in SETTINGS
         if setting.problem in problems
-        or (3 in problems and setting.problem == 2 and setting.model == "mamba")
+        or (not alone and 3 in problems and setting.problem == 2 and setting.model == "mamba")
     ]
-    return sorted(chosen, key=lambda setting: (-setting.d, -setting.problem))
 
 
-def table_of(problems: Collection[int]) -> pl.DataFrame:
-    """The same as a table in the assignment's order: problem, model, d, M, tau."""
-    own = settings_of(problems)
-    return pl.DataFrame([asdict(setting) for setting in SETTINGS if setting in own])
+def table_of(problems: Collection[int], *, alone: bool = False) -> pl.DataFrame:
+    """The same as a table: problem, model, d, M, tau."""
+    return pl.DataFrame([asdict(setting) for setting in settings_of(problems, alone=alone)])
 
 
-def on_settings(frame: pl.DataFrame, problems: Collection[int], steps: dict[int, int]) -> pl.DataFrame:
-    """The rows of runs on these problems with these budgets, with the column `problem`."""
+def on_settings(frame: pl.DataFrame, settings: pl.DataFrame, steps: dict[int, int]) -> pl.DataFrame:
+    """The rows of runs on these settings with these budgets, with the column `problem`."""
     budgets = pl.DataFrame({"problem": list(steps), "budget": list(steps.values())})
-    wanted = table_of(problems).join(budgets, on="problem")
+    wanted = settings.join(budgets, on="problem")
     own = frame.filter((pl.col("K") == VOCABULARY) & (pl.col("L") == CONTEXT))
     return own.join(wanted, on=[*SETTING, "budget"])
 
@@ -125,14 +123,13 @@ def select(frame: pl.DataFrame, plan: Plan, rates: pl.DataFrame) -> pl.DataFrame
     Of runs made in different ways, those of the newest revision are taken, then those with the
     rate that the search chose, then the most.  `rates` has a row a setting.
     """
-    scale = SCALES[plan.scale]
-    own = on_settings(frame, plan.parts, scale.steps).filter(pl.col("seed") < plan.seeds)
-    made = [*("revision", "rate", "batch", "warmup", "decay", "clip"), *("every", "tests")]
+    own = on_settings(frame, table_of(plan.parts), SCALES[plan.scale].steps)
+    own = own.filter(pl.col("seed") < plan.seeds)
+    made = ["revision", "rate", "batch", "warmup", "decay", "clip", "every", "solved", "tests"]
     ways = own.filter(pl.col("kind") == "run").group_by(*SETTING, *made).len()
     chosen = rates.select(*SETTING, "rate", chosen=pl.lit(value=True))
-    ways = ways.join(chosen, on=[*SETTING, "rate"], how="left").sort(
-        *("revision", pl.col("chosen").fill_null(value=False), "len", *made[1:]), descending=True
-    )
-    taken = ways.unique(SETTING, keep="first", maintain_order=True)
+    ways = ways.join(chosen, on=[*SETTING, "rate"], how="left")
+    best_first = ways.sort(["revision", "chosen", "len", *made], descending=True, nulls_last=True)
+    taken = best_first.unique(SETTING, keep="first", maintain_order=True)
     rows = own.join(taken, on=[*SETTING, *made], how="semi")
     return rows.sort("problem", "tau", "M", "address", "kind", "at")

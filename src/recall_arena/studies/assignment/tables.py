@@ -1,72 +1,79 @@
 """The assignment's tables: one row a setting, with the median over runs and every run behind it."""
 
+from typing import Any
+
 import polars as pl
 
 from recall_arena.claims import HAS_LEARNT, SETTING
 from recall_arena.studies.study import Table
-from recall_arena.wording import each, middle, name_of_value, percent, spread
+from recall_arena.wording import middle, name_of_value, percent, spread
 from recall_arena.zoo import ZOO, look_of
 
+LABELS = {name: look.label for name, look in ZOO.items()}
 
-def details(name: str, caption: str, runs: pl.DataFrame) -> Table:
+
+def details(name: str, runs: pl.DataFrame) -> Table:
     """All that was measured of each setting; `runs` is a table of `frame.runs_of`."""
-    groups = runs.group_by(SETTING, maintain_order=True)
     rows = [
         {
             "model": look_of(model).label,
-            **{"d": d, "M": M, "τ": tau, "rate": f"{own['rate'][0]:g}"},
+            "d": d,
+            "M": M,
+            "τ": tau,
+            "rate": f"{own['rate'][0]:g}",
             "learnt": _learnt(own),
-            "at L": middle(own, "at_L"),
-            "every seed": each(own, "at_L"),
+            "at L": spread(own, "at_L"),
             "at L, v ≠ q": middle(own, "apart_L"),
             "below L": middle(own, "below"),
             "L + 1 to 3L": middle(own, "beyond"),
             "at 3L": middle(own, "at_3L"),
             "iterations to 99 %": spread(own, "steps_99"),
             "in the decay": int(own["in_decay"].sum()),
-            "end": ", ".join(
-                f"{count} {how}" for how, count in own.group_by("ended_by").len().sort("ended_by").rows()
-            ),
             "parameters": own["parameters"][0],
             "state at L": own["state"][0],
-            "seconds a run": round(own["seconds"].median()),  # type: ignore[arg-type]
+            "seconds a run": round(own.select(pl.median("seconds")).item()),
         }
-        for (model, d, M, tau), own in groups
+        for (model, d, M, tau), own in runs.group_by(SETTING, maintain_order=True)
     ]
+    caption = (
+        "Test accuracy and iterations to 99 % validation accuracy: medians over runs, in brackets "
+        "every run. In the decay: runs that reached 99 % only while the rate fell."
+    )
     return Table(name, caption, pl.DataFrame(rows))
 
 
-def summary(runs: pl.DataFrame, settings: pl.DataFrame) -> pl.DataFrame:
+def summary(runs: pl.DataFrame, settings: pl.DataFrame) -> Table:
     """Runs that learnt the task, median accuracy at L and beyond; model by task."""
-    rows: list[dict[str, str]] = []
-    for model, look in ZOO.items():
-        row = {"model": look.label}
-        for task in settings.filter(pl.col("model") == model).rows(named=True):
+    rows = []
+    for (model,), tasks in settings.group_by("model", maintain_order=True):
+        row = {"model": look_of(model).label}
+        for task in tasks.rows(named=True):
             own = runs.join(pl.DataFrame([task]), on=SETTING, how="semi")
             shown = f"{_learnt(own)}: {middle(own, 'at_L')}, {middle(own, 'beyond')}"
             row[_column(task)] = shown if own.height else "not run"
         rows.append(row)
     columns = dict.fromkeys(["model", *map(_column, settings.rows(named=True))], pl.String)
-    return pl.DataFrame(rows, schema=columns).fill_null("").filter(
-        pl.any_horizontal(pl.exclude("model") != "")
+    caption = (
+        "Runs that learnt the task: then, medians over runs, the test accuracy at L and that over "
+        "the lengths from L + 1 to 3L."
     )
+    return Table("summary", caption, pl.DataFrame(rows, schema=columns).fill_null(""))
 
 
-def every_run(runs: pl.DataFrame) -> pl.DataFrame:
+def every_run(runs: pl.DataFrame) -> Table:
     """A row a run: all that tables and claims are made of."""
-    measured = ("at_L", "apart_L", "below", "beyond", "at_3L", "validation")
-    steps = ("steps_50", "steps_90", "steps_99")
-    return runs.select(
-        pl.col("model").replace_strict({m: look_of(m).label for m in runs["model"].unique()})
-        if runs.height
-        else "model",
-        *("d", "M", "tau", "seed", "rate", "budget", "revision", "address"),
-        *(pl.col(name).map_elements(percent, return_dtype=pl.String) for name in measured),
-        *(*steps, "steps", "ended_by"),
+    shares = ("at_L", "apart_L", "below", "beyond", "at_3L", "validation")
+    steps = ("steps_50", "steps_90", "steps_99", "in_decay", "steps", "ended_by")
+    rows = runs.select(
+        pl.col("model").replace(LABELS),
+        *("d", "M", "tau", "seed", "rate", "budget"),
+        *(pl.col(name).map_elements(percent, return_dtype=pl.String) for name in shares),
+        *(*steps, "revision", "address"),
     )
+    return Table("runs", "One row a run: the unit of all claims above.", rows)
 
 
-def search(trials: pl.DataFrame) -> pl.DataFrame:
+def search(trials: pl.DataFrame) -> Table:
     """A row a setting: how each rate ended, and which was chosen; in the order of the trials."""
     rates = sorted(trials["rate"].unique())
     rows = []
@@ -76,19 +83,20 @@ def search(trials: pl.DataFrame) -> pl.DataFrame:
         row |= {f"{rate:g}": outcome.get(rate, "") for rate in rates}
         chosen = ", ".join(f"{rate:g}" for rate in tried.filter("chosen")["rate"])
         rows.append({**row, "chosen": chosen, "iterations at most": max(tried["budget"])})
-    return pl.DataFrame(rows)
+    caption = "How each rate ended: validation accuracy at L, or when the run was solved."
+    return Table("trials", caption, pl.DataFrame(rows))
 
 
-def _outcome(trial: dict[str, object]) -> str:
+def _outcome(trial: dict[str, Any]) -> str:
     if trial["solved_at"] is not None:
         return f"solved at {trial['solved_at']:,}"
-    return "diverged" if trial["ended_by"] == "diverged" else percent(trial["validation"])  # type: ignore[arg-type]
+    return "diverged" if trial["ended_by"] == "diverged" else percent(trial["validation"])
 
 
 def _learnt(runs: pl.DataFrame) -> str:
     return f"{runs.filter(HAS_LEARNT).height} of {runs.height}"
 
 
-def _column(task: dict[str, object]) -> str:
+def _column(task: dict[str, Any]) -> str:
     spelled = (name_of_value(name, task[name]) for name in ("M", "tau", "d"))
     return f"P{task['problem']}: {', '.join(spelled)}"
