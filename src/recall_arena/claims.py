@@ -94,7 +94,7 @@ def decide(claim: Claim, runs: pl.DataFrame, settings: pl.DataFrame, level: floa
         return Finding(*fields, None, "not all runs are finished", f"Missing: {names}.")
     ruling = claim.rule.rule(own, level)
     if min(own.group_by(SETTING).len()["len"]) == 1:
-        comment = f"{ruling.comment} One seed of a setting is an observation and decides nothing."
+        comment = "One seed of a setting is an observation and decides nothing."
         return Finding(*fields, None, ruling.measured, comment)
     return Finding(*fields, ruling.verdict, ruling.measured, ruling.comment)
 
@@ -125,7 +125,7 @@ class Every:
         agreeing, against = counted.filter("agrees"), counted.filter(~pl.col("agrees"))
         comment = f"{agreeing.height} of {counted.height} runs agree."
         if out := runs.height - counted.height:
-            comment += f" {out} others are not counted: this is about {self.condition}."
+            comment += f" It is about {self.condition}, so {out} of {runs.height} do not count."
         verdict: Verdict = "undecided"
         if against.height:
             verdict = "refuted"
@@ -164,9 +164,13 @@ class Ahead:
     def rule(self, runs: pl.DataFrame, level: float) -> Ruling:
         groups = [(name, runs.filter(a), runs.filter(b)) for name, a, b in self.pairs]
         level /= len(groups)
-        found = {name: self._compare(a, b, level) for name, a, b in groups}
-        outcomes = set(found.values())
-        comment = "; ".join(f"{name}: {outcome}" for name, outcome in found.items()) + "."
+        found: dict[str, list[str]] = {}
+        for name, first, second in groups:
+            outcome, p = self._compare(first, second, level)
+            found.setdefault(outcome, []).append(f"{name} (p = {p:.2g})")
+        outcomes = set(found)
+        comment = "; ".join(f"{o}: {', '.join(names)}" for o, names in found.items())
+        comment = f"{comment[0].upper()}{comment[1:]}."
         verdict: Verdict = "undecided"
         if "the reverse" in outcomes:
             verdict = "refuted"
@@ -178,17 +182,19 @@ class Ahead:
             least = max(smallest_p(a.height, b.height) for _, a, b in groups)
             comment += f" {power(least, level)}"
         show = "; ".join(
-            f"{name}: {spread(a, self.value)} against {spread(b, self.value)}"
-            for name, a, b in groups
+            f"{name}: {spread(first, self.value)} against {spread(second, self.value)}"
+            for name, first, second in groups
         )
         return Ruling(verdict, f"{self.measured}, median (every seed): {show}", comment)
 
-    def _compare(self, first: pl.DataFrame, second: pl.DataFrame, level: float) -> str:
+    def _compare(
+        self, first: pl.DataFrame, second: pl.DataFrame, level: float
+    ) -> tuple[str, float]:
         higher, p = rank_test(numbers(first, self.value), numbers(second, self.value))
         if p <= level:
-            return "as claimed" if higher > 0 else "the reverse"
+            return ("as claimed" if higher > 0 else "the reverse"), p
         same = self.value == "at_L" and equivalent(first, second)
-        return "no difference" if same else f"not told apart (p = {p:.2g})"
+        return ("no difference" if same else "not told apart"), p
 
 
 def in_each(
@@ -239,5 +245,5 @@ def equivalent(first: pl.DataFrame, second: pl.DataFrame) -> bool:
 
 def power(least: float, level: float) -> str:
     """What so few runs could have shown, in a sentence."""
-    can = "cannot fall to" if least > level else "could have fallen to"
-    return f"With so many seeds p {can} the {level:.2g} that counts here (smallest: {least:.2g})."
+    can = "cannot decide it" if least > level else "could have decided it"
+    return f"So many seeds {can}: they allow p = {least:.2g}, and at most {level:.2g} counts."

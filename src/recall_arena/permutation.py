@@ -13,9 +13,12 @@ RESAMPLES = 9_999
 def rank_test(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
     """How much higher the first group ranks on average, and the two-sided p of that.
 
-    Ties, infinite values among them, have their mean rank (Wilcoxon's rank sum test).
+    Ties, infinite values among them, have their mean rank (Wilcoxon's rank sum test).  A group
+    of a single run tests nothing: p is then 1.
     """
     ranks = rankdata([*first, *second])
+    if min(len(first), len(second)) < 2:
+        return float(ranks[: len(first)].mean() - ranks[len(first) :].mean()), 1.0
 
     def higher(one: np.ndarray, other: np.ndarray, axis: int) -> np.ndarray:
         return one.mean(axis=axis) - other.mean(axis=axis)

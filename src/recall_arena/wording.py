@@ -60,9 +60,9 @@ def name_of_value(column: str, value: Any) -> str:
 
 
 def setting_name(row: Mapping[str, Any], differing: Iterable[str]) -> str:
-    """A setting by its model and those of d, M and tau that tell it from the others."""
+    """A setting by its model and what tells it from the others: Mamba (d = 8, M = 4)."""
     rest = [name_of_value(name, row[name]) for name in SYMBOLS if name in differing]
-    return " ".join([look_of(row["model"]).label, *([", ".join(rest)] if rest else [])])
+    return look_of(row["model"]).label + (f" ({', '.join(rest)})" if rest else "")
 
 
 def differing(rows: pl.DataFrame) -> list[str]:
@@ -73,13 +73,13 @@ def differing(rows: pl.DataFrame) -> list[str]:
 def by_setting(runs: pl.DataFrame, column: str, among: pl.DataFrame) -> str:
     """Every run's value, setting by setting, the best first; names tell those of `among` apart."""
     key, names = ("model", *SYMBOLS), differing(among)
-    sign = 1 if column.startswith("steps") else -1
+    sign, unit = (1, "") if column.startswith("steps") else (-1, " %")
     groups = sorted(
         runs.group_by(key, maintain_order=True),
         key=lambda group: sign * median(numbers(group[1], column) or [0.0]),
     )
     return "; ".join(
-        f"{setting_name(dict(zip(key, values, strict=True)), names)} {each(rows, column)}"
+        f"{setting_name(dict(zip(key, values, strict=True)), names)} {each(rows, column)}{unit}"
         for values, rows in groups
     )
 
