@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import factorial, prod
+from typing import Any
 
 import numpy as np
 from scipy.stats import permutation_test, rankdata
@@ -20,7 +21,7 @@ def rank_test(first: Sequence[float], second: Sequence[float]) -> tuple[float, f
     if min(len(first), len(second)) < 2:
         return float(ranks[: len(first)].mean() - ranks[len(first) :].mean()), 1.0
 
-    def higher(one: np.ndarray, other: np.ndarray, axis: int) -> np.ndarray:
+    def higher(one: np.ndarray, other: np.ndarray, axis: int) -> Any:
         return one.mean(axis=axis) - other.mean(axis=axis)
 
     found = permutation_test(
@@ -33,7 +34,7 @@ def rank_test(first: Sequence[float], second: Sequence[float]) -> tuple[float, f
     return float(found.statistic), float(found.pvalue)
 
 
-def trend_test(groups: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+def trend_test(groups: Sequence[int], values: Sequence[float]) -> tuple[float, float]:
     """The trend of values over groups in -1..1, and its two-sided p.
 
     The statistic of Jonckheere (1954) and Terpstra (1952): pairs of runs of different groups that
@@ -43,7 +44,7 @@ def trend_test(groups: Sequence[float], values: Sequence[float]) -> tuple[float,
     levels, ranks = np.asarray(groups)[order], rankdata(values)[order]
     early, late = np.nonzero(levels[:, None] < levels)
 
-    def trend(permuted: np.ndarray, axis: int) -> np.ndarray:
+    def trend(permuted: np.ndarray, axis: int) -> Any:
         return np.sign(permuted[..., late] - permuted[..., early]).mean(axis=axis)
 
     found = permutation_test(

@@ -31,7 +31,7 @@ def value_of(column: str, value: float | None) -> str:
 def numbers(runs: pl.DataFrame, column: str) -> list[float]:
     """A column's values, sorted; iterations that were never reached are infinite."""
     filled = runs[column].fill_null(float("inf")) if column.startswith("steps") else runs[column]
-    return sorted(filled.drop_nulls().to_list())
+    return sorted(map(float, filled.drop_nulls()))
 
 
 def middle(runs: pl.DataFrame, column: str) -> str:

@@ -2,8 +2,9 @@
 
 import polars as pl
 
-from recall_arena.claims import HAS_LEARNT, Ahead, Claim, Every, Falls, in_each
+from recall_arena.claims import HAS_LEARNT, Claim
 from recall_arena.frame import ACCURACY, BY_QUERY, runs_of
+from recall_arena.rules import Ahead, Every, Falls, in_each
 from recall_arena.studies.assignment.settings import QUERIES
 from recall_arena.wording import percent
 from recall_arena.zoo import ZOO, look_of

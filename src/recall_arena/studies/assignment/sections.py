@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import polars as pl
 
-from recall_arena.claims import LEARNT, MARGIN, SETTING, decide
+from recall_arena.claims import LEARNT, SETTING, decide
 from recall_arena.floor import order_free
+from recall_arena.rules import MARGIN
 from recall_arena.studies.assignment import pictures, rates, tables
 from recall_arena.studies.assignment.claims import CLAIMS, LEVEL, judged
 from recall_arena.studies.assignment.settings import CONTEXT, VOCABULARY, table_of
