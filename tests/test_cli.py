@@ -215,10 +215,10 @@ def test_a_failed_run_is_named_the_others_go_on_and_the_code_is_1(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    good = ASSIGNMENT.runs(Plan("smoke", (1,), 1))[0]
+    good = ASSIGNMENT.runs(Plan("smoke", (1,), 1), Store(tmp_path / "runs"))[0]
     short = ModelSpec(("attention",), positions="learned", max_length=8)
     bad = NamedRun("too short", replace(good.run, model=short))
-    study = replace(ASSIGNMENT, runs=lambda plan: [bad, good])
+    study = replace(ASSIGNMENT, runs=lambda plan, store: [bad, good])
     monkeypatch.setitem(STUDIES, "assignment", study)
 
     folders = ("--store", str(tmp_path / "runs"), "--out", str(tmp_path / "report"))

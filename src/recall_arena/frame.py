@@ -161,6 +161,7 @@ def runs_of(frame: pl.DataFrame) -> pl.DataFrame:
 
     is_test, is_check = pl.col("kind") == "test", pl.col("kind") == "check"
     at, trained = pl.col("at"), pl.col("L")
+    frame = frame.sort("address", "kind", "at")
     judged = frame.group_by("address").agg(
         at_L=test(is_test & (at == trained)),
         apart_L=test(is_test & (at == trained), "_apart"),

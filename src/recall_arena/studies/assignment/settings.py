@@ -118,18 +118,23 @@ def on_settings(frame: pl.DataFrame, settings: pl.DataFrame, steps: dict[int, in
 
 
 def select(frame: pl.DataFrame, plan: Plan, rates: pl.DataFrame) -> pl.DataFrame:
-    """The rows of a plan's runs, of whatever revision: on each setting those made alike.
+    """The rows of a plan's runs, of whatever revision: one a seed, on each setting made alike.
 
     Of runs made in different ways, those of the newest revision are taken, then those with the
-    rate that the search chose, then the most.  `rates` has a row a setting.
+    rate that the search chose, then the most; of two with the same seed the one that was tested
+    at more lengths.  `rates` has a row a setting.
     """
-    own = on_settings(frame, table_of(plan.parts), SCALES[plan.scale].steps)
-    own = own.filter(pl.col("seed") < plan.seeds)
-    made = ["revision", "rate", "batch", "warmup", "decay", "clip", "every", "solved", "tests"]
-    ways = own.filter(pl.col("kind") == "run").group_by(*SETTING, *made).len()
+    rows = on_settings(frame, table_of(plan.parts), SCALES[plan.scale].steps)
+    runs = rows.filter((pl.col("kind") == "run") & (pl.col("seed") < plan.seeds))
+    made = ["revision", "rate", "batch", "warmup", "decay", "clip", "every", "solved"]
     chosen = rates.select(*SETTING, "rate", chosen=pl.lit(value=True))
+    ways = runs.group_by(*SETTING, *made).len()
     ways = ways.join(chosen, on=[*SETTING, "rate"], how="left")
     best_first = ways.sort(["revision", "chosen", "len", *made], descending=True, nulls_last=True)
     taken = best_first.unique(SETTING, keep="first", maintain_order=True)
-    rows = own.join(taken, on=[*SETTING, *made], how="semi")
-    return rows.sort("problem", "tau", "M", "address", "kind", "at")
+    alike = runs.join(taken, on=[*SETTING, *made], how="semi")
+    once = alike.sort("tests", "address", descending=True).unique(
+        [*SETTING, "seed"], keep="first", maintain_order=True
+    )
+    own = rows.join(once, on="address", how="semi")
+    return own.sort("problem", "tau", "M", "address", "kind", "at")
