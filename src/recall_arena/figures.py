@@ -143,7 +143,7 @@ def _draw(
 def _lines(axis: Axes, rows: pl.DataFrame, model: str, variant: int) -> None:
     look, dashes = look_of(model), DASHES[variant % len(DASHES)]
     for _, run in rows.filter(pl.col("curve") == "run").group_by("seed", maintain_order=True):
-        axis.plot(run["at"], run["value"], dashes, color=look.colour, linewidth=0.5, alpha=0.6)
+        axis.plot(run["at"], run["value"], dashes, color=look.colour, linewidth=0.7, alpha=0.7)
     middle = rows.filter(pl.col("curve") == "median")
     first = MODELS.index(model) / len(MODELS) if model in MODELS else 0.0
     (line,) = axis.plot(middle["at"], middle["value"], dashes, color=look.colour, linewidth=1.6)

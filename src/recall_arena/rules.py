@@ -15,7 +15,7 @@ import polars as pl
 from recall_arena.claims import HAS_LEARNT, SETTING, Rule, Ruling, Verdict
 from recall_arena.intervals import difference, exact
 from recall_arena.permutation import rank_test, smallest_p, trend_test
-from recall_arena.wording import by_setting, numbers, percent, spread
+from recall_arena.wording import by_setting, numbers, percent, spread, values
 
 MOST = 0.8
 ENOUGH = next(runs for runs in count(1) if exact(runs, runs)[0] > MOST)
@@ -85,18 +85,17 @@ class Ahead(Rule):
 
     @property
     def decided_by(self) -> str:
-        return f"{self.measured} of every run: ranks, by permutation of runs in each pair of groups"
+        return f"{self.measured}: ranks, by permutation of runs in each pair of groups"
 
     def rule(self, runs: pl.DataFrame, level: float) -> Ruling:
         groups = [(name, runs.filter(a), runs.filter(b)) for name, a, b in self.pairs]
         level /= len(groups)
-        found: dict[str, list[str]] = {}
-        for name, first, second in groups:
-            outcome, p = self._compare(first, second, level)
-            found.setdefault(outcome, []).append(f"{name} (p = {p:.2g})")
-        outcomes = set(found)
-        comment = "; ".join(f"{o}: {', '.join(names)}" for o, names in found.items())
-        comment = f"{comment[0].upper()}{comment[1:]}."
+        found = [(name, *self._compare(a, b, level)) for name, a, b in groups]
+        outcomes = {outcome for _, outcome, _ in found}
+        comment = self._comment(found)
+        budgets = [[values(own, "budget") for own in pair] for _, *pair in groups]
+        if budgets[0][0] != budgets[0][1]:
+            comment += f" Budgets: {budgets[0][0]} against {budgets[0][1]} iterations."
         verdict: Verdict = "undecided"
         if "the reverse" in outcomes:
             verdict = "refuted"
@@ -107,11 +106,19 @@ class Ahead(Rule):
         else:
             least = max(smallest_p(a.height, b.height) for _, a, b in groups)
             comment += f" {power(least, level)}"
-        show = "; ".join(
-            f"{name}: {spread(first, self.value)} against {spread(second, self.value)}"
-            for name, first, second in groups
-        )
-        return Ruling(verdict, f"{self.measured}, median (every seed): {show}", comment)
+        shown = by_setting(runs, self.value, runs)
+        return Ruling(verdict, f"{self.measured}: {shown}", comment)
+
+    def _comment(self, found: list[tuple[str, str, float]]) -> str:
+        if {outcome for _, outcome, _ in found} == {"not told apart"} and len(found) > 1:
+            every = [p for *_, p in found]
+            span = f"{min(every):.2g} to {max(every):.2g}"
+            return f"None of the {len(found)} pairs is told apart (p = {span})."
+        by_outcome: dict[str, list[str]] = {}
+        for name, outcome, p in found:
+            by_outcome.setdefault(outcome, []).append(f"{name} (p = {p:.2g})")
+        comment = "; ".join(f"{o}: {', '.join(names)}" for o, names in by_outcome.items())
+        return f"{comment[0].upper()}{comment[1:]}."
 
     def _compare(
         self, first: pl.DataFrame, second: pl.DataFrame, level: float

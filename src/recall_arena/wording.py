@@ -71,12 +71,12 @@ def differing(rows: pl.DataFrame) -> list[str]:
 
 
 def by_setting(runs: pl.DataFrame, column: str, among: pl.DataFrame) -> str:
-    """Every run's value, setting by setting, the best first; names tell those of `among` apart."""
+    """Every run's value, by M and tau, then the best first; names tell those of `among` apart."""
     key, names = ("model", *SYMBOLS), differing(among)
     sign, unit = (1, "") if column.startswith("steps") else (-1, " %")
     groups = sorted(
         runs.group_by(key, maintain_order=True),
-        key=lambda group: sign * median(numbers(group[1], column) or [0.0]),
+        key=lambda group: (group[0][2:4], sign * median(numbers(group[1], column) or [0.0])),
     )
     return "; ".join(
         f"{setting_name(dict(zip(key, values, strict=True)), names)} {each(rows, column)}{unit}"
