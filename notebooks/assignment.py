@@ -20,7 +20,7 @@
 # tested at every length from $\tau + 1$ to $3L = 192$.
 #
 # Each run is a value (task, model, schedule, seed). Its record is looked up in `STORE`; what is
-# missing is trained. The environment variables `RECALL_SCALE` (smoke, quick, full) and
+# missing is trained. The environment variables `RECALL_SCALE` (smoke, quick, published, full) and
 # `RECALL_STORE` (a folder) choose how much is spent and where the records are.
 
 # %%
@@ -28,26 +28,29 @@
 import os
 from pathlib import Path
 
+import polars as pl
 import torch
 from IPython.display import Markdown, display
 
-from recall_arena import figures
+from recall_arena.claims import decide
+from recall_arena.evaluation import Contexts
 from recall_arena.executors import Failed, cores, execute_all
+from recall_arena.figures import Drawing, by_context, by_iterations, known_queries
+from recall_arena.frame import frame_of
 from recall_arena.model import SequenceModel, named, unit_embedding
-from recall_arena.records import Record, Store
+from recall_arena.records import Store
 from recall_arena.runs import Run
-from recall_arena.studies import STUDIES, Plan
-from recall_arena.studies.assignment.rates import chosen_rates
-from recall_arena.studies.assignment.settings import SCALES
+from recall_arena.studies.assignment import rates
+from recall_arena.studies.assignment.claims import CLAIMS, LEVEL, judged
+from recall_arena.studies.assignment.settings import SCALES, table_of
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
 from recall_arena.zoo import ZOO
 
 SCALE = SCALES[os.environ.get("RECALL_SCALE", "quick")]
 STORE = Store(Path(os.environ.get("RECALL_STORE", "../results/records")))
-SEEDS = range(SCALE.seeds)
-VOCABULARY, L, CHANCE = 16, 64, 1 / 16
-RATES = chosen_rates()  # searched beforehand: four rates a model and task
+VOCABULARY, L = 16, 64
+CHOSEN = rates.best(rates.published())  # searched beforehand: four rates or more a model and task
 
 # %% [markdown]
 # ## The task and the models
@@ -79,71 +82,49 @@ for name in ZOO:
 #
 # Batches of 64 fresh sequences, AdamW without weight decay, the loss on the last position only, the
 # rate that the search chose. Every 100 iterations the accuracy on one held-out batch is taken; five
-# checks in a row of at least 99.9 % end a run.
+# checks in a row of at least 99.9 % end a run. All records together are one table, the frame, from
+# which figures and comments are made.
 
 
 # %%
-def runs(problem: int, name: str, queries: int, delay: int = 1, width: int = 8) -> list[Run]:
-    """The runs of one setting, one for each seed."""
-    rate = RATES[f"{name} d={width} M={queries} tau={delay}"]
-    return [
-        Run(
-            task=AssociativeRecall(vocabulary=VOCABULARY, queries=queries, delay=delay),
-            model=model(name, width),
-            schedule=Schedule(rate=rate, steps=SCALE.steps[problem], context=L, batch=64),
-            contexts=SCALE.contexts,
-            seed=seed,
-        )
-        for seed in SEEDS
-    ]
-
-
-def finish(settings: dict[str, list[Run]]) -> dict[str, list[Record]]:
-    """Train what the store lacks; the records of each setting."""
-    wanted = [run for group in settings.values() for run in group]
-    for event in execute_all(wanted, STORE, jobs=cores()):
+def train(problem: int, *names: str, queries: int = 1, delay: int = 1, width: int = 8):
+    """The frame of these models on one task, a run a seed; trains what the store lacks."""
+    runs = []
+    for name in names:
+        setting = {"model": name, "d": width, "M": queries, "tau": delay}
+        (rate,) = CHOSEN.filter([pl.col(column) == setting[column] for column in setting])["rate"]
+        runs += [
+            Run(
+                task=AssociativeRecall(vocabulary=VOCABULARY, queries=queries, delay=delay),
+                model=model(name, width),
+                schedule=Schedule(rate=rate, steps=SCALE.steps[problem], context=L, batch=64),
+                contexts=Contexts(first=SCALE.first, last=3 * L, stride=SCALE.stride),
+                seed=seed,
+            )
+            for seed in range(SCALE.seeds)
+        ]
+    for event in execute_all(runs, STORE, jobs=cores()):
         if isinstance(event, Failed):
             raise RuntimeError(event.reason)
-    return {name: [STORE.read(run.address) for run in group] for name, group in settings.items()}
+    return frame_of(STORE.read_all(run.address for run in runs))
 
 
-def lines(records: dict[str, list[Record]], *, training: bool) -> list[figures.Series]:
-    """One curve a model: over training, or over context lengths."""
-    return [
-        figures.Series(
-            name,
-            tuple(r.outcome.checks if training else r.outcome.contexts for r in group),
+def show(drawing: Drawing) -> None:
+    """A figure with its caption."""
+    display(drawing.figure, Markdown(drawing.caption))
+
+
+def comment(problem: int, frame: pl.DataFrame) -> None:
+    """What the runs say to each "comment on" of a problem."""
+    for claim in CLAIMS[problem]:
+        found = decide(claim, judged(frame), table_of((1, 2, 3)), LEVEL)
+        verdict = (found.verdict or "no verdict").capitalize()
+        display(
+            Markdown(
+                f"**{found.question}** *{verdict}.* {found.comment} "
+                f"(Hypothesis: {found.hypothesis} Measured: {found.measured}.)"
+            )
         )
-        for name, group in records.items()
-    ]
-
-
-def plot(panels: dict[str, dict[str, list[Record]]], *, training: bool = False) -> None:
-    """A panel a title: accuracy against iterations or against context length."""
-    figure, axes = figures.new_figure(len(panels), height=3.4)
-    for axis, (title, records) in zip(axes, panels.items(), strict=True):
-        if training:
-            figures.convergence(axis, lines(records, training=True), chance=CHANCE)
-        else:
-            figures.accuracy_by_context(
-                axis, lines(records, training=False), trained=L, chance=CHANCE
-            )
-        axis.set_title(title)
-    figures.share_legend(figure, axes)
-    display(figure)
-
-
-def findings(problem: int) -> None:
-    """What the records say to each "comment on" of a problem."""
-    plan = Plan(SCALE.name, (problem,), len(SEEDS))
-    for section in STUDIES["assignment"].sections(plan, STORE):
-        for finding in section.findings:
-            display(
-                Markdown(
-                    f"**{finding.question}** *{finding.verdict.capitalize()}.* {finding.comment} "
-                    f"(Hypothesis: {finding.hypothesis} Measured: {finding.statistic}.)"
-                )
-            )
 
 
 # %% [markdown]
@@ -152,27 +133,29 @@ def findings(problem: int) -> None:
 # ### Six models, $\tau = 1$: accuracy against context length
 
 # %%
-one = finish({name: runs(1, name, queries=1, delay=1) for name in ZOO})
-plot({"τ = 1": one})
+one = train(1, *ZOO, queries=1, delay=1)
+show(by_context(one, "Six models", ["tau"]))
 
 # %% [markdown]
 # ### The same with a delay of $\tau = 5$
 
 # %%
-five = finish({name: runs(1, name, queries=1, delay=5) for name in ZOO})
-plot({"τ = 1": one, "τ = 5": five})
+five = train(1, *ZOO, queries=1, delay=5)
+induction = pl.concat([one, five])
+show(by_context(five, "Six models", ["tau"]))
+show(by_context(induction, "Both delays, a panel a model", ["model"], "tau"))
 
 # %% [markdown]
 # ### Convergence: accuracy on a test batch against iterations (batch size 64)
 
 # %%
-plot({"τ = 1": one, "τ = 5": five}, training=True)
+show(by_iterations(induction, "Convergence", ["tau"]))
 
 # %% [markdown]
 # ### Comments
 
 # %%
-findings(1)
+comment(1, induction)
 
 # %% [markdown]
 # ## Problem 2: more queries ($K = 16$, $d = 8$, $L = 64$, $\tau = 1$)
@@ -181,33 +164,31 @@ findings(1)
 
 # %%
 QUERIES = (4, 8, 16)
-mamba = {m: finish({"mamba": runs(2, "mamba", queries=m)}) for m in QUERIES}
-plot({f"M = {m}": mamba[m] for m in QUERIES})
+mamba = pl.concat([train(2, "mamba", queries=M) for M in QUERIES])
+show(by_context(mamba, "Mamba", ["M"]))
 
 # %% [markdown]
 # ### The RoPE transformer, beside Mamba
 
 # %%
-rope = {m: finish({"transformer-rope": runs(2, "transformer-rope", queries=m)}) for m in QUERIES}
-plot({f"M = {m}": mamba[m] | rope[m] for m in QUERIES})
+rope = pl.concat([train(2, "transformer-rope", queries=M) for M in QUERIES])
+show(by_context(pl.concat([mamba, rope]), "The RoPE transformer and Mamba", ["M"]))
 
 # %% [markdown]
 # ### The hybrids, beside both
 
 # %%
-hybrids = {
-    m: finish({name: runs(2, name, queries=m) for name in ("hybrid-a", "hybrid-b")})
-    for m in QUERIES
-}
-every = {f"M = {m}": rope[m] | mamba[m] | hybrids[m] for m in QUERIES}
-plot(every)
-plot(every, training=True)
+hybrids = pl.concat([train(2, "hybrid-a", "hybrid-b", queries=M) for M in QUERIES])
+every = pl.concat([mamba, rope, hybrids])
+show(by_context(every, "All models", ["M"]))
+show(by_iterations(every, "Convergence", ["M"]))
+show(known_queries(every, "Queries known along training", ["M"]))
 
 # %% [markdown]
 # ### Comments
 
 # %%
-findings(2)
+comment(2, every)
 
 # %% [markdown]
 # ## Problem 3: Mamba with $d = 64$
@@ -215,19 +196,21 @@ findings(2)
 # ### $\tau = 1$, $M = 4, 8, 16$
 
 # %%
-wide = {m: finish({"mamba": runs(3, "mamba", queries=m, width=64)}) for m in QUERIES}
-plot({f"M = {m}, d = 64": wide[m] for m in QUERIES})
-plot({f"M = {m}, d = 64": wide[m] for m in QUERIES}, training=True)
+wide = pl.concat([train(3, "mamba", queries=M, width=64) for M in QUERIES])
+show(by_context(pl.concat([mamba, wide]), "Both widths", ["M"], "d"))
+show(by_iterations(pl.concat([mamba, wide]), "Both widths", ["M"], "d"))
 
 # %% [markdown]
 # ### $M = 16$, $\tau = 10$
 
 # %%
-late = finish({"mamba": runs(3, "mamba", queries=16, delay=10, width=64)})
-plot({"M = 16, τ = 1": wide[16], "M = 16, τ = 10": late})
+late = train(3, "mamba", queries=16, delay=10, width=64)
+full = pl.concat([wide.filter(pl.col("M") == 16), late])
+show(by_context(full, "Both delays", ["M"], "tau"))
+show(by_iterations(full, "Both delays", ["M"], "tau"))
 
 # %% [markdown]
 # ### Comments
 
 # %%
-findings(3)
+comment(3, pl.concat([mamba, wide, late]))

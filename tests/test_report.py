@@ -7,7 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 from conftest import Smoke
+from made_up import record, tally
 
+from recall_arena.frame import frame_of
 from recall_arena.records import Store
 from recall_arena.report import write_report
 from recall_arena.studies import STUDIES, Plan
@@ -35,7 +37,7 @@ def test_the_page_needs_nothing_but_itself(smoke: Smoke) -> None:
 
 
 def test_every_figure_comes_in_four_formats_and_every_table_as_csv(smoke: Smoke) -> None:
-    sections = STUDY.sections(PLAN, Store(smoke.store))
+    sections = STUDY.sections(STUDY.select(frame_of(Store(smoke.store)), PLAN), PLAN)
     pictures = [picture for section in sections for picture in section.pictures]
     tables = [table for section in sections for table in section.tables]
     assert len(pictures) >= 10
@@ -50,11 +52,10 @@ def test_every_figure_comes_in_four_formats_and_every_table_as_csv(smoke: Smoke)
 
 
 def test_captions_say_what_a_reader_must_know(smoke: Smoke) -> None:
-    for section in STUDY.sections(PLAN, Store(smoke.store)):
+    for section in STUDY.sections(STUDY.select(frame_of(Store(smoke.store)), PLAN), PLAN):
         for picture in section.pictures:
-            for fact in ("L = 64", "seed", "chance", "M = ", "τ = ", "d = ", "n = "):
-                if picture.name != "rates" or fact in ("L = 64", "seed", "chance", "n = "):
-                    assert fact in picture.caption, (picture.name, fact)
+            for fact in ("L = 64", "1 seed a curve", "M = ", "τ = ", "d = ", "n = "):
+                assert fact in picture.drawing.caption or picture.name == "rates"
 
 
 def test_every_comment_that_the_assignment_asks_for_has_a_finding(smoke: Smoke) -> None:
@@ -78,20 +79,32 @@ def test_every_comment_that_the_assignment_asks_for_has_a_finding(smoke: Smoke) 
 
 def test_the_same_records_give_the_same_bytes(smoke: Smoke, tmp_path: Path) -> None:
     for folder in ("one", "two"):
-        write_report(STUDY, PLAN, Store(smoke.store), tmp_path / folder)
+        write_report(STUDY, PLAN, frame_of(Store(smoke.store)), tmp_path / folder)
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
 def test_a_report_without_records_says_what_is_missing(tmp_path: Path) -> None:
-    page = write_report(STUDY, PLAN, Store(tmp_path / "none"), tmp_path / "report").read_text()
+    page = write_report(STUDY, PLAN, frame_of([]), tmp_path / "report").read_text()
     assert "0 of\n28 runs finished" in page
     assert "not all runs are finished" in page
-    assert "Missing: transformer-learned d=8 M=1 tau=1" in page
+    assert "Missing: Transformer (learned), Transformer (RoPE)" in page
+
+
+def test_one_diverged_seed_takes_nothing_down_and_the_revision_is_said(tmp_path: Path) -> None:
+    records = [record(seed=seed, tau=tau, revision=5) for seed in (0, 1) for tau in (1, 5)]
+    nothing = tally({})
+    records.append(
+        record(seed=2, revision=5, checks=nothing, contexts=nothing, ended_by="diverged")
+    )
+    page = write_report(STUDY, Plan("quick", (1,), 3), frame_of(records), tmp_path).read_text()
+    assert "5 of\n36 runs finished" in page
+    assert "made with revision\n5 of the code" in page
+    assert "<td>diverged</td>" in page
 
 
 def test_one_problem_alone_can_be_reported(smoke: Smoke, tmp_path: Path) -> None:
     plan = Plan("smoke", (3,), 1)
-    page = write_report(STUDY, plan, Store(smoke.store), tmp_path).read_text()
+    page = write_report(STUDY, plan, frame_of(Store(smoke.store)), tmp_path).read_text()
     assert "Problem 3" in page
     assert "Problem 1:" not in page
     assert "not all runs are finished" not in page

@@ -1,246 +1,157 @@
-"""Records to figures: each function draws on an axis and returns it, without torch."""
+"""Figures as functions of a frame: every run thin, the median over runs bold.
 
-import statistics
+A drawing's data are what is drawn, no more and no less: a row a point, `curve` telling the runs
+from their median.  Runs that are missing, that diverged or that ended early are no error.
+
+`panel` names the columns whose values have a panel each; `variant` is a column whose values are
+told apart by dashes; `what` begins the caption, and the rest of it follows from the runs.
+"""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import matplotlib as mpl
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
 
-from recall_arena.intervals import wilson
-from recall_arena.records import Tally
-from recall_arena.zoo import UNNAMED, ZOO, Named
+from recall_arena.canvas import (
+    DASHES,
+    MODELS,
+    accuracy_axis,
+    groups,
+    iterations_axis,
+    legend,
+    panels,
+)
+from recall_arena.curves import curves
+from recall_arena.frame import ACCURACY, KNOWN
+from recall_arena.wording import facts, values
+from recall_arena.zoo import look_of
+
+LEVELS = "Dash-dotted: a reader that ignores order. Dotted: chance."
+GOES_ON = (
+    "A run that was solved stops, and goes on with its last value in the median; one that diverged "
+    "counts as 0 from there on."
+)
 
 
 @dataclass(frozen=True)
-class Series:
-    """A curve: counts along an axis, one tally a seed, and how to draw them.
+class Drawing:
+    """A figure, the numbers in it, and what it shows."""
 
-    `variant` is added to the model's label, and `dashed` tells two variants of one model apart.
+    figure: Figure
+    data: pl.DataFrame
+    caption: str
+
+
+def by_context(
+    frame: pl.DataFrame, what: str, panel: Sequence[str], variant: str | None = None
+) -> Drawing:
+    """Test accuracy against context length."""
+    data = curves(frame, "test", ACCURACY)
+    figure, axes = _draw(data, panel, variant)
+    for axis in axes:
+        accuracy_axis(axis, "test accuracy", "context length (tokens before the query)")
+        for trained in data["L"].unique().sort():
+            axis.axvline(trained, color="0.35", linewidth=0.9, linestyle="--", zorder=0)
+            axis.text(trained, 0.0, f" L = {trained}", fontsize=7, color="0.35")
+            axis.set_xticks(range(0, 3 * trained + 1, max(1, trained // 2)))
+    caption = (
+        f"{what}: test accuracy against context length, n = {values(data, 'asked')} sequences a "
+        f"length, the same for all runs. {facts(frame)}. {LEVELS}"
+    )
+    return Drawing(figure, data, caption)
+
+
+def by_iterations(
+    frame: pl.DataFrame, what: str, panel: Sequence[str], variant: str | None = None
+) -> Drawing:
+    """Validation accuracy at the training length against iterations."""
+    data = curves(frame, "check", ACCURACY, goes_on=True)
+    figure, axes = _draw(data, panel, variant)
+    for axis in axes:
+        accuracy_axis(axis, "validation accuracy", "iterations")
+        iterations_axis(axis)
+    caption = (
+        f"{what}: accuracy on one validation batch of length L, n = {values(data, 'asked')} "
+        f"sequences, the same for all runs. {facts(frame)}. {GOES_ON} {LEVELS}"
+    )
+    return Drawing(figure, data, caption)
+
+
+def known_queries(frame: pl.DataFrame, what: str, panel: Sequence[str]) -> Drawing:
+    """The share of queries of which at least 90 % are answered right, against iterations."""
+    data = curves(frame, "check", KNOWN, goes_on=True).drop("chance", "floor")
+    figure, axes = _draw(data, panel, None)
+    for axis in axes:
+        accuracy_axis(axis, "queries known", "iterations")
+        iterations_axis(axis)
+    caption = (
+        f"{what}: the share of the M queries of which at least 90 % are answered right on the "
+        f"validation batch, n = {values(data, 'asked')} sequences, about n / M a query. "
+        f"{facts(frame)}. {GOES_ON}"
+    )
+    return Drawing(figure, data, caption)
+
+
+def by_rate(trials: pl.DataFrame, what: str, panel: Sequence[str]) -> Drawing:
+    """Validation accuracy when a search run ended against its rate, and which was chosen.
+
+    trials  model, d, M, tau, K, rate, validation, chosen and whatever else is known of them
     """
-
-    model: str
-    tallies: tuple[Tally, ...]
-    variant: str = ""
-    dashed: bool = False
-
-    @property
-    def look(self) -> Named:
-        return ZOO.get(self.model, UNNAMED)
-
-    @property
-    def label(self) -> str:
-        name = self.look.label or self.model
-        return f"{name}, {self.variant}" if self.variant else name
-
-
-def new_figure(columns: int, rows: int = 1, *, height: float = 2.9) -> tuple[Figure, list[Axes]]:
-    """A figure of `rows` x `columns` panels, and the panels row by row."""
-    width = 6.6 if columns == 1 else min(3.6 * columns + 0.4, 11.0)
-    figure = Figure(figsize=(width, height * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False)
-    return figure, [panel for row in panels for panel in row]
-
-
-def accuracy_by_context(
-    axis: Axes, series: Sequence[Series], *, trained: int, chance: float
-) -> Axes:
-    """Accuracy against context length; a line at the training length and one at chance.
-
-    With one seed the band is the Wilson 95 % interval; with several, the line is their median
-    and the band reaches from the worst seed to the best.
-    """
-    _plot_accuracy(axis, series, marks=9)
-    axis.axvline(trained, color="0.35", linewidth=0.9, linestyle="--", zorder=0)
-    axis.annotate(
-        f"L = {trained}",
-        (trained, 0.02),
-        xycoords=("data", "axes fraction"),
-        xytext=(3, 0),
-        textcoords="offset points",
-        fontsize=7,
-        color="0.35",
+    data = trials.with_columns(chance=1 / pl.col("K"))
+    figure, drawn = panels(data, panel, height=2.5)
+    for axis, rows in drawn:
+        for (model,), tried in groups(rows, ["model"]):
+            look, points = look_of(model), tried.sort("rate")
+            axis.plot(points["rate"], points["validation"], color=look.colour, linewidth=1.0)
+            for rate, accuracy, chosen in points.select("rate", "validation", "chosen").rows():
+                (mark,) = axis.plot([rate], [accuracy], look.marker, color=look.colour)
+                mark.set_markersize(8 if chosen else 4)
+                mark.set_markerfacecolor(look.colour if chosen else "white")
+        _level(axis, rows)
+        accuracy_axis(axis, "validation accuracy", "learning rate")
+        axis.set_xscale("log")
+        rates = sorted(set(rows["rate"]))
+        axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axis.minorticks_off()
+    legend(figure, data)
+    caption = (
+        f"{what}: validation accuracy at L = {values(data, 'L')} when the run ended, after at most "
+        f"{values(data, 'budget')} iterations, against the learning rate. Large filled markers: "
+        "the rate chosen. A run that diverged shows its last check. Dotted: chance."
     )
-    _accuracy_axis(axis, chance)
-    axis.set_xlabel("context length (tokens before the query)")
-    return axis
+    return Drawing(figure, data, caption)
 
 
-def convergence(axis: Axes, series: Sequence[Series], *, chance: float) -> Axes:
-    """Accuracy on held-out sequences against iterations: every seed thin, the median bold.
-
-    A run that was solved and stopped keeps its last accuracy in the median.
-    """
-    for one in series:
-        if len(one.tallies) > 1:
-            for tally in one.tallies:
-                axis.plot(
-                    tally.at, tally.accuracy(), color=one.look.colour, linewidth=0.5, alpha=0.5
-                )
-        _line(axis, one, *_median_of(one.tallies), marks=6)
-    axis.set_xscale("log")
-    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    _accuracy_axis(axis, chance)
-    axis.set_xlabel("iterations")
-    return axis
+def _draw(
+    data: pl.DataFrame, panel: Sequence[str], variant: str | None
+) -> tuple[Figure, list[Axes]]:
+    figure, drawn = panels(data, panel)
+    told_apart = [] if variant is None else sorted(data[variant].unique())
+    for axis, rows in drawn:
+        for (model, *rest), own in groups(rows, ["model", *([variant] if variant else [])]):
+            _lines(axis, own, model, told_apart.index(rest[0]) if rest else 0)
+        if "floor" in rows.columns:
+            floor = rows.select("at", "floor").drop_nulls().unique().sort("at")
+            axis.plot(floor["at"], floor["floor"], "-.", color="0.45", linewidth=0.9, zorder=0)
+            _level(axis, rows)
+    legend(figure, data, variant, models="model" not in panel)
+    return figure, [axis for axis, _ in drawn]
 
 
-def accuracy_by_query(axis: Axes, tally: Tally, *, model: str, chance: float) -> Axes:
-    """Each query's accuracy along training, thin, and all queries' together, bold."""
-    colour = ZOO.get(model, UNNAMED).colour
-    for query in range(max(map(len, tally.total_by_query), default=0)):
-        share = [
-            right[query] / total[query]
-            for right, total in zip(tally.correct_by_query, tally.total_by_query, strict=True)
-        ]
-        axis.plot(tally.at, share, color=colour, linewidth=0.6, alpha=0.45)
-    axis.plot(tally.at, tally.accuracy(), color=colour, linewidth=1.8)
-    _accuracy_axis(axis, chance)
-    axis.set_xlabel("iterations")
-    return axis
+def _lines(axis: Axes, rows: pl.DataFrame, model: str, variant: int) -> None:
+    look, dashes = look_of(model), DASHES[variant % len(DASHES)]
+    for _, run in rows.filter(pl.col("curve") == "run").group_by("seed", maintain_order=True):
+        axis.plot(run["at"], run["value"], dashes, color=look.colour, linewidth=0.7, alpha=0.7)
+    middle = rows.filter(pl.col("curve") == "median")
+    first = MODELS.index(model) / len(MODELS) if model in MODELS else 0.0
+    (line,) = axis.plot(middle["at"], middle["value"], dashes, color=look.colour, linewidth=1.6)
+    line.set(marker=look.marker, markersize=4)
+    line.set_markerfacecolor("white" if variant else look.colour)
+    line.set_markevery((0.12 * first, 0.12))  # apart, so that curves on one another all show
 
 
-def rate_sensitivity(
-    axis: Axes, tried: dict[str, list[tuple[float, float, bool]]], *, chance: float
-) -> Axes:
-    """Accuracy at the end of a search run against its rate; model -> [(rate, accuracy, chosen)]."""
-    for model, points in tried.items():
-        look = ZOO.get(model, UNNAMED)
-        rates, accuracies = [p[0] for p in points], [p[1] for p in points]
-        axis.plot(rates, accuracies, color=look.colour, linewidth=1.0, label=look.label or model)
-        for rate, accuracy, chosen in points:
-            axis.plot(
-                *(rate, accuracy, look.marker),
-                color=look.colour,
-                markersize=8 if chosen else 4,
-                markerfacecolor=look.colour if chosen else "white",
-            )
-    axis.set_xscale("log")
-    rates = sorted({p[0] for points in tried.values() for p in points})
-    axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
-    axis.minorticks_off()
-    _accuracy_axis(axis, chance)
-    axis.set_xlabel("learning rate")
-    return axis
-
-
-def share_legend(figure: Figure, panels: Sequence[Axes], *, columns: int = 3) -> None:
-    """One legend under the figure for all its panels, each label once."""
-    handles = {
-        label: handle
-        for panel in panels
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        list(handles.values()),
-        list(handles),
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        fontsize=8,
-    )
-
-
-def variant_legend(figure: Figure, variants: Sequence[tuple[str, bool]]) -> None:
-    """A legend of line styles alone, where each panel is one model: (label, dashed or not)."""
-    handles = [
-        Line2D(
-            *([], []),
-            color="0.2",
-            linestyle="--" if dashed else "-",
-            marker="o",
-            markersize=4,
-            markerfacecolor="white" if dashed else "0.2",
-        )
-        for _, dashed in variants
-    ]
-    figure.legend(
-        handles,
-        [label for label, _ in variants],
-        loc="outside lower center",
-        ncols=len(variants),
-        frameon=False,
-        fontsize=8,
-    )
-
-
-def save(figure: Figure, data: pl.DataFrame, stem: Path) -> None:
-    """Write stem.svg, .pdf, .png and the numbers behind them as .csv; the same bytes each time."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": "recall-arena", "svg.fonttype": "path"}):
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
-    figure.set_layout_engine("none")  # laid out once; the other formats keep it
-    figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
-    figure.savefig(stem.with_suffix(".png"), dpi=160)
-    data.write_csv(stem.with_suffix(".csv"))
-
-
-def _plot_accuracy(axis: Axes, series: Sequence[Series], marks: int) -> None:
-    for one in series:
-        at, middle = _median_of(one.tallies)
-        if len(one.tallies) == 1:
-            tally = one.tallies[0]
-            bounds = [wilson(*row) for row in zip(tally.correct, tally.total, strict=True)]
-        else:
-            by_position = zip(*(tally.accuracy() for tally in one.tallies), strict=True)
-            bounds = [(min(shares), max(shares)) for shares in by_position]
-        low, high = [bound[0] for bound in bounds], [bound[1] for bound in bounds]
-        axis.fill_between(at, low, high, color=one.look.colour, alpha=0.18, linewidth=0)
-        _line(axis, one, at, middle, marks)
-
-
-def _median_of(tallies: Sequence[Tally]) -> tuple[list[int], list[float]]:
-    """The median over the seeds at every position that any of them has."""
-    at = sorted({position for tally in tallies for position in tally.at})
-    shares = [dict(zip(tally.at, tally.accuracy(), strict=True)) for tally in tallies]
-    last = [tally.accuracy()[-1] for tally in tallies]
-    middle = [
-        statistics.median(share.get(p, end) for share, end in zip(shares, last, strict=True))
-        for p in at
-    ]
-    return at, middle
-
-
-def _line(axis: Axes, one: Series, at: list[int], share: list[float], marks: int) -> None:
-    stride = max(1, len(at) // marks)
-    order = list(ZOO).index(one.model) if one.model in ZOO else 0
-    first = order * stride // len(ZOO)  # so that the markers of curves on one another all show
-    axis.plot(
-        at,
-        share,
-        color=one.look.colour,
-        marker=one.look.marker,
-        markersize=4,
-        markerfacecolor="white" if one.dashed else one.look.colour,
-        markevery=(first, stride),
-        linestyle="--" if one.dashed else "-",
-        linewidth=1.5,
-        label=one.label,
-    )
-
-
-def _accuracy_axis(axis: Axes, chance: float) -> None:
-    axis.axhline(chance, color="0.55", linewidth=0.9, linestyle=":", zorder=0)
-    axis.annotate(
-        "chance",
-        (1.0, chance),
-        xycoords=("axes fraction", "data"),
-        xytext=(-2, -2),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize=7,
-        color="0.45",
-    )
-    axis.set_ylim(-0.02, 1.04)
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axis.grid(visible=True, color="0.92", linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=8)
+def _level(axis: Axes, rows: pl.DataFrame) -> None:
+    for chance in rows["chance"].unique().sort():
+        axis.axhline(chance, color="0.45", linewidth=0.9, linestyle=":", zorder=0)

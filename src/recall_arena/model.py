@@ -71,14 +71,6 @@ def named(
     return ModelSpec(layers, vocabulary, width, positions, reach)
 
 
-def name_of(spec: ModelSpec) -> str:
-    """The name that `named` takes for these layers and positions."""
-    for name, model in ZOO.items():
-        if (model.layers, model.positions) == (spec.layers, spec.positions):
-            return name
-    return ",".join(spec.layers)
-
-
 def unit_embedding(vocabulary: int, width: int) -> torch.Tensor:
     """The assignment's embedding: rows from N(0, 1), scaled to unit length; float32.
 

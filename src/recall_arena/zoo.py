@@ -4,7 +4,8 @@ Colours are those of Okabe & Ito (2008), which people with any colour vision can
 each model also has a marker of its own, the same in every figure.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Positions = Literal["none", "learned"]
@@ -26,11 +27,6 @@ class Named:
     colour: str
     marker: str
 
-    @property
-    def recurrent(self) -> bool:
-        """Whether a layer carries a state of fixed size, as Mamba does."""
-        return "mamba" in self.layers
-
 
 ZOO = {
     "transformer-learned": Named(
@@ -50,3 +46,21 @@ ZOO = {
 
 UNNAMED = Named("", (), "none", "#E69F00", "P")
 """How a model without a name is drawn."""
+
+
+def name_of(layers: Sequence[str], positions: Positions) -> str:
+    """The name of a model with these layers and positions, or the layers: "mamba,attention"."""
+    for name, model in ZOO.items():
+        if (model.layers, model.positions) == (tuple(layers), positions):
+            return name
+    return ",".join(layers)
+
+
+def look_of(model: str) -> Named:
+    """How a model of this name is written and drawn; unnamed ones are drawn alike."""
+    return ZOO[model] if model in ZOO else replace(UNNAMED, label=model)
+
+
+def recurrent(layers: Sequence[str]) -> bool:
+    """Whether a layer carries a state of fixed size, as Mamba does."""
+    return "mamba" in layers

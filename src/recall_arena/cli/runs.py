@@ -12,16 +12,17 @@ from recall_arena.cli import options, stores
 from recall_arena.cli.accuracy import say_accuracy
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json, say_table
-from recall_arena.model import name_of
 from recall_arena.records import Record, archive
+from recall_arena.zoo import name_of
 
 
 def _brief(record: Record) -> dict[str, object]:
+    model = stores.run_of(record).model
     run, outcome = record.run, record.outcome
     checks = outcome.checks.accuracy()
     return {
         "address": record.address,
-        "model": name_of(stores.run_of(record).model),
+        "model": name_of(model.layers, model.positions),
         "d": run["model"]["width"],
         **{name: run["task"][name] for name in run["task"] if name not in ("kind", "vocabulary")},
         "rate": run["schedule"]["rate"],

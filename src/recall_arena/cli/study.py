@@ -12,12 +12,9 @@ from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json, say_table, tell
 from recall_arena.cli.progress import follow
 from recall_arena.executors import Failed, cores, execute_all, missing
-from recall_arena.names import unknown
-from recall_arena.records import DamagedRecord, Store
+from recall_arena.records import Store
 from recall_arena.report import write_report
 from recall_arena.studies import STUDIES, NamedRun
-from recall_arena.studies.assignment.rates import FILE, search_runs, trials, write
-from recall_arena.studies.assignment.settings import PROBLEMS, SCALES
 
 
 @dataclass(frozen=True)
@@ -64,10 +61,7 @@ class StudyRun(Command):
                     tell(f"{address} {name}")
             names |= todo
             failed = self._execute(named, store, todo)
-        try:
-            page = write_report(study, plan, store, self.out)
-        except DamagedRecord as damage:
-            raise Mistake(str(damage)) from None
+        page = write_report(study, plan, options.frame_in(store), self.out)
         self._say(page, len(names), failed, names)
         return 1 if failed else 0
 
@@ -133,20 +127,18 @@ class ChooseRates(Command):
     for a checkout.
     """
 
+    study: Annotated[str, tyro.conf.Positional] = "rates"
     scale: options.Scale = "quick"
     store: options.StoreFolder = Path("results/records")
 
     def run(self) -> int:
-        if self.scale not in SCALES:
-            raise Mistake(unknown("scale", self.scale, SCALES))
-        scale = SCALES[self.scale]
-        store = Store(self.store)
-        found, wanted = trials(scale, store), len(search_runs(scale, PROBLEMS, store))
-        if len(found) < wanted:
-            raise Mistake(
-                f"{len(found)} of {wanted} search runs are in {self.store}; "
-                f"`recall study run rates --scale {scale.name}` finishes them"
-            )
-        Path(str(FILE)).write_text(write(found), encoding="utf-8")
-        say(str(FILE))
+        study = options.study_named(self.study)
+        if study.choose is None:
+            raise Mistake(f"the study {study.name!r} chooses nothing")
+        plan = options.plan_of(study, self.scale, (), None)
+        try:
+            say(str(study.choose(plan, Store(self.store))))
+        except ValueError as lacking:
+            again = f"`recall study run {study.name} --scale {plan.scale}` finishes them"
+            raise Mistake(f"{lacking}; {again}") from None
         return 0

@@ -1,16 +1,15 @@
 """A report: a study's sections as index.html, report.md, figures and tables in a folder."""
 
 import base64
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from recall_arena.figures import save
-from recall_arena.records import Record, Store
+from recall_arena.canvas import save
 from recall_arena.studies import Picture, Plan, Section, Study
+from recall_arena.wording import values
 
 _TEMPLATES = Environment(
     loader=PackageLoader("recall_arena.report"),
@@ -24,10 +23,11 @@ _TEMPLATES = Environment(
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a report's records come from, as far as they tell; each value with its count."""
+    """Where a report's runs come from, as far as their records tell; each value with its count."""
 
     runs: int
     finished: int
+    revisions: str
     seconds: float
     kernels: list[str]
     versions: list[str]
@@ -35,26 +35,27 @@ class Origin:
     threads: list[str]
 
 
-def write_report(study: Study, plan: Plan, store: Store, folder: Path) -> Path:
-    """Write the report of a study from the records there are, and return the page's path.
+def write_report(study: Study, plan: Plan, frame: pl.DataFrame, folder: Path) -> Path:
+    """Write the report of a study from the runs in a frame, and return the page's path.
 
-    Parts without records say so.  Writes only inside `folder`; needs no model and no training.
+    Parts without runs say so.  Writes only inside `folder`; needs no model and no training.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    sections = study.sections(plan, store)
+    own = study.select(frame, plan)
+    sections = study.sections(own, plan)
     for section in sections:
         for picture in section.pictures:
-            save(picture.figure, picture.data, folder / "figures" / picture.name)
+            drawing = picture.drawing
+            save(drawing.figure, drawing.data, folder / "figures" / picture.name)
         for table in section.tables:
             path = folder / "tables" / f"{table.name}.csv"
             path.parent.mkdir(exist_ok=True)
             table.rows.write_csv(path)
-    addresses = [named.run.address for named in study.runs(plan, store)]
     context = {
         "study": study,
         "plan": plan,
         "sections": sections,
-        "origin": _origin(store.read_all(addresses), len(addresses)),
+        "origin": _origin(own.filter(pl.col("kind") == "run"), study.size(plan)),
         "command": command(study, plan),
     }
     images = {p.name: _data_uri(folder, p) for section in sections for p in section.pictures}
@@ -85,23 +86,22 @@ def _data_uri(folder: Path, picture: Picture) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
-def _origin(records: list[Record], wanted: int) -> Origin:
-    made = [record.provenance for record in records]
+def _origin(runs: pl.DataFrame, wanted: int) -> Origin:
     return Origin(
         runs=wanted,
-        finished=len(records),
-        seconds=sum(
-            (r.cost.training_seconds + r.cost.evaluation_seconds for r in records), start=0.0
-        ),
-        kernels=_counted(p.kernels for p in made),
-        versions=_counted(" ".join(f"{k} {v}" for k, v in p.versions.items()) for p in made),
-        machines=_counted(p.machine for p in made),
-        threads=_counted(str(p.threads) for p in made),
+        finished=runs.height,
+        revisions=values(runs, "revision"),
+        seconds=float(runs["seconds"].sum()),
+        kernels=_counted(runs["kernels"]),
+        versions=_counted(runs["versions"]),
+        machines=_counted(runs["machine"]),
+        threads=_counted(runs["threads"]),
     )
 
 
-def _counted(values: Iterable[str]) -> list[str]:
-    return [f"{value} ({count} runs)" for value, count in Counter(values).most_common()]
+def _counted(values: pl.Series) -> list[str]:
+    counts = values.value_counts(name="runs").sort("runs", values.name, descending=[True, False])
+    return [f"{value} ({count} runs)" for value, count in counts.rows()]
 
 
 _TEMPLATES.globals["anchor"] = anchor

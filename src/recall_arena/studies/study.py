@@ -1,16 +1,15 @@
-"""What a study is: a question, the runs that answer it, what is drawn and found from them."""
+"""What a study is: a question, the runs that answer it, the claims, what is drawn of the runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any
 
 import polars as pl
-from matplotlib.figure import Figure
 
+from recall_arena.claims import Finding
+from recall_arena.figures import Drawing
 from recall_arena.records import Store
-from recall_arena.runs import Run
-
-Verdict = Literal["supported", "refuted", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -24,20 +23,18 @@ class Plan:
 
 @dataclass(frozen=True)
 class NamedRun:
-    """A run and what people call it."""
+    """A `recall_arena.runs.Run`, and what people call it; naming its type here would need torch."""
 
     name: str
-    run: Run
+    run: Any
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, what it shows, and the numbers behind it; `name` is the stem of its files."""
+    """A figure; `name` is the stem of its files."""
 
     name: str
-    caption: str
-    figure: Figure
-    data: pl.DataFrame
+    drawing: Drawing
 
 
 @dataclass(frozen=True)
@@ -50,28 +47,12 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A hypothesis, written before the runs, and what their records say of it.
-
-    statistic  the numbers that decide it
-    comment    the same in plain English, with what limits it
-    """
-
-    question: str
-    hypothesis: str
-    refuted_by: str
-    statistic: str
-    verdict: Verdict
-    comment: str
-
-
-@dataclass(frozen=True)
 class Section:
-    """A part of a report."""
+    """A part of a report.  `setting` says how its runs were made; a paragraph each."""
 
     title: str
     question: str
-    setting: str
+    setting: str = ""
     pictures: tuple[Picture, ...] = ()
     tables: tuple[Table, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -79,12 +60,16 @@ class Section:
 
 @dataclass(frozen=True)
 class Study:
-    """A study by name.
+    """A study by name.  All but `runs` and `choose` work without torch.
 
-    runs      the runs of a plan, the longest first; a search adds some once the store has others
-    sections  the report's sections, from whatever records the store has
     scales    name -> what it costs and gives
     seeds     how many seeds each scale has unless the user says otherwise
+    runs      the runs of a plan, the longest first; a search adds some once the store has others
+    size      how many runs a plan has, for all that is known without them
+    select    the rows of a frame that belong to a plan, of whatever revision they are
+    sections  the report's sections, from those rows
+    choose    writes down what later studies take from a finished search, and says where;
+              ValueError if runs are missing
     """
 
     name: str
@@ -93,4 +78,7 @@ class Study:
     scales: dict[str, str]
     seeds: dict[str, int]
     runs: Callable[[Plan, Store], list[NamedRun]]
-    sections: Callable[[Plan, Store], list[Section]]
+    size: Callable[[Plan], int]
+    select: Callable[[pl.DataFrame, Plan], pl.DataFrame]
+    sections: Callable[[pl.DataFrame, Plan], list[Section]]
+    choose: Callable[[Plan, Store], Path] | None = None

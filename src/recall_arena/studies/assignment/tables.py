@@ -1,109 +1,102 @@
-"""The assignment's tables: one row a setting, with n, seeds and intervals; and the summary."""
+"""The assignment's tables: one row a setting, with the median over runs and every run behind it."""
 
-import statistics
+from typing import Any
 
 import polars as pl
 
-from recall_arena.studies.assignment.findings import steps
-from recall_arena.studies.assignment.rates import RATES, Trial, best
-from recall_arena.studies.assignment.results import Result, Results, percent
-from recall_arena.studies.assignment.settings import CONTEXT, LONGEST, SETTINGS, Setting
-from recall_arena.zoo import ZOO
+from recall_arena.claims import HAS_LEARNT, SETTING
+from recall_arena.studies.study import Table
+from recall_arena.wording import middle, name_of_value, percent, spread
+from recall_arena.zoo import ZOO, look_of
+
+LABELS = {name: look.label for name, look in ZOO.items()}
 
 
-def details(results: list[Result]) -> pl.DataFrame:
-    """Everything measured of each setting, one row each; settings without records are left out."""
-    return pl.DataFrame([_row(result) for result in results if result])
-
-
-def _row(result: Result) -> dict[str, object]:
-    setting, records = result.setting, result.records
-    low, high = result.interval
-    shares = [tally.accuracy_at(CONTEXT) for tally in result.contexts]
-    return {
-        "model": result.label,
-        "d": setting.width,
-        "M": setting.queries,
-        "τ": setting.delay,
-        "seeds": len(records),
-        "rate": f"{records[0].run['schedule']['rate']:g}",
-        "solved": f"{result.solved} of {len(records)}",
-        "steps to solve": steps(result),
-        "at L": percent(result.at_training_length),
-        "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}",
-        "n at L": result.counts([CONTEXT])[1],
-        "worst to best seed": f"{100 * min(shares):.1f} to {100 * max(shares):.1f}",
-        "below L": percent(result.shorter),
-        "L+1 to 3L": percent(result.beyond),
-        "at 3L": percent(result.accuracy([LONGEST])),
-        "at L, v = q": _repeats(result),
-        "parameters": records[0].cost.parameters,
-        "state at L": records[0].cost.state_size,
-        "seconds a run": round(
-            statistics.median(r.cost.training_seconds + r.cost.evaluation_seconds for r in records)
-        ),
-    }
-
-
-def _repeats(result: Result) -> str:
-    """Right answers among the sequences of length L whose value is the query itself."""
+def details(name: str, runs: pl.DataFrame) -> Table:
+    """All that was measured of each setting; `runs` is a table of `frame.runs_of`."""
     rows = [
-        (
-            tally.correct_repeats[tally.at.index(CONTEXT)],
-            tally.total_repeats[tally.at.index(CONTEXT)],
-        )
-        for tally in result.contexts
+        {
+            "model": look_of(model).label,
+            "d": d,
+            "M": M,
+            "τ": tau,
+            "rate": f"{own['rate'][0]:g}",
+            "learnt": _learnt(own),
+            "at L": spread(own, "at_L"),
+            "at L, v ≠ q": middle(own, "apart_L"),
+            "below L": middle(own, "below"),
+            "L + 1 to 3L": middle(own, "beyond"),
+            "at 3L": middle(own, "at_3L"),
+            "iterations to 99 %": spread(own, "steps_99"),
+            "in the decay": int(own["in_decay"].sum()),
+            "parameters": own["parameters"][0],
+            "state at L": own["state"][0],
+            "seconds a run": round(own.select(pl.median("seconds")).item()),
+        }
+        for (model, d, M, tau), own in runs.group_by(SETTING, maintain_order=True)
     ]
-    return f"{sum(row[0] for row in rows)} of {sum(row[1] for row in rows)}"
+    caption = (
+        "Test accuracy and iterations to 99 % validation accuracy: medians over runs, in brackets "
+        "every run. In the decay: runs that reached 99 % only while the rate fell."
+    )
+    return Table(name, caption, pl.DataFrame(rows))
 
 
-def summary(results: Results) -> pl.DataFrame:
-    """The accuracy at L and beyond it, one row a model and one column a task."""
+def summary(runs: pl.DataFrame, settings: pl.DataFrame) -> Table:
+    """Runs that learnt the task, median accuracy at L and beyond; model by task."""
     rows = []
-    for model in ZOO:
-        row = {"model": ZOO[model].label}
-        for setting in SETTINGS:
-            column = _column(setting)
-            result = Result(setting, tuple(results.records[setting]), 0)
-            if setting.model == model:
-                row[column] = _brief(result) if result else "not run"
+    for (model,), tasks in settings.group_by("model", maintain_order=True):
+        row = {"model": look_of(model).label}
+        for task in tasks.rows(named=True):
+            own = runs.join(pl.DataFrame([task]), on=SETTING, how="semi")
+            shown = f"{_learnt(own)}: {middle(own, 'at_L')}, {middle(own, 'beyond')}"
+            row[_column(task)] = shown if own.height else "not run"
         rows.append(row)
-    columns = list(dict.fromkeys(["model", *map(_column, SETTINGS)]))
-    return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String)).fill_null("")
+    columns = dict.fromkeys(["model", *map(_column, settings.rows(named=True))], pl.String)
+    caption = (
+        "Runs that learnt the task: then, medians over runs, the test accuracy at L and that over "
+        "the lengths from L + 1 to 3L."
+    )
+    return Table("summary", caption, pl.DataFrame(rows, schema=columns).fill_null(""))
 
 
-def _brief(result: Result) -> str:
-    return f"{percent(result.at_training_length)}, {percent(result.beyond)}"
+def every_run(runs: pl.DataFrame) -> Table:
+    """A row a run: all that tables and claims are made of."""
+    shares = ("at_L", "apart_L", "below", "beyond", "at_3L", "validation")
+    steps = ("steps_50", "steps_90", "steps_99", "in_decay", "steps", "ended_by")
+    rows = runs.select(
+        pl.col("model").replace(LABELS),
+        *("d", "M", "tau", "seed", "rate", "budget"),
+        *(pl.col(name).map_elements(percent, return_dtype=pl.String) for name in shares),
+        *(*steps, "revision", "address"),
+    )
+    return Table("runs", "One row a run: the unit of all claims above.", rows)
 
 
-def _column(setting: Setting) -> str:
-    return f"P{setting.problem}: M={setting.queries} τ={setting.delay} d={setting.width}"
-
-
-def rate_table(trials: list[Trial]) -> pl.DataFrame:
-    """The search: a row a setting, the accuracy at each rate, and the rate chosen."""
+def search(trials: pl.DataFrame) -> Table:
+    """A row a setting: how each rate ended, and which was chosen; in the order of the trials."""
+    rates = sorted(trials["rate"].unique())
     rows = []
-    every = sorted({rate for tried in RATES.values() for rate in tried})
-    for setting in SETTINGS:
-        tried = [trial for trial in trials if trial.setting == setting.key]
-        if not tried:
-            continue
-        outcome = {f"{trial.rate:g}": _outcome(trial) for trial in tried}
-        rows.append(
-            {
-                "model": ZOO[setting.model].label,
-                "d": setting.width,
-                "M": setting.queries,
-                "τ": setting.delay,
-                **{f"{rate:g}": outcome.get(f"{rate:g}", "") for rate in every},
-                "chosen": f"{best(tried).rate:g}",
-                "steps": max(trial.steps for trial in tried),
-            }
-        )
-    return pl.DataFrame(rows)
+    for (model, d, M, tau), tried in trials.group_by(SETTING, maintain_order=True):
+        outcome = {trial["rate"]: _outcome(trial) for trial in tried.rows(named=True)}
+        row = {"model": look_of(model).label, "d": d, "M": M, "τ": tau}
+        row |= {f"{rate:g}": outcome.get(rate, "") for rate in rates}
+        chosen = ", ".join(f"{rate:g}" for rate in tried.filter("chosen")["rate"])
+        rows.append({**row, "chosen": chosen, "iterations at most": max(tried["budget"])})
+    caption = "How each rate ended: validation accuracy at L, or when the run was solved."
+    return Table("trials", caption, pl.DataFrame(rows))
 
 
-def _outcome(trial: Trial) -> str:
-    if trial.solved_at is not None:
-        return f"solved at {trial.solved_at:,}"
-    return "diverged" if trial.ended_by == "diverged" else percent(trial.accuracy)
+def _outcome(trial: dict[str, Any]) -> str:
+    if trial["solved_at"] is not None:
+        return f"solved at {trial['solved_at']:,}"
+    return "diverged" if trial["ended_by"] == "diverged" else percent(trial["validation"])
+
+
+def _learnt(runs: pl.DataFrame) -> str:
+    return f"{runs.filter(HAS_LEARNT).height} of {runs.height}"
+
+
+def _column(task: dict[str, Any]) -> str:
+    spelled = (name_of_value(name, task[name]) for name in ("M", "tau", "d"))
+    return f"P{task['problem']}: {', '.join(spelled)}"

@@ -1,0 +1,106 @@
+"""What figures share: panels, a legend, axes of accuracy, files that are the same each time."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
+
+from recall_arena.wording import name_of_value
+from recall_arena.zoo import ZOO, look_of
+
+MODELS = list(ZOO)
+DASHES: tuple[Literal["-", "--", "-.", ":"], ...] = ("-", "--", "-.", ":")
+"""Line styles, by which the values of a variant are told apart."""
+
+Group = tuple[tuple[Any, ...], pl.DataFrame]
+
+
+def groups(rows: pl.DataFrame, columns: Sequence[str]) -> Iterator[Group]:
+    """Rows by the values of columns, in their order; models in that of `zoo.py`."""
+
+    def place(value: Any) -> tuple[int, Any]:
+        return (MODELS.index(value) if value in MODELS else len(MODELS), value)
+
+    yield from sorted(rows.group_by(columns), key=lambda group: [place(v) for v in group[0]])
+
+
+def panels(
+    rows: pl.DataFrame, columns: Sequence[str], *, height: float | None = None
+) -> tuple[Figure, list[tuple[Axes, pl.DataFrame]]]:
+    """A titled panel for each value of the columns, at most three in a row, and its rows."""
+    found = list(groups(rows, columns))
+    across = max(1, min(len(found), 3))
+    down = max(1, -(-len(found) // across))
+    tall = height or (4.2 if len(found) <= 1 else 3.2 if down == 1 else 2.8)
+    wide = 6.6 if across == 1 else 3.6 * across + 0.4
+    figure = Figure(figsize=(min(wide, 11.0), tall * down), layout="constrained")
+    axes = list(figure.subplots(down, across, squeeze=False).flat)
+    for axis in axes[len(found) :]:
+        axis.remove()
+    for axis, (key, _) in zip(axes, found, strict=False):
+        title = ", ".join(name_of_value(*pair) for pair in zip(columns, key, strict=True))
+        axis.set_title(title, fontsize=9)
+    return figure, [(axis, own) for axis, (_, own) in zip(axes, found, strict=False)]
+
+
+def legend(
+    figure: Figure, data: pl.DataFrame, variant: str | None = None, *, models: bool = True
+) -> None:
+    """One legend under all panels: models, the variants' dashes, the floor and chance."""
+    handles = []
+    for (model,), _ in groups(data, ["model"]) if models else ():
+        look = look_of(model)
+        handles.append(Line2D([], [], color=look.colour, marker=look.marker, label=look.label))
+    for index, value in enumerate([] if variant is None else sorted(data[variant].unique())):
+        handle = Line2D([], [], color="0.2", marker="o", linestyle=DASHES[index % len(DASHES)])
+        handle.set(label=name_of_value(str(variant), value))
+        handle.set_markerfacecolor("white" if index else "0.2")
+        handles.append(handle)
+    if "floor" in data.columns:
+        label = "a reader that ignores order"
+        handles.append(Line2D([], [], color="0.45", linestyle="-.", label=label))
+    if "chance" in data.columns:
+        handles.append(Line2D([], [], color="0.45", linestyle=":", label="chance"))
+    for handle in handles:
+        handle.set_markersize(4)
+    columns = 3 if figure.get_figwidth() < 10 else 5
+    place: Literal["outside lower center"] = "outside lower center"
+    figure.legend(handles=handles, loc=place, ncols=columns, frameon=False, fontsize=8)
+
+
+def accuracy_axis(axis: Axes, what: str, against: str) -> None:
+    """0 to 100 % upwards; the name of the quantity beside the first panel of a row."""
+    axis.set_ylim(-0.02, 1.04)
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axis.grid(visible=True, color="0.92", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=8)
+    axis.set_xlabel(against)
+    place = axis.get_subplotspec()
+    if place is not None and place.is_first_col():
+        axis.set_ylabel(what)
+
+
+def iterations_axis(axis: Axes) -> None:
+    """Iterations on a logarithmic scale."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def save(figure: Figure, data: pl.DataFrame, stem: Path) -> None:
+    """Write stem.svg, .pdf, .png and the numbers as .csv; the same bytes each time."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context({"svg.hashsalt": "recall-arena", "svg.fonttype": "path"}):
+        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+    figure.set_layout_engine("none")  # laid out once; the other formats keep it
+    figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
+    figure.savefig(stem.with_suffix(".png"), dpi=160)
+    data.write_csv(stem.with_suffix(".csv"))

@@ -1,0 +1,65 @@
+"""Curves: the points of a figure, made from a frame before anything is drawn."""
+
+import polars as pl
+
+from recall_arena.floor import order_free
+
+CURVE = ("model", "d", "M", "tau", "K", "L")
+"""What the runs behind one median have in common."""
+
+
+def curves(
+    frame: pl.DataFrame, kind: str, value: pl.Expr, *, goes_on: bool = False
+) -> pl.DataFrame:
+    """Every run's values along the rows of a kind, and at each position their median over runs.
+
+    `goes_on` is for values along training: a run that stopped because it was solved goes on
+    with its last value in the median, and one that diverged counts as 0 from there on.
+
+    Columns: `curve` ("run" or "median"), those of CURVE, seed (null for a median), at, asked,
+    correct, value; chance = 1 / K, and floor, the accuracy of the reader of `floor.py`.
+    """
+    rows = frame.filter(pl.col("kind") == kind).with_columns(value=value)
+    points = rows.select(
+        pl.lit("run").alias("curve"), *CURVE, "seed", "at", "asked", "correct", "value"
+    ).sort(*CURVE, "seed", "at")
+    runs = frame.filter(pl.col("kind") == "run")
+    medians = [
+        _median(own, rows.join(own, on="address", how="semi"), goes_on=goes_on).with_columns(
+            pl.lit(key, own.schema[name]).alias(name) for name, key in zip(CURVE, keys, strict=True)
+        )
+        for keys, own in runs.group_by(CURVE, maintain_order=True)
+    ]
+    both = pl.concat([points, *medians], how="diagonal").sort("curve", *CURVE, "seed", "at")
+    return _with_floor(both, kind)
+
+
+def _median(runs: pl.DataFrame, rows: pl.DataFrame, *, goes_on: bool) -> pl.DataFrame:
+    """The median over these runs at every position that any of them has."""
+    grid = rows.select("at").unique().join(runs.select("address", "ended_by"), how="cross")
+    known = grid.join(rows.select("address", "at", "value"), on=["address", "at"], how="left")
+    if goes_on:
+        last = pl.col("value").forward_fill().over("address", order_by="at")
+        end = pl.when(pl.col("ended_by") == "diverged").then(0.0).otherwise(last)
+        known = known.with_columns(pl.coalesce("value", end))
+    middle = known.group_by("at").agg(pl.col("value").median()).sort("at")
+    return middle.with_columns(curve=pl.lit("median")).drop_nulls("value")
+
+
+def _with_floor(points: pl.DataFrame, kind: str) -> pl.DataFrame:
+    """Chance, and the order-free floor at the tested length or, along training, at L."""
+    length = pl.col("at") if kind == "test" else pl.col("L")
+    lengths = points.select("K", length.alias("length")).unique().drop_nulls()
+    floors = [
+        (vocabulary, length, order_free(vocabulary, longest)[length - 2] if length > 1 else 1.0)
+        for (vocabulary,), group in lengths.group_by("K")
+        for longest in [max(group["length"])]
+        for length in group["length"]
+    ]
+    table = pl.DataFrame(
+        floors, schema={"K": pl.Int64, "length": pl.Int64, "floor": pl.Float64}, orient="row"
+    )
+    joined = points.with_columns(length=length).join(
+        table, on=["K", "length"], how="left", maintain_order="left"
+    )
+    return joined.drop("length").with_columns(chance=1 / pl.col("K"))

@@ -1,0 +1,178 @@
+"""The frame: all records as one tidy table, from which figures, tables and claims are made.
+
+A record has one row of kind "run", one of kind "check" for each validation and one of kind
+"test" for each tested length, so that a run that diverged before its first check has a row too.
+Selecting runs is selecting rows.  Nothing here imports torch.
+
+    address                 text: the record's name
+    model                   text: a name of `zoo.py`, or the layers, "mamba,attention-rope"
+    recurrent               whether a layer carries a state of fixed size
+    d K M tau L             integers: width, vocabulary, queries, delay, training context
+                            (M and tau are null for a task that has none)
+    rate budget batch       the schedule: peak rate, most iterations, sequences an iteration,
+    warmup decay clip       iterations of warm-up, share of the budget that decays, gradient norm
+    every running solved    a check every so many iterations; the run is solved once `running`
+                            checks in a row have an accuracy of `solved`
+    tests                   how many lengths were tested
+    seed revision           the run's seed, the revision of the code that ran it
+    steps ended_by          iterations taken; "solved", "budget" or "diverged"
+    solved_at               the iteration of the first check that met the rule, or null
+    parameters state        numbers trained; numbers of state at L
+    seconds                 of training and testing
+    kernels threads         what ran it, as far as the record tells
+    versions machine
+    kind at                 "run", "check" or "test"; iterations ("run", "check") or length ("test")
+    asked correct           sequences, and right answers among them; null for "run"
+    asked_apart             the same for the sequences whose value is not the query itself
+    correct_apart
+    asked_by_query          lists: the same for each query, in the order of the tokens
+    correct_by_query
+    loss                    mean training loss since the check before; null but for "check"
+"""
+
+from collections.abc import Iterable
+from itertools import zip_longest
+
+import polars as pl
+
+from recall_arena.records import Record, Tally
+from recall_arena.zoo import name_of, recurrent
+
+_RUN: dict[str, type[pl.DataType]] = {
+    "address": pl.String,
+    "model": pl.String,
+    "recurrent": pl.Boolean,
+    **dict.fromkeys(("d", "K", "M", "tau", "L"), pl.Int64),
+    "rate": pl.Float64,
+    "budget": pl.Int64,
+    "batch": pl.Int64,
+    "warmup": pl.Int64,
+    "decay": pl.Float64,
+    "clip": pl.Float64,
+    "every": pl.Int64,
+    "running": pl.Int64,
+    "solved": pl.Float64,
+    "tests": pl.Int64,
+    "seed": pl.Int64,
+    "revision": pl.Int64,
+    "steps": pl.Int64,
+    "ended_by": pl.String,
+    "solved_at": pl.Int64,
+    "parameters": pl.Int64,
+    "state": pl.Int64,
+    "seconds": pl.Float64,
+    **dict.fromkeys(("kernels", "threads", "versions", "machine"), pl.String),
+}
+_ROW: dict[str, pl.DataType | type[pl.DataType]] = {
+    "kind": pl.String,
+    "at": pl.Int64,
+    **dict.fromkeys(("asked", "correct", "asked_apart", "correct_apart"), pl.Int64),
+    **dict.fromkeys(("asked_by_query", "correct_by_query"), pl.List(pl.Int64)),
+    "loss": pl.Float64,
+}
+
+ACCURACY = pl.col("correct") / pl.col("asked")
+"""The share of right answers in a row of kind "check" or "test", in 0..1."""
+
+BY_QUERY = (pl.col("correct_by_query") / pl.col("asked_by_query")).list.eval(
+    pl.element().fill_nan(None)
+)
+"""The same for each query: a list, null for a query that was not asked for."""
+
+KNOWN = BY_QUERY.list.eval(pl.element() >= 0.9).list.mean()
+"""The share of queries of which at least 90 % were answered right."""
+
+
+def frame_of(records: Iterable[Record]) -> pl.DataFrame:
+    """The table of these records; their order does not matter, and none give an empty table."""
+    runs, rows = [], []
+    for record in records:
+        run = _run(record)
+        runs.append(run)
+        rows.append((record.address, "run", run["steps"], *[None] * 7))
+        outcome = record.outcome
+        rows += [(record.address, *row) for row in _rows("check", outcome.checks, outcome.losses)]
+        rows += [(record.address, *row) for row in _rows("test", outcome.contexts, [])]
+    facts = pl.DataFrame(runs, schema=_RUN, orient="row").unique("address")
+    counts = pl.DataFrame(rows, schema={"address": pl.String, **_ROW}, orient="row")
+    whole = facts.join(counts.unique(["address", "kind", "at"]), on="address", how="inner")
+    return whole.sort("address", "kind", "at")
+
+
+def _run(record: Record) -> dict[str, object]:
+    run, outcome, cost, made = record.run, record.outcome, record.cost, record.provenance
+    task, model, schedule, checks = (run[k] for k in ("task", "model", "schedule", "checks"))
+    return {
+        "address": record.address,
+        "model": name_of(model["layers"], model["positions"]),
+        "recurrent": recurrent(model["layers"]),
+        "d": model["width"],
+        "K": task["vocabulary"],
+        "M": task.get("queries"),
+        "tau": task.get("delay"),
+        "L": schedule["context"],
+        "budget": schedule["steps"],
+        **{name: schedule[name] for name in ("rate", "batch", "warmup", "decay", "clip")},
+        **{name: checks[name] for name in ("every", "running", "solved")},
+        "tests": len(outcome.contexts.at),
+        "seed": run["seed"],
+        "revision": run["revision"],
+        "steps": outcome.steps,
+        "ended_by": outcome.ended_by,
+        "solved_at": outcome.solved_at,
+        "parameters": cost.parameters,
+        "state": cost.state_size,
+        "seconds": cost.training_seconds + cost.evaluation_seconds,
+        "kernels": made.kernels,
+        "threads": str(made.threads),
+        "machine": made.machine,
+        "versions": " ".join(f"{name} {number}" for name, number in made.versions.items()),
+    }
+
+
+def _rows(kind: str, tally: Tally, losses: list[float]) -> Iterable[tuple[object, ...]]:
+    columns = (tally.at, tally.total, tally.correct, tally.total_repeats, tally.correct_repeats)
+    by_query = (tally.total_by_query, tally.correct_by_query)
+    counts = zip(*columns, *by_query, strict=True)
+    for row, loss in zip_longest(counts, losses[: len(tally.at)]):
+        at, asked, correct, repeats, right_repeats, asked_by, correct_by = row
+        apart = (asked - repeats, correct - right_repeats)
+        yield kind, at, asked, correct, *apart, asked_by, correct_by, loss
+
+
+def runs_of(frame: pl.DataFrame) -> pl.DataFrame:
+    """A row a run: the frame's columns that describe runs, and what each run is judged by.
+
+    at_L, apart_L       test accuracy at L: of all sequences, and of those whose value is not the
+                        query (null if L was not tested)
+    below, beyond       test accuracy over the lengths below L, and over those from L + 1
+    at_3L               test accuracy at 3L
+    validation          accuracy of the last check
+    steps_50 _90 _99    iterations to the first check with that validation accuracy, or null
+    in_decay            whether 99 % was first reached while the rate decayed
+    """
+
+    def test(where: pl.Expr, apart: str = "") -> pl.Expr:
+        right, asked = (pl.col(name + apart).filter(where).sum() for name in ("correct", "asked"))
+        return pl.when(asked > 0).then(right / asked)
+
+    def first(accuracy: float) -> pl.Expr:
+        return pl.col("at").filter(is_check & (accuracy <= ACCURACY)).min()
+
+    is_test, is_check = pl.col("kind") == "test", pl.col("kind") == "check"
+    at, trained = pl.col("at"), pl.col("L")
+    frame = frame.sort("address", "kind", "at")
+    judged = frame.group_by("address").agg(
+        at_L=test(is_test & (at == trained)),
+        apart_L=test(is_test & (at == trained), "_apart"),
+        below=test(is_test & (at < trained)),
+        beyond=test(is_test & (at > trained)),
+        at_3L=test(is_test & (at == 3 * trained)),
+        validation=ACCURACY.filter(is_check).last(),
+        steps_50=first(0.5),
+        steps_90=first(0.9),
+        steps_99=first(0.99),
+    )
+    described = frame.filter(pl.col("kind") == "run").select(*_RUN)
+    late = pl.col("steps_99") > pl.col("budget") * (1 - pl.col("decay"))
+    return described.join(judged, on="address").with_columns(in_decay=late).sort("address")

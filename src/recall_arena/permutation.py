@@ -1,0 +1,64 @@
+"""Tests that move runs between groups: exact where that is possible, and free of any shape."""
+
+from collections.abc import Sequence
+from math import factorial, prod
+from typing import Any
+
+import numpy as np
+from scipy.stats import permutation_test, rankdata
+
+RESAMPLES = 9_999
+"""Permutations drawn, seeded; where there are fewer, each is counted once and p is exact."""
+
+
+def rank_test(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """How much higher the first group ranks on average, and the two-sided p of that.
+
+    Ties, infinite values among them, have their mean rank (Wilcoxon's rank sum test).  A group
+    of a single run tests nothing: p is then 1.
+    """
+    ranks = rankdata([*first, *second])
+    if min(len(first), len(second)) < 2:
+        return float(ranks[: len(first)].mean() - ranks[len(first) :].mean()), 1.0
+
+    def higher(one: np.ndarray, other: np.ndarray, axis: int) -> Any:
+        return one.mean(axis=axis) - other.mean(axis=axis)
+
+    found = permutation_test(
+        (ranks[: len(first)], ranks[len(first) :]),
+        higher,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        random_state=0,
+    )
+    return float(found.statistic), float(found.pvalue)
+
+
+def trend_test(groups: Sequence[int], values: Sequence[float]) -> tuple[float, float]:
+    """The trend of values over groups in -1..1, and its two-sided p.
+
+    The statistic of Jonckheere (1954) and Terpstra (1952): pairs of runs of different groups that
+    are in order, less those in reverse order, divided by their number.
+    """
+    order = np.argsort(groups, kind="stable")
+    levels, ranks = np.asarray(groups)[order], rankdata(values)[order]
+    early, late = np.nonzero(levels[:, None] < levels)
+
+    def trend(permuted: np.ndarray, axis: int) -> Any:
+        return np.sign(permuted[..., late] - permuted[..., early]).mean(axis=axis)
+
+    found = permutation_test(
+        (ranks,),
+        trend,
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=200,
+        random_state=0,
+    )
+    return float(found.statistic), float(found.pvalue)
+
+
+def smallest_p(*sizes: int) -> float:
+    """The smallest two-sided p that groups of so many runs allow, whatever the runs find."""
+    return min(1.0, 2 * prod(map(factorial, sizes)) / factorial(sum(sizes)))

@@ -1,0 +1,182 @@
+"""Rules: how claims are decided, by runs.
+
+A claim about every run falls with one run that contradicts it, and stands once the exact interval
+of the share of runs that agree lies above `MOST`.  Groups are compared by permutation of runs; few
+seeds leave that undecided whatever they find, and the smallest p that they allow is then said.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal
+
+import polars as pl
+
+from recall_arena.claims import HAS_LEARNT, SETTING, Rule, Ruling, Verdict
+from recall_arena.intervals import difference, exact
+from recall_arena.permutation import rank_test, smallest_p, trend_test
+from recall_arena.wording import by_setting, numbers, percent, spread, values
+
+MOST = 0.8
+ENOUGH = next(runs for runs in count(1) if exact(runs, runs)[0] > MOST)
+"""So many runs of a setting must all agree until their share is known to lie above `MOST`."""
+
+MARGIN = 0.2
+"""Shares of runs that learnt are equal if the interval of their difference lies so near zero."""
+
+
+@dataclass(frozen=True)
+class Every(Rule):
+    """Every run that `among` selects does what `passes` says: true, false, or null for neither.
+
+    measure, measured     the column that is shown, and what it is
+    threshold, condition  `passes` and `among` in words
+    kinds                 a column that must take more than one value among the runs, if any
+    """
+
+    measure: str
+    measured: str
+    passes: pl.Expr
+    threshold: str
+    among: pl.Expr
+    condition: str
+    kinds: str = "address"
+
+    @property
+    def decided_by(self) -> str:
+        return f"{self.measured} of all {self.condition}: {self.threshold}"
+
+    def rule(self, runs: pl.DataFrame, level: float) -> Ruling:
+        counted = runs.with_columns(agrees=self.passes, counts=self.among).filter("counts")
+        agreeing, against = counted.filter("agrees"), counted.filter(~pl.col("agrees"))
+        comment = f"{agreeing.height} of {counted.height} runs agree."
+        if out := runs.height - counted.height:
+            comment += f" It is about {self.condition}, so {out} of {runs.height} do not count."
+        verdict: Verdict = "undecided"
+        if against.height:
+            verdict = "refuted"
+            comment += f" Against it: {by_setting(against, self.measure, runs)}."
+        elif counted.is_empty() or counted[self.kinds].n_unique() < 2:
+            comment += " Only one kind of model, or none, is among them."
+        elif agreeing.height < counted.height:
+            comment += " The others neither agree nor contradict."
+        elif min(agreeing.group_by(SETTING).len()["len"]) >= ENOUGH:
+            verdict = "supported"
+        else:
+            comment += (
+                f" To know that more than {percent(MOST)} of runs do, {ENOUGH} of each setting "
+                "must agree, and none contradict."
+            )
+        return Ruling(verdict, f"{self.measured}: {by_setting(runs, self.measure, runs)}", comment)
+
+
+@dataclass(frozen=True)
+class Ahead(Rule):
+    """In each pair of groups, the first one's runs have the larger values.
+
+    value  "at_L", the accuracy; or "steps_99", where never is later than any number: the groups
+           of a pair must have had equal budgets
+    pairs  (what the pair is, the runs that should be ahead, those that should be behind)
+    """
+
+    value: Literal["at_L", "steps_99"]
+    measured: str
+    pairs: Sequence[tuple[str, pl.Expr, pl.Expr]]
+
+    @property
+    def decided_by(self) -> str:
+        return f"{self.measured}: ranks, by permutation of runs in each pair of groups"
+
+    def rule(self, runs: pl.DataFrame, level: float) -> Ruling:
+        groups = [(name, runs.filter(a), runs.filter(b)) for name, a, b in self.pairs]
+        level /= len(groups)
+        found = [(name, *self._compare(a, b, level)) for name, a, b in groups]
+        outcomes = {outcome for _, outcome, _ in found}
+        comment = self._comment(found)
+        budgets = [[values(own, "budget") for own in pair] for _, *pair in groups]
+        if budgets[0][0] != budgets[0][1]:
+            comment += f" Budgets: {budgets[0][0]} against {budgets[0][1]} iterations."
+        verdict: Verdict = "undecided"
+        if "the reverse" in outcomes:
+            verdict = "refuted"
+        elif outcomes == {"as claimed"}:
+            verdict = "supported"
+        elif outcomes == {"no difference"}:
+            verdict = "no difference"
+        else:
+            least = max(smallest_p(a.height, b.height) for _, a, b in groups)
+            comment += f" {power(least, level)}"
+        shown = by_setting(runs, self.value, runs)
+        return Ruling(verdict, f"{self.measured}: {shown}", comment)
+
+    def _comment(self, found: list[tuple[str, str, float]]) -> str:
+        if {outcome for _, outcome, _ in found} == {"not told apart"} and len(found) > 1:
+            every = [p for *_, p in found]
+            span = f"{min(every):.2g} to {max(every):.2g}"
+            return f"None of the {len(found)} pairs is told apart (p = {span})."
+        by_outcome: dict[str, list[str]] = {}
+        for name, outcome, p in found:
+            by_outcome.setdefault(outcome, []).append(f"{name} (p = {p:.2g})")
+        comment = "; ".join(f"{o}: {', '.join(names)}" for o, names in by_outcome.items())
+        return f"{comment[0].upper()}{comment[1:]}."
+
+    def _compare(
+        self, first: pl.DataFrame, second: pl.DataFrame, level: float
+    ) -> tuple[str, float]:
+        higher, p = rank_test(numbers(first, self.value), numbers(second, self.value))
+        if p <= level:
+            return ("as claimed" if higher > 0 else "the reverse"), p
+        same = self.value == "at_L" and equivalent(first, second)
+        return ("no difference" if same else "not told apart"), p
+
+
+def in_each(
+    strata: dict[str, pl.Expr], first: pl.Expr, second: pl.Expr, name: str = ""
+) -> list[tuple[str, pl.Expr, pl.Expr]]:
+    """The pairs of `Ahead` that set the same two groups against each other in every stratum."""
+    return [(f"{name}{own}", where & first, where & second) for own, where in strata.items()]
+
+
+@dataclass(frozen=True)
+class Falls(Rule):
+    """The test accuracy at L falls as a column grows."""
+
+    over: str
+
+    @property
+    def decided_by(self) -> str:
+        return (
+            f"test accuracy at L of every run: its trend over {self.over} (Jonckheere and "
+            "Terpstra), by permutation of runs"
+        )
+
+    def rule(self, runs: pl.DataFrame, level: float) -> Ruling:
+        groups = dict(sorted((key, rows) for (key,), rows in runs.group_by(self.over)))
+        trend, p = trend_test(runs[self.over].to_list(), runs["at_L"].to_list())
+        first, *rest = groups.values()
+        learnt = ", ".join(
+            f"{self.over} = {key}: {rows.filter(HAS_LEARNT).height} of {rows.height}"
+            for key, rows in groups.items()
+        )
+        comment = f"Runs that learnt the task, {learnt}. Trend {trend:+.2f}, p = {p:.2g}."
+        verdict: Verdict = "undecided"
+        if p <= level:
+            verdict = "supported" if trend < 0 else "refuted"
+        elif all(equivalent(first, rows) for rows in rest):
+            verdict = "no difference"
+        else:
+            comment += f" {power(smallest_p(*(rows.height for rows in groups.values())), level)}"
+        show = "; ".join(f"{self.over} = {k}: {spread(r, 'at_L')}" for k, r in groups.items())
+        return Ruling(verdict, f"test accuracy at L, median (every seed): {show}", comment)
+
+
+def equivalent(first: pl.DataFrame, second: pl.DataFrame) -> bool:
+    """Whether the shares of runs that learnt the task are known to be as good as equal."""
+    counts = [(rows.filter(HAS_LEARNT).height, rows.height) for rows in (first, second)]
+    return all(abs(bound) < MARGIN for bound in difference(*counts))
+
+
+def power(least: float, level: float) -> str:
+    """What so few runs could have shown, in a sentence."""
+    can = "cannot decide it" if least > level else "could have decided it"
+    return f"So many seeds {can}: they allow p = {least:.2g}, and at most {level:.2g} counts."

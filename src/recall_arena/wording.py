@@ -1,0 +1,127 @@
+"""How runs and their numbers are written, the same in claims, tables and captions."""
+
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import Any
+
+import polars as pl
+
+from recall_arena.zoo import look_of
+
+SYMBOLS = {"d": "d", "M": "M", "tau": "τ", "L": "L", "K": "K"}
+SEEDS_LISTED = 5
+"""Up to so many runs are listed one by one; of more, the extremes are given."""
+
+
+def percent(share: float | None) -> str:
+    """A share for people: 0.4567 -> 45.7 %."""
+    return "not tested" if share is None else f"{100 * share:.1f} %"
+
+
+def iterations(step: float | None) -> str:
+    """A number of iterations: 1900 -> 1,900; None and infinity -> never."""
+    return "never" if step is None or step == float("inf") else f"{step:,.0f}"
+
+
+def value_of(column: str, value: float | None) -> str:
+    """A value of a column of `frame.runs_of`."""
+    return iterations(value) if column.startswith(("steps", "solved_at")) else percent(value)
+
+
+def numbers(runs: pl.DataFrame, column: str) -> list[float]:
+    """A column's values, sorted; iterations that were never reached are infinite."""
+    filled = runs[column].fill_null(float("inf")) if column.startswith("steps") else runs[column]
+    return sorted(map(float, filled.drop_nulls()))
+
+
+def middle(runs: pl.DataFrame, column: str) -> str:
+    """The median over runs: the one statistic that tables, claims and figures quote."""
+    found = numbers(runs, column)
+    return value_of(column, median(found) if found else None)
+
+
+def each(runs: pl.DataFrame, column: str) -> str:
+    """Every run's value, smallest first; of many runs the smallest and the largest."""
+    found = [value_of(column, value).removesuffix(" %") for value in numbers(runs, column)]
+    return " / ".join(found) if len(found) <= SEEDS_LISTED else f"{found[0]} to {found[-1]}"
+
+
+def spread(runs: pl.DataFrame, column: str) -> str:
+    """The median and every run's value behind it: 97.1 % (19.2 / 97.1 / 99.9)."""
+    found = {value_of(column, value) for value in numbers(runs, column)}
+    return (
+        middle(runs, column) if len(found) < 2 else f"{middle(runs, column)} ({each(runs, column)})"
+    )
+
+
+def name_of_value(column: str, value: Any) -> str:
+    """A column's value: "M = 4", or the label of a model."""
+    return look_of(value).label if column == "model" else f"{SYMBOLS[column]} = {value}"
+
+
+def setting_name(row: Mapping[str, Any], differing: Iterable[str]) -> str:
+    """A setting by its model and what tells it from the others: Mamba (d = 8, M = 4)."""
+    rest = [name_of_value(name, row[name]) for name in SYMBOLS if name in differing]
+    return look_of(row["model"]).label + (f" ({', '.join(rest)})" if rest else "")
+
+
+def differing(rows: pl.DataFrame) -> list[str]:
+    """Which of d, M, tau, L and K have more than one value among these rows."""
+    return [name for name in SYMBOLS if name in rows.columns and rows[name].n_unique() > 1]
+
+
+def by_setting(runs: pl.DataFrame, column: str, among: pl.DataFrame) -> str:
+    """Every run's value, by M and tau, then the best first; names tell those of `among` apart."""
+    key, names = ("model", *SYMBOLS), differing(among)
+    sign, unit = (1, "") if column.startswith("steps") else (-1, " %")
+    groups = sorted(
+        runs.group_by(key, maintain_order=True),
+        key=lambda group: (group[0][2:4], sign * median(numbers(group[1], column) or [0.0])),
+    )
+    return "; ".join(
+        f"{setting_name(dict(zip(key, values, strict=True)), names)} {each(rows, column)}{unit}"
+        for values, rows in groups
+    )
+
+
+def facts(frame: pl.DataFrame) -> str:
+    """What a caption must say of a frame's runs: K, M, tau, d, L, batch, rates and seeds."""
+    runs = frame.filter(pl.col("kind") == "run")
+    if runs.is_empty():
+        return "No run is finished"
+    spelled = [
+        f"{SYMBOLS[name]} = {', '.join(map(str, runs[name].unique().sort()))}"
+        for name in ("K", "M", "tau", "d")
+    ]
+    seeds = runs.group_by("model", "d", "M", "tau").agg(pl.col("seed").n_unique())["seed"]
+    number = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
+    return (
+        f"{', '.join(spelled)}; trained at L = {values(runs, 'L')} with batches of "
+        f"{values(runs, 'batch')}, rates {values(runs, 'rate')}, at most {values(runs, 'budget')} "
+        f"iterations; {number} seed{'' if number == '1' else 's'} a curve, each drawn thin, their "
+        "median bold"
+    )
+
+
+def values(runs: pl.DataFrame, column: str) -> str:
+    """The values of a column for people: 64; 10,000 and 30,000; or 0.001 to 0.01."""
+    found = runs[column].drop_nulls().unique().sort().to_list()
+    shown = [f"{value:,}" if isinstance(value, int) else f"{value:g}" for value in found]
+    if len(shown) <= 2:
+        return " and ".join(shown)
+    return f"{shown[0]} to {shown[-1]}"
+
+
+def recipe(runs: pl.DataFrame) -> str:
+    """How these runs were trained, watched and ended."""
+    if runs.is_empty():
+        return "No run is finished."
+    percents = runs.select(decay=100 * pl.col("decay"), solved=100 * pl.col("solved"))
+    return (
+        f"At most {values(runs, 'budget')} iterations of batches of {values(runs, 'batch')}: AdamW "
+        f"without weight decay, {values(runs, 'warmup')} iterations of warm-up, a constant rate, "
+        f"linear to zero over the last {values(percents, 'decay')} % of the budget, gradients "
+        f"clipped at norm {values(runs, 'clip')}. A check on the validation batch every "
+        f"{values(runs, 'every')} iterations; {values(runs, 'running')} checks in a row with at "
+        f"least {values(percents, 'solved')} % end a run."
+    )

@@ -1,0 +1,180 @@
+"""Claims: the unit is the run, single runs refute, and few seeds decide little."""
+
+from itertools import permutations
+from math import inf
+
+import polars as pl
+import pytest
+from made_up import record
+from scipy.stats import fisher_exact, mannwhitneyu
+
+from recall_arena.claims import HAS_LEARNT, SETTING, Claim, decide
+from recall_arena.frame import frame_of, runs_of
+from recall_arena.intervals import difference, exact, wilson
+from recall_arena.permutation import rank_test, smallest_p, trend_test
+from recall_arena.records import Record
+from recall_arena.rules import ENOUGH, Ahead, Every, Falls, Rule
+from recall_arena.wording import each, spread
+
+MAMBA, ROPE = pl.col("model") == "mamba", pl.col("model") == "transformer-rope"
+CARRIES = Every(
+    measure="beyond",
+    measured="accuracy beyond L",
+    passes=(pl.col("beyond") >= 0.9) == pl.col("recurrent"),
+    threshold="at least 90 %",
+    among=HAS_LEARNT,
+    condition="runs that learnt the task",
+    kinds="recurrent",
+)
+AHEAD = Ahead("at_L", "accuracy at L", [("M = 1", MAMBA, ROPE)])
+LATER = Ahead("steps_99", "iterations", [("M = 1", ROPE, MAMBA)])
+
+
+def verdict(rule: Rule, records: list[Record]) -> str | None:
+    """What a rule says of all settings that these records have."""
+    runs = runs_of(frame_of(records))
+    claim = Claim("?", "!", pl.lit(value=True), rule)
+    return decide(claim, runs, runs.select(SETTING).unique(), 0.05).verdict
+
+
+def group(model: str, values: list[float], **rest: int) -> list[Record]:
+    """A run for each accuracy at L."""
+    return [record(model, seed, at_L=value, **rest) for seed, value in enumerate(values)]
+
+
+def carrying(model: str, values: list[float], at_L: float = 1.0) -> list[Record]:
+    """A run for each accuracy beyond L."""
+    return [record(model, seed, at_L=at_L, beyond=v) for seed, v in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("rope", "mamba", "said"),
+    [
+        ([0.4] * 3, [1.0] * 3, "undecided"),
+        ([0.4, 0.4, 0.958], [1.0] * 3, "refuted"),
+        ([0.4] * 3, [0.831, 1.0, 1.0], "refuted"),
+        ([0.4] * ENOUGH, [1.0] * ENOUGH, "supported"),
+        ([0.4] * ENOUGH, [1.0] * (ENOUGH - 1), "undecided"),
+    ],
+)
+def test_a_claim_about_every_run_falls_with_one_and_stands_with_many(rope, mamba, said) -> None:
+    runs = carrying("transformer-rope", rope) + carrying("mamba", mamba)
+    assert verdict(CARRIES, runs) == said
+
+
+def test_runs_that_the_claim_is_not_about_do_not_count() -> None:
+    failed = carrying("transformer-rope", [0.95] * 3, at_L=0.5)
+    assert verdict(CARRIES, failed + carrying("mamba", [1.0] * 20)) == "undecided"
+
+
+@pytest.mark.parametrize("rule", [CARRIES, AHEAD, LATER])
+def test_one_seed_gives_no_verdict(rule: Rule) -> None:
+    runs = carrying("transformer-rope", [0.95]) + carrying("mamba", [1.0, 1.0])
+    assert verdict(rule, runs) is None
+
+
+def test_a_setting_without_runs_is_named_and_gives_no_verdict() -> None:
+    runs = runs_of(frame_of(carrying("mamba", [1.0] * 3)))
+    settings = pl.DataFrame(
+        {"model": ["mamba", "hybrid-a"], "d": [8] * 2, "M": [1] * 2, "tau": [1] * 2}
+    )
+    finding = decide(Claim("?", "!", pl.lit(value=True), CARRIES), runs, settings, 0.05)
+    assert finding.verdict is None
+    assert finding.comment == "Missing: Hybrid-A."
+
+
+@pytest.mark.parametrize("runs", [3, 20])
+def test_three_against_three_decide_nothing_and_twenty_do(runs: int) -> None:
+    better, worse = group("mamba", [0.9] * runs), group("transformer-rope", [0.1] * runs)
+    assert verdict(AHEAD, better + worse) == ("undecided" if runs == 3 else "supported")
+    worse, better = group("mamba", [0.1] * runs), group("transformer-rope", [0.9] * runs)
+    assert verdict(AHEAD, better + worse) == ("undecided" if runs == 3 else "refuted")
+
+
+@pytest.mark.parametrize(("runs", "said"), [(3, "undecided"), (20, "no difference")])
+def test_saturation_is_no_difference_once_there_are_runs_enough(runs: int, said: str) -> None:
+    both = group("mamba", [1.0] * runs) + group("transformer-rope", [1.0] * runs)
+    assert verdict(AHEAD, both) == said
+    many = group("mamba", [1.0] * runs, M=4) + group("mamba", [1.0] * runs, M=16)
+    assert verdict(Falls("M"), many) == said
+
+
+def test_never_is_later_than_any_iteration() -> None:
+    rope = [record("transformer-rope", seed, steps_99=None, at_L=0.5) for seed in range(6)]
+    mamba = [record("mamba", seed, steps_99=900 + seed) for seed in range(6)]
+    assert verdict(LATER, rope + mamba) == "supported"
+
+
+@pytest.mark.parametrize(
+    ("by_queries", "said"),
+    [
+        ({4: [1.0, 0.99, 0.98], 8: [0.6, 0.5, 0.55], 16: [0.1, 0.2, 0.15]}, "supported"),
+        ({4: [0.1, 0.2, 0.15], 8: [0.6, 0.5, 0.55], 16: [1.0, 0.99, 0.98]}, "refuted"),
+        ({4: [1.0, 0.2, 0.6], 8: [0.7, 0.1, 1.0], 16: [0.9, 0.3, 0.5]}, "undecided"),
+    ],
+)
+def test_a_trend_looks_at_every_number_of_queries(by_queries, said) -> None:
+    runs = [one for m, values in by_queries.items() for one in group("mamba", values, M=m)]
+    assert verdict(Falls("M"), runs) == said
+
+
+def test_an_undecided_comparison_says_what_power_there_was() -> None:
+    runs = runs_of(frame_of(group("mamba", [1.0] * 3) + group("transformer-rope", [0.1] * 3)))
+    comment = AHEAD.rule(runs, 0.05).comment
+    assert "So many seeds cannot decide it: they allow p = 0.1, and at most 0.05 counts." in comment
+
+
+@pytest.mark.parametrize(("ones", "others"), [(3, 3), (4, 5)])
+def test_the_smallest_p_is_that_of_groups_without_overlap(ones: int, others: int) -> None:
+    apart = rank_test([float(i) for i in range(ones)], [float(10 + i) for i in range(others)])
+    fisher = fisher_exact([[ones, 0], [0, others]], alternative="greater").pvalue
+    assert smallest_p(ones, others) == pytest.approx(apart[1]) == pytest.approx(2 * fisher)
+
+
+def test_the_rank_test_is_that_of_mann_and_whitney() -> None:
+    one, other = [1.0, 2.5, 7.0, 8.0], [0.5, 3.0, 4.0, 9.0, 10.0]
+    assert rank_test(one, other)[1] == pytest.approx(
+        mannwhitneyu(one, other, method="exact").pvalue
+    )
+    assert rank_test([inf, inf, inf], [inf, inf, inf])[1] == 1
+
+
+def test_the_trend_test_is_an_exact_count_of_arrangements() -> None:
+    groups, values = [4, 4, 8, 8, 16, 16], [0.9, 0.8, 0.7, 0.85, 0.1, 0.2]
+
+    def pairs(own: tuple[float, ...]) -> float:
+        signs = [
+            (own[j] > own[i]) - (own[j] < own[i])
+            for i in range(6)
+            for j in range(6)
+            if groups[j] > groups[i]
+        ]
+        return sum(signs) / len(signs)
+
+    every = [pairs(own) for own in permutations(values)]
+    seen = pairs(tuple(values))
+    below = sum(value <= seen for value in every) / len(every)
+    trend, p = trend_test(groups, values)
+    assert trend == pytest.approx(seen)
+    assert p == pytest.approx(2 * below)
+
+
+def test_the_interval_of_a_difference_is_newcombe_s() -> None:
+    """Newcombe (1998), table II, method 10, of 56/70 less 48/80 and of 9/10 less 3/10."""
+    assert difference((56, 70), (48, 80)) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    assert difference((9, 10), (3, 10)) == pytest.approx((0.1705, 0.8090), abs=1e-4)
+
+
+def test_few_runs_leave_wide_intervals() -> None:
+    assert exact(3, 3)[0] == pytest.approx(0.025 ** (1 / 3))
+    assert exact(ENOUGH, ENOUGH)[0] > 0.8 >= exact(ENOUGH - 1, ENOUGH - 1)[0]
+    assert wilson(3, 3)[0] > exact(3, 3)[0]
+
+
+def test_the_statistic_is_the_median_and_every_seed_stands_beside_it() -> None:
+    runs = runs_of(frame_of(group("mamba", [0.19, 0.999, 0.46])))
+    assert spread(runs, "at_L") == "46.0 % (19.0 / 46.0 / 99.9)"
+    assert (
+        each(runs_of(frame_of(group("mamba", [0.1 * i for i in range(8)]))), "at_L")
+        == "0.0 to 70.0"
+    )
