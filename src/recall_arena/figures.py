@@ -68,10 +68,7 @@ def by_iterations(
 ) -> Drawing:
     """Validation accuracy at the training length against iterations."""
     data = curves(frame, "check", ACCURACY, goes_on=True)
-    figure, axes = _draw(data, panel, variant)
-    for axis in axes:
-        accuracy_axis(axis, "validation accuracy", "iterations")
-        iterations_axis(axis)
+    figure = _along_training(data, panel, variant, "validation accuracy")
     caption = (
         f"{what}: accuracy on one validation batch of length L, n = {values(data, 'asked')} "
         f"sequences, the same for all runs. {facts(frame)}. {GOES_ON} {LEVELS}"
@@ -82,10 +79,7 @@ def by_iterations(
 def known_queries(frame: pl.DataFrame, what: str, panel: Sequence[str]) -> Drawing:
     """The share of queries of which at least 90 % are answered right, against iterations."""
     data = curves(frame, "check", KNOWN, goes_on=True).drop("chance", "floor")
-    figure, axes = _draw(data, panel, None)
-    for axis in axes:
-        accuracy_axis(axis, "queries known", "iterations")
-        iterations_axis(axis)
+    figure = _along_training(data, panel, None, "queries known")
     caption = (
         f"{what}: the share of the M queries of which at least 90 % are answered right on the "
         f"validation batch, n = {values(data, 'asked')} sequences, about n / M a query. "
@@ -122,6 +116,16 @@ def by_rate(trials: pl.DataFrame, what: str, panel: Sequence[str]) -> Drawing:
         "the rate chosen. A run that diverged shows its last check. Dotted: chance."
     )
     return Drawing(figure, data, caption)
+
+
+def _along_training(
+    data: pl.DataFrame, panel: Sequence[str], variant: str | None, what: str
+) -> Figure:
+    figure, axes = _draw(data, panel, variant)
+    for axis in axes:
+        accuracy_axis(axis, what, "iterations")
+        iterations_axis(axis)
+    return figure
 
 
 def _draw(

@@ -3,13 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
-import polars as pl
 import tyro
 
 from recall_arena.cli.command import Mistake
-from recall_arena.frame import frame_of
 from recall_arena.names import unknown
-from recall_arena.records import DamagedRecord, Store
 from recall_arena.studies import STUDIES, Plan, Study
 
 StoreFolder = Annotated[Path, tyro.conf.arg(help="the folder of the records")]
@@ -43,11 +40,3 @@ def plan_of(study: Study, scale: str, parts: tuple[int, ...], seeds: int | None)
         raise Mistake(f"--seeds must be at least 1, got {seeds}")
     chosen = tuple(part for part in study.parts if not parts or part in parts)
     return Plan(scale, chosen, seeds or study.seeds[scale])
-
-
-def frame_in(store: Store) -> pl.DataFrame:
-    """The frame of all records of a store; raises Mistake if one is damaged."""
-    try:
-        return frame_of(store)
-    except DamagedRecord as damage:
-        raise Mistake(str(damage)) from None

@@ -9,6 +9,7 @@ import tyro
 from recall_arena.cli import options
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json
+from recall_arena.frame import frame_of
 from recall_arena.records import Store
 from recall_arena.report import write_report
 
@@ -30,7 +31,7 @@ class Report(Command):
         plan = options.plan_of(study, self.scale, self.problem, self.seeds)
         if not self.store.is_dir():
             raise Mistake(f"no records: {self.store} is not a folder")
-        page = write_report(study, plan, options.frame_in(Store(self.store)), self.out)
+        page = write_report(study, plan, frame_of(Store(self.store)), self.out)
         if self.json:
             say_json({"report": str(page)})
         else:

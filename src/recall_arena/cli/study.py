@@ -12,8 +12,10 @@ from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json, say_table, tell
 from recall_arena.cli.progress import follow
 from recall_arena.executors import Failed, cores, execute_all, missing
+from recall_arena.frame import frame_of
 from recall_arena.records import Store
 from recall_arena.report import write_report
+from recall_arena.runs import Run
 from recall_arena.studies import STUDIES, NamedRun
 
 
@@ -49,9 +51,9 @@ class StudyRun(Command):
         failed: list[Failed] = []
         while not failed:
             named = study.runs(plan, store)
+            by_address = {one.run.address: one.name for one in named}
             runs = missing([one.run for one in named], store, keep_weights=self.keep_weights)
-            todo = {run.address: "" for run in runs}
-            todo = {one.run.address: one.name for one in named if one.run.address in todo}
+            todo = {run.address: by_address[run.address] for run in runs}
             if not self.quiet and (todo or not names):
                 tell(f"{len(todo)} of {len(named)} runs to do, {self._jobs()} at a time")
             if not todo:
@@ -60,16 +62,15 @@ class StudyRun(Command):
                 for address, name in todo.items():
                     tell(f"{address} {name}")
             names |= todo
-            failed = self._execute(named, store, todo)
-        page = write_report(study, plan, options.frame_in(store), self.out)
+            failed = self._execute(runs, store, todo)
+        page = write_report(study, plan, frame_of(store), self.out)
         self._say(page, len(names), failed, names)
         return 1 if failed else 0
 
     def _jobs(self) -> int:
         return self.jobs or cores()
 
-    def _execute(self, named: list[NamedRun], store: Store, todo: dict[str, str]) -> list[Failed]:
-        runs = [one.run for one in named]
+    def _execute(self, runs: list[Run], store: Store, todo: dict[str, str]) -> list[Failed]:
         events = execute_all(
             runs, store, jobs=self._jobs(), threads=self.threads, keep_weights=self.keep_weights
         )

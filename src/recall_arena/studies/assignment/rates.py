@@ -54,6 +54,13 @@ def with_choice(trials: pl.DataFrame) -> pl.DataFrame:
     return trials.with_columns(chosen=pl.col("address").is_in(best(trials)["address"].to_list()))
 
 
+def at_an_edge(trials: pl.DataFrame) -> pl.DataFrame:
+    """The chosen trials whose rate is the lowest or the highest that was tried on their setting."""
+    ends = trials.group_by(SETTING).agg(low=pl.col("rate").min(), high=pl.col("rate").max())
+    chosen = best(trials).join(ends, on=SETTING)
+    return chosen.filter((pl.col("rate") == pl.col("low")) | (pl.col("rate") == pl.col("high")))
+
+
 def grid(width: int, tried: pl.DataFrame) -> tuple[float, ...]:
     """The rates to try on a setting: those of its width, and on from an edge that is the best.
 

@@ -143,8 +143,9 @@ def search(trials: pl.DataFrame) -> Section:
     setting = (
         "Four rates or more a model and task, one seed that no reported run uses, judged on "
         "validation sequences of length L alone: the rate that solved the task in the fewest "
-        "iterations, else the most accurate one; a run that diverged cannot be chosen, and where "
-        "the best stood at the edge of the grid, the grid was extended. A search run had at most "
+        "iterations, else the most accurate one; a run that diverged cannot be chosen. On "
+        f"{rates.at_an_edge(trials).height} of {trials.n_unique(SETTING)} settings the rate chosen "
+        "is the lowest or the highest that was tried. A search run had at most "
         f"{values(trials, 'budget')} iterations and was made with revision "
         f"{values(trials, 'revision')} of the code."
     )
