@@ -12,6 +12,7 @@
 #pragma once
 
 #include "lanes.hpp"
+#include "math.hpp"
 #include "arena.hpp"
 #include "operations.hpp"
 

@@ -95,6 +95,16 @@ int recall_choose_instruction_set(const char* name) {
 
 void recall_use_team(void* parallel) { recall::team = reinterpret_cast<recall::Parallel>(parallel); }
 
+void recall_fill_scratch(int fill, std::uint32_t pattern) {
+  recall::fill = fill;
+  recall::pattern = pattern;
+}
+
+int recall_elementary(const char* name, const float* x, float* y, std::int64_t count) {
+  const recall::FlushSubnormals guard;
+  return recall::chosen->elementary(name, x, y, count) ? 0 : 1;
+}
+
 int recall_scan_forward(const recall::Scan* p, int threads) {
   recall::parallel_for(threads, p->batch, [p](std::int64_t begin, std::int64_t end) {
     recall::chosen->scan_forward(*p, begin, end);

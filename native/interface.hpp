@@ -19,6 +19,13 @@ const char* recall_layouts();
 // From now on calls of several threads run on the team of this OpenMP, given its GOMP_parallel.
 void recall_use_team(void* parallel);
 
+// From now on scratch memory is filled with a pattern before use, or (0) no longer: what a result may not
+// depend on.
+void recall_fill_scratch(int fill, std::uint32_t pattern);
+
+// A function of `math.hpp` on `count` numbers: 0, or 1 if none has this name.
+int recall_elementary(const char* name, const float* x, float* y, std::int64_t count);
+
 // Each operation returns 0; 1 if a token or an answer is not in the vocabulary; 2 if a block's kind is
 // unknown.  But for 0, nothing has been done.
 int recall_scan_forward(const recall::Scan* p, int threads);

@@ -4,6 +4,7 @@
 #include "causal_attention.hpp"
 #include "causal_conv.hpp"
 #include "cores.hpp"
+#include "math.hpp"
 #include "selective_scan.hpp"
 #include "selective_scan_backward.hpp"
 #include "stack.hpp"
@@ -31,6 +32,7 @@ const Kernels kernels = {
     stack_logits,
     stack_gradients,
     stack_scratch,
+    elementary,
 };
 
 }  // namespace recall::RECALL_ISA

@@ -1,8 +1,8 @@
-// A vector of floats as wide as the instruction set that this file is compiled for,
-// and the elementary functions that the kernels need, as polynomials.
+// A vector of floats as wide as the instruction set that this file is compiled for; a lane is one of its
+// numbers.
 //
-// Every file that includes this one is compiled once for each instruction set; the
-// namespace keeps the copies apart.
+// Every file that includes this one is compiled once for each instruction set; the namespace keeps the
+// copies apart.
 
 #pragma once
 
@@ -93,17 +93,6 @@ inline Lanes first_of(Lanes x, int count) {
   return counted(every_lane) < count ? x : Lanes{};
 }
 
-inline Lanes root(Lanes x) {
-#if defined(__AVX512F__)
-  return _mm512_sqrt_ps(x);
-#elif defined(__AVX2__)
-  return _mm256_sqrt_ps(x);
-#else
-  for (int lane = 0; lane < lanes; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
-  return x;
-#endif
-}
-
 // The larger of x and the bound; NaN where x is NaN.
 inline Lanes at_least(Lanes x, float bound) {
 #if defined(__AVX512F__)
@@ -112,6 +101,17 @@ inline Lanes at_least(Lanes x, float bound) {
   return _mm256_max_ps(splat(bound), x);
 #else
   return x < bound ? splat(bound) : x;
+#endif
+}
+
+// The smaller of x and the bound; NaN where x is NaN.
+inline Lanes at_most(Lanes x, float bound) {
+#if defined(__AVX512F__)
+  return _mm512_min_ps(splat(bound), x);
+#elif defined(__AVX2__)
+  return _mm256_min_ps(splat(bound), x);
+#else
+  return x > bound ? splat(bound) : x;
 #endif
 }
 
@@ -126,80 +126,6 @@ inline float sum(Lanes x) {
     for (int lane = 0; lane < half; ++lane) part[lane] += part[lane + half];
   return part[0];
 #endif
-}
-
-// 1 / x for x in the normal range.  The processor's estimate has 14 bits; one step of Newton's
-// method doubles them, in a quarter of the time of a division.
-inline Lanes reciprocal(Lanes x) {
-#if defined(__AVX512F__)
-  const Lanes estimate = _mm512_rcp14_ps(x);
-  return estimate + estimate * (1.0f - x * estimate);
-#else
-  return 1.0f / x;
-#endif
-}
-
-// 2^x for x <= 127: x = k + f with |f| <= 1/2, a minimax polynomial for 2^f that is exact at 0
-// (relative error 9e-8 before rounding), and k added to the exponent.  Without AVX-512 the result
-// stops falling at 2^-126; with it, below the normal range it is zero.
-inline Lanes power_of_two(Lanes x) {
-#if defined(__AVX512F__)
-  const Lanes f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const Lanes k = x - f;
-#else
-  constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves an integer in the low bits
-  x = at_least(x, -126.0f);
-  const Lanes shifted = x + round;
-  const Lanes f = x - (shifted - round);
-#endif
-  Lanes p = splat(1.32647261e-3f);
-  p = p * f + 9.67151299e-3f;
-  p = p * f + 5.55073358e-2f;
-  p = p * f + 0.240222424f;
-  p = p * f + 0.693147004f;
-  p = p * f + 1.0f;
-#if defined(__AVX512F__)
-  return _mm512_scalef_ps(p, k);
-#else
-  Wrapping exponent, value;  // a lane whose result nobody reads may exceed 127
-  std::memcpy(&exponent, &shifted, sizeof exponent);
-  std::memcpy(&value, &p, sizeof value);
-  value += exponent << 23;  // the bits of `round` itself leave at the top
-  std::memcpy(&p, &value, sizeof p);
-  return p;
-#endif
-}
-
-constexpr float log2_e = 1.44269504f;
-
-// exp(x) for x <= 87.
-inline Lanes exponential(Lanes x) { return power_of_two(x * log2_e); }
-
-// 1 / (1 + exp(-x)); below -87 it stops falling, at 1.6e-38.
-inline Lanes sigmoid(Lanes x) {
-  return reciprocal(power_of_two(-log2_e * at_least(x, -87.0f)) + 1.0f);
-}
-
-// Softplus log(1 + exp(x)) and its slope, the sigmoid.
-struct Softplus {
-  Lanes value, slope;
-};
-
-// log(1 + exp(x)) = max(x, 0) + log1p(t), t = exp(-|x|) in (0, 1], with a minimax polynomial for
-// log1p(t) / t that keeps the relative accuracy where the result is small.
-inline Softplus softplus(Lanes x) {
-  const Lanes negative = x < 0.0f ? x : -x;
-  const Lanes t = exponential(negative);
-  Lanes p = splat(5.23318537e-3f);
-  p = p * t - 2.95072626e-2f;
-  p = p * t + 7.82293826e-2f;
-  p = p * t - 0.136635542f;
-  p = p * t + 0.191061646f;
-  p = p * t - 0.248430282f;
-  p = p * t + 0.333191037f;
-  p = p * t - 0.499994934f;
-  p = p * t + 0.99999994f;
-  return {at_least(x, 0.0f) + p * t, (x < 0.0f ? t : splat(1.0f)) * reciprocal(t + 1.0f)};
 }
 
 template <class Body, int... i>

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "lanes.hpp"
+#include "math.hpp"
 #include "matrix.hpp"
 #include "arena.hpp"
 #include "operations.hpp"
@@ -23,10 +24,10 @@ struct NormKernel {
   float *y, *dy;        // (rows, width)
   float *mean, *scale;  // (rows,): mean(x), r
 
-  NormKernel(const Norm& of, std::int64_t width, std::int64_t rows, Arena& memory)
+  NormKernel(const Norm& of, std::int64_t width, std::int64_t rows, Arena& arena)
       : p(of), width(width) {
-    for (float** part : {&y, &dy}) *part = memory.take(rows * width);
-    for (float** part : {&mean, &scale}) *part = memory.take(rows);
+    for (float** part : {&y, &dy}) *part = arena.take(rows * width);
+    for (float** part : {&mean, &scale}) *part = arena.take(rows);
   }
 
   // Lane i: the mean over row i of what term(i, w, count) gives for the `count` numbers from w on.
@@ -59,7 +60,7 @@ struct NormKernel {
       const Lanes apart = first_of(load(x[first + i] + w, count) - mean[first + i], count);
       return apart * apart;
     });
-    store(scale + first, 1.0f / root(variance + static_cast<float>(p.epsilon)));
+    store(scale + first, 1.0f / sqrt(variance + static_cast<float>(p.epsilon)));
     for (std::int64_t w = 0; w < width; w += lanes) {
       const int count = filled(width - w);
       const Lanes weight = load(p.weight + w, count), bias = load(p.bias + w, count);

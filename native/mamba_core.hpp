@@ -19,6 +19,7 @@
 #include "arena.hpp"
 #include "block.hpp"
 #include "causal_conv.hpp"
+#include "math.hpp"
 #include "matrix.hpp"
 #include "operations.hpp"
 #include "selective_scan.hpp"
@@ -92,7 +93,7 @@ class MambaCore {
     transpose(p.A_log, p.channels, p.state, A_);
     const std::int64_t numbers = p.state * p.channels;
     for (std::int64_t i = 0; i < numbers; i += lanes)
-      store(A_ + i, -exponential(load(A_ + i, filled(numbers - i))), filled(numbers - i));
+      store(A_ + i, -exp(load(A_ + i, filled(numbers - i))), filled(numbers - i));
   }
 
   float* u_of(const Tile& t) const { return saved_or(p.u, t.first_row * p.channels, u_); }

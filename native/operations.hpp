@@ -156,6 +156,7 @@ struct Kernels {
   void (*stack_logits)(const Stack&, std::int64_t begin, std::int64_t end, float* scratch);
   void (*stack_gradients)(const Stack&, std::int64_t begin, std::int64_t end, float* scratch);
   std::int64_t (*stack_scratch)(const Stack&);
+  bool (*elementary)(const char* name, const float* x, float* y, std::int64_t count);
 };
 
 }  // namespace recall

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <new>
 #include <thread>
 #include <vector>
@@ -33,11 +34,18 @@ class FlushSubnormals {
 #endif
 };
 
+// Whether scratch memory is filled before use, and the bits of each number: tests fill it with several patterns,
+// and a result that depends on them has read what nobody wrote.
+inline bool fill = false;
+inline std::uint32_t pattern = 0;
+
 // The memory of a scratch arena.
 class Scratch {
  public:
   explicit Scratch(std::int64_t floats)
-      : memory_(static_cast<float*>(::operator new(floats * sizeof(float), alignment))) {}
+      : memory_(static_cast<float*>(::operator new(floats * sizeof(float), alignment))) {
+    for (std::int64_t i = 0; fill && i < floats; ++i) std::memcpy(memory_ + i, &pattern, sizeof pattern);
+  }
   ~Scratch() { ::operator delete(memory_, alignment); }
   Scratch(const Scratch&) = delete;
   float* get() const { return memory_; }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "lanes.hpp"
+#include "math.hpp"
 #include "arena.hpp"
 #include "operations.hpp"
 
@@ -14,6 +15,23 @@ inline std::int64_t scan_chunks(std::int64_t length) {
 }
 
 inline std::int64_t scan_groups(const Scan& p) { return (p.channels + lanes - 1) / lanes; }
+
+// Whether some A is positive, as no model of the paper's has it: then exp(Delta A) may overflow.
+inline bool grows(const Scan& p) {
+  Lanes largest{};
+  for (std::int64_t i = 0, numbers = p.state * p.channels; i < numbers; i += lanes) {
+    const Lanes A = load(p.A + i, filled(numbers - i));
+    largest = A > largest ? A : largest;
+  }
+  for (int lane = 0; lane < lanes; ++lane)
+    if (largest[lane] > 0.0f) return true;
+  return false;
+}
+
+template <bool grows>
+RECALL_INLINE inline Lanes exp2_of(Lanes x) {
+  return grows ? exp2(x) : exp2_bounded(x);
+}
 
 // A group's numbers at positions that follow one another.  Where they are stands here, not in the operation,
 // of which a compiler must suppose that any store changes it.

@@ -31,8 +31,9 @@ RECALL_INLINE inline void fetch_forward(const ScanGroup& group, const ScanChunk&
   for (int n = 0; n < p.state; ++n) group.fetch<true>(p.states, chunk.kept(n), p.channels);
 }
 
-// The state size known at compile time lets the compiler keep h in registers; 0 means any.
-template <int Fixed>
+// `Fixed` is the state size where it is known at compile time, which lets the compiler keep h in registers; 0
+// means any.  `grows` where some A is positive, so that the decay may overflow.
+template <int Fixed, bool grows>
 struct ScanForward {
   static constexpr int capacity = Fixed ? Fixed : largest_state;
   static constexpr int ahead = 2;  // chunks
@@ -65,7 +66,7 @@ struct ScanForward {
       const Lanes dt = delta[step], drive = dt * u[step];
       const float* row = B[step];
       each_state(p, [&](int n) RECALL_INLINE {
-        h[n] = power_of_two(dt * A[n]) * h[n] + drive * row[n];
+        h[n] = exp2_of<grows>(dt * A[n]) * h[n] + drive * row[n];
       });
       if (step >= from) y[step] = readout(p, C[step], h);
     }
@@ -104,7 +105,8 @@ struct ScanForward {
 
 template <Data data = Data::hot>
 inline void scan_forward(const Scan& p, std::int64_t begin, std::int64_t end) {
-  const auto work = p.state == 16 ? ScanForward<16>::work : ScanForward<0>::work;
+  const auto work = grows(p) ? ScanForward<0, true>::work
+                    : p.state == 16 ? ScanForward<16, false>::work : ScanForward<0, false>::work;
   // The rows of a lone group follow one another, and forward the processor foresees that.
   const Data where = p.channels > lanes ? data : Data::hot;
   for (std::int64_t sequence = begin; sequence < end; ++sequence)

@@ -17,14 +17,14 @@
 
 namespace recall::RECALL_ISA {
 
-template <int Fixed>  // the state size, where it is known at compile time
+template <int Fixed, bool grows>  // as in `selective_scan.hpp`
 struct ScanBackward {
-  using Positions = typename ScanPasses<Fixed>::Positions;
+  using Positions = typename ScanPasses<Fixed, grows>::Positions;
 
   const Scan& p;
-  const ScanPasses<Fixed> passes;
+  const ScanPasses<Fixed, grows> passes;
 
-  ScanBackward(const Scan& of, Arena& memory) : p(of), passes(of, memory) {}
+  ScanBackward(const Scan& of, Arena& arena) : p(of), passes(of, arena) {}
 
   void prepare(const ScanGroup& group, const ScanChunk& chunk, Positions& at) const {
     const int steps = chunk.steps, from = chunk.from;
@@ -135,23 +135,24 @@ struct ScanBackward {
   }
 };
 
-template <int Fixed>
+template <int Fixed, bool grows>
 inline void scan_backward(const Scan& p, std::int64_t begin, std::int64_t end, float* scratch, Data data) {
-  Arena memory(scratch);
-  const ScanBackward<Fixed> kernel(p, memory);
+  Arena arena(scratch);
+  const ScanBackward<Fixed, grows> kernel(p, arena);
   for (std::int64_t sequence = begin; sequence < end; ++sequence) kernel.work(sequence, data);
 }
 
 template <Data data = Data::hot>
 inline void scan_backward(const Scan& p, std::int64_t begin, std::int64_t end, float* scratch) {
-  p.state == 16 ? scan_backward<16>(p, begin, end, scratch, data)
-                : scan_backward<0>(p, begin, end, scratch, data);
+  grows(p) ? scan_backward<0, true>(p, begin, end, scratch, data)
+  : p.state == 16 ? scan_backward<16, false>(p, begin, end, scratch, data)
+                  : scan_backward<0, false>(p, begin, end, scratch, data);
 }
 
 inline std::int64_t scan_scratch(const Scan& p) {
-  Arena memory(nullptr);
-  ScanBackward<0>(p, memory);
-  return memory.used();
+  Arena arena(nullptr);
+  ScanBackward<0, false>(p, arena);
+  return arena.used();
 }
 
 }  // namespace recall::RECALL_ISA

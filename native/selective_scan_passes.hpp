@@ -18,18 +18,18 @@
 
 namespace recall::RECALL_ISA {
 
-template <int Fixed>  // the state size, where it is known at compile time
+template <int Fixed, bool grows>  // as in `selective_scan.hpp`
 struct ScanPasses {
   const Scan& p;
   Lanes *dB, *dC;  // of a chunk, (steps, state): shares lane by lane, filled up to whole vectors of cells
   Lanes* carry;    // for every group of channels, what passes from chunk to chunk: g, dA, dD, dbias
   float *B, *C;    // of a chunk, (steps, state)
 
-  ScanPasses(const Scan& of, Arena& memory) : p(of) {
-    dB = reinterpret_cast<Lanes*>(memory.take(lanes * cells(p)));
-    dC = reinterpret_cast<Lanes*>(memory.take(lanes * cells(p)));
-    carry = reinterpret_cast<Lanes*>(memory.take(lanes * scan_groups(p) * carried(p)));
-    B = memory.take(cells(p)), C = memory.take(cells(p));
+  ScanPasses(const Scan& of, Arena& arena) : p(of) {
+    dB = reinterpret_cast<Lanes*>(arena.take(lanes * cells(p)));
+    dC = reinterpret_cast<Lanes*>(arena.take(lanes * cells(p)));
+    carry = reinterpret_cast<Lanes*>(arena.take(lanes * scan_groups(p) * carried(p)));
+    B = arena.take(cells(p)), C = arena.take(cells(p));
   }
 
   int state() const { return Fixed ? Fixed : static_cast<int>(p.state); }
@@ -95,7 +95,7 @@ struct ScanPasses {
       const int cell = step * state() + of.n;
       Lanes y = at.y[step];
       each<count>([&](int i) RECALL_INLINE {
-        of.a[i][step] = power_of_two(at.delta[step] * of.A[i]);
+        of.a[i][step] = exp2_of<grows>(at.delta[step] * of.A[i]);
         of.h[i][step + 1] = of.a[i][step] * of.h[i][step] + at.drive[step] * B[cell + i];
         if (read) y += of.h[i][step + 1] * C[cell + i];
       });

@@ -105,7 +105,7 @@ class StackKernel {
       if (logits[i] > most_likely) most_likely = logits[i];
     for (std::int64_t i = 0; i < p.vocabulary; i += lanes) {
       const int count = filled(p.vocabulary - i);
-      const Lanes e = exponential(load(logits + i, count) - most_likely);
+      const Lanes e = exp(load(logits + i, count) - most_likely);
       total += sum(first_of(e, count));
       store(gradient + i, e, count);
     }
