@@ -185,7 +185,7 @@ class AttentionKernel : AttentionBuffers {
     }
   }
 
-  // to[j] = times sum_i cells[j, i] rows[i]: the keys that a vector of queries is the first to see, by turns.
+  // to[j] = times sum_i cells[j, i] rows[i]: vector after vector, the keys that it is the first to see.
   void add_queries(const float* cells, ConstRows rows, float times, Rows to) const {
     if (in_half()) pair_rows(rows);
     for (std::int64_t first = 0, begin = 0; first < padded; first += lanes) {
