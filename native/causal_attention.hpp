@@ -119,16 +119,12 @@ class AttentionKernel : AttentionBuffers {
 
   // columns = sum_j cells[j] rows[j], for a block.
   void mix(const Block& b, const float* cells, ConstRows rows) const {
-    const std::int64_t seen = b.seen_by_all + lanes;
-    mix<Result::written>(b.first, b.vectors, 0, seen, cells, rows);
-    if (b.vectors == 2) mix<Result::continued>(b.first + lanes, 1, seen, seen + lanes, cells, rows);
-  }
-
-  template <Result result>
-  void mix(std::int64_t first, std::int64_t vectors, std::int64_t begin, std::int64_t end, const float* cells,
-           ConstRows rows) const {
-    product<result>(p.width, vectors * lanes, end - begin, transposed({rows[begin], rows.stride}),
-                    {cells + begin * padded + first, padded}, {columns + first, padded});
+    const std::int64_t seen = b.seen_by_all + lanes, second = b.first + lanes;
+    product(p.width, b.vectors * lanes, seen, transposed(rows), {cells + b.first, padded},
+            {columns + b.first, padded});
+    if (b.vectors == 2)
+      continue_product(p.width, lanes, transposed({rows[seen], rows.stride}),
+                       {cells + seen * padded + second, padded}, {columns + second, padded});
   }
 
   // The same over the keys alone that a lane sees, where a value is not finite: zero times it would reach the past.
@@ -211,8 +207,8 @@ class AttentionKernel : AttentionBuffers {
   }
 
   void add_query_pairs(const float* cells, std::int64_t count, std::int64_t from, Rows to) const {
-    product<Result::written, Scalar::pair>(count, lanes, padded / 2 - from, {cells + 2 * from, padded, 2},
-                                           {pairs + from * lanes, lanes}, {sums, lanes});
+    pair_product(count, padded / 2 - from, {cells + 2 * from, padded, 2}, {pairs + from * lanes, lanes},
+                 {sums, lanes});
     for (std::int64_t j = 0; j < count; ++j)
       store(to[j], neighbours(load(sums + j * lanes), every_lane), static_cast<int>(p.width));
   }

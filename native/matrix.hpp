@@ -97,10 +97,11 @@ inline void product_rows(std::int64_t height, std::int64_t terms, int count, Sca
 }
 
 // c (height, width) from a (height, terms) and b (terms, width).
-template <Result result = Result::written, Scalar scalar = Scalar::single>
+template <Result result = Result::written>
 inline void product(std::int64_t height, std::int64_t width, std::int64_t terms, Scalars a, ConstRows b,
                     Rows c) {
   constexpr int tile_width = tile_vectors * lanes;
+  constexpr Scalar scalar = Scalar::single;
   const auto from = [](auto x, std::int64_t n) { return decltype(x){x.first + n, x.stride}; };
   if (height == 0) return;
   std::int64_t n = 0;
@@ -110,6 +111,16 @@ inline void product(std::int64_t height, std::int64_t width, std::int64_t terms,
     product_rows<1, result, scalar, true>(height, terms, lanes, a, from(b, n), from(c, n));
   if (n < width)
     product_rows<1, result, scalar, false>(height, terms, filled(width - n), a, from(b, n), from(c, n));
+}
+
+// For one vector of columns, more terms of the sums that are in c.
+inline void continue_product(std::int64_t height, std::int64_t terms, Scalars a, ConstRows b, Rows c) {
+  product_rows<1, Result::continued, Scalar::single, true>(height, terms, lanes, a, b, c);
+}
+
+// For one vector of columns, of which each pair has a pair of numbers of `a`.
+inline void pair_product(std::int64_t height, std::int64_t terms, Scalars a, ConstRows b, Rows c) {
+  if (height) product_rows<1, Result::written, Scalar::pair, true>(height, terms, lanes, a, b, c);
 }
 
 inline void add_product(std::int64_t height, std::int64_t width, std::int64_t terms, Scalars a,
