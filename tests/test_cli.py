@@ -45,6 +45,19 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert f"usage: recall {name}" in capsys.readouterr().out
 
 
+FLAG = r"^[│ ] ((?:--?[a-z]|\[?[A-Z]{3}).*(?:\n[│ ] {3,}[^ │].*)*)"
+"""A flag or a positional argument in a help text, with the lines that go on under it."""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_flag_lacks_an_explanation(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*name.split(), "--help"])
+    flags = re.findall(FLAG, capsys.readouterr().out, re.MULTILINE)
+    assert any(flag.startswith("-h, --help") for flag in flags)
+    assert [flag for flag in flags if not re.search(r"(  |\n[│ ]) *[^\s(│]", flag)] == []
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [

@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from recall_arena.cli import options
 from recall_arena.cli.command import Command, Mistake
@@ -18,7 +15,7 @@ from recall_arena.report import write_report
 class Report(Command):
     """Write a study's report from the records there are; nothing is trained."""
 
-    study: Annotated[str, tyro.conf.Positional] = "assignment"
+    study: options.StudyName = "assignment"
     scale: options.Scale = "quick"
     problem: options.Parts = ()
     seeds: options.Seeds = None

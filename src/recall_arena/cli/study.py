@@ -23,7 +23,7 @@ from recall_arena.studies import STUDIES, NamedRun
 class StudyRun(Command):
     """Run what a study lacks, then write its report.  Call it again to finish what is missing."""
 
-    study: Annotated[str, tyro.conf.Positional]
+    study: options.StudyName
     scale: options.Scale = "quick"
     problem: options.Parts = ()
     seeds: options.Seeds = None
@@ -128,7 +128,7 @@ class ChooseRates(Command):
     for a checkout.
     """
 
-    study: Annotated[str, tyro.conf.Positional] = "rates"
+    study: options.StudyName = "rates"
     scale: options.Scale = "quick"
     store: options.StoreFolder = Path("results/records")
 
