@@ -55,6 +55,7 @@ class Train(Command):
         if self.dry_run:
             say_json(run.to_json())
             return 0
+        stores.prepare(self.store)
         events = execute_all([run], store, threads=self.threads, keep_weights=self.keep_weights)
         with closing(events):
             if follow(events, {run.address: self.model}, quiet=self.quiet):
