@@ -85,9 +85,11 @@ class RunsExport(Command):
     def run(self) -> int:
         if self.out.is_dir():
             raise Mistake(f"{self.out} is a folder; name the CSV file")
+        store = stores.opened(self.store)
+        stores.prepare(self.out.parent)
         rows = [
             {**_brief(record), "context": at, "correct": correct, "n": total}
-            for record in stores.opened(self.store)
+            for record in store
             for at, correct, total in zip(
                 record.outcome.contexts.at,
                 record.outcome.contexts.correct,
@@ -114,9 +116,11 @@ class RunsArchive(Command):
     json: options.Json = False
 
     def run(self) -> int:
+        store = stores.opened(self.store)
+        stores.to_write(self.out.parent)
         try:
-            count = archive(stores.opened(self.store), self.out)
-        except (FileExistsError, NotADirectoryError, ValueError) as error:
+            count = archive(store, self.out)
+        except (FileExistsError, ValueError) as error:
             raise Mistake(str(error)) from None
         if self.json:
             say_json({"archive": str(self.out), "records": count})
