@@ -150,8 +150,9 @@ class AttentionKernel : AttentionBuffers {
       each_vector(b, [&](std::int64_t first, std::int64_t seen) { differentiate(first, seen, cells); });
       mix(b, slopes, k);
     });
-    add_queries(cells, dout, 1.0f, dv);
-    add_queries(slopes, q, scale(), dk);
+    add_queries(cells, dout, dv);
+    add_queries(slopes, q, dk);
+    scale_rows(p.length, p.width, scale(), dk);
     columns_to_rows(columns, p.queries, padding, p.width, [&](std::int64_t) { return splat(scale()); }, dq);
   }
 
@@ -181,8 +182,8 @@ class AttentionKernel : AttentionBuffers {
     }
   }
 
-  // to[j] = times sum_i cells[j, i] rows[i]: vector after vector, the keys that it is the first to see.
-  void add_queries(const float* cells, ConstRows rows, float times, Rows to) const {
+  // to[j] = sum_i cells[j, i] rows[i]: vector after vector, the keys that it is the first to see.
+  void add_queries(const float* cells, ConstRows rows, Rows to) const {
     if (in_half()) pair_rows(rows);
     for (std::int64_t first = 0, begin = 0; first < padded; first += lanes) {
       const std::int64_t end = p.length - padded + first + lanes, from = larger(first, padding);
@@ -193,10 +194,6 @@ class AttentionKernel : AttentionBuffers {
                 {rows[from - padding], rows.stride}, {to[begin], to.stride});
       begin = end;
     }
-    if (times != 1.0f)
-      for (std::int64_t j = 0; j < p.length; ++j)
-        for (std::int64_t w = 0; w < p.width; w += lanes)
-          store(to[j] + w, load(to[j] + w, filled(p.width - w)) * times, filled(p.width - w));
   }
 
   // Heads that leave half of a vector's lanes unused: the numbers of two queries beside one another fill it.

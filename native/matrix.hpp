@@ -136,6 +136,14 @@ inline void add_rows(std::int64_t height, std::int64_t width, ConstRows from, Ro
     }
 }
 
+inline void scale_rows(std::int64_t height, std::int64_t width, float times, Rows x) {
+  for (std::int64_t row = 0; row < height; ++row)
+    for (std::int64_t w = 0; w < width; w += lanes) {
+      const int count = filled(width - w);
+      store(x[row] + w, load(x[row] + w, count) * times, count);
+    }
+}
+
 inline bool all_finite(ConstRows x, std::int64_t height, std::int64_t width) {
   Lanes zero{};
   for (std::int64_t row = 0; row < height; ++row)

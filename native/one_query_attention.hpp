@@ -28,7 +28,7 @@ class OneQueryAttention {
     for (std::int64_t j = 0; j < p.length; ++j) total += weights[j];
     softmax[1] = 1.0f / total;
     product(1, p.width, p.length, {weights, 0, 1}, v, out);
-    scale(out[0], p.width, softmax[1]);
+    scale_rows(1, p.width, softmax[1], out);
   }
 
   // `kept`: whether `weights` still holds what the forward pass left.
@@ -40,15 +40,15 @@ class OneQueryAttention {
     }
     rows_to_columns(v, p.length, 0, p.width, 1.0f, columns_);
     product(1, p.length, p.width, scalars(dout), {columns_, keys_}, {slopes_, keys_});
-    scale(weights, p.length, softmax[1]);
+    scale_rows(1, p.length, softmax[1], {weights, keys_});
     float own;
     product(1, 1, p.length, {weights, 0, 1}, Rows{slopes_, 1}, {&own, 1});
     for (std::int64_t j = 0; j < p.length; ++j) slopes_[j] = weights[j] * (slopes_[j] - own);
     product(1, p.width, p.length, {slopes_, 0, 1}, k, dq);
-    scale(dq[0], p.width, scale_);
+    scale_rows(1, p.width, scale_, dq);
     product(p.length, p.width, 1, {weights, 1, 0}, dout, dv);
     product(p.length, p.width, 1, {slopes_, 1, 0}, q, dk);
-    for (std::int64_t j = 0; j < p.length; ++j) scale(dk[j], p.width, scale_);
+    scale_rows(p.length, p.width, scale_, dk);
   }
 
  private:
@@ -63,10 +63,6 @@ class OneQueryAttention {
       const int count = filled(p.length - j);
       store(weights + j, exp2_bounded(load(weights + j, count) - most), count);
     }
-  }
-
-  static void scale(float* row, std::int64_t count, float times) {
-    for (std::int64_t i = 0; i < count; ++i) row[i] *= times;
   }
 
   const Attention& p;

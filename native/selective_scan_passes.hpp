@@ -21,7 +21,7 @@ namespace recall::RECALL_ISA {
 template <int Fixed, bool grows>  // as in `selective_scan.hpp`
 struct ScanPasses {
   const Scan& p;
-  Lanes *dB, *dC;  // of a chunk, (steps, state): shares lane by lane, filled up to whole vectors of cells
+  Lanes *dB, *dC;  // of a chunk, (steps, state): sums lane by lane, padded to whole vectors of cells
   Lanes* carry;    // for every group of channels, what passes from chunk to chunk: g, dA, dD, dbias
   float *B, *C;    // of a chunk, (steps, state)
 

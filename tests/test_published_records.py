@@ -5,10 +5,11 @@ from functools import cache
 import pytest
 import torch
 from conftest import ROOT
+from training_checks import finish
 
 from recall_arena.kernels import native
 from recall_arena.records import Record, Store
-from recall_arena.runs import REVISION, execute, from_json, provenance
+from recall_arena.runs import REVISION, from_json, provenance
 from recall_arena.zoo import ZOO, name_of
 
 AFFORDABLE = 150  # seconds of training, of a record of the sample
@@ -45,12 +46,6 @@ def test_a_published_record_is_made_again_to_the_last_bit(model):
     if not found:
         pytest.skip(f"no record of this revision was made with {native.describe()}")
     record = max(found, key=lambda record: (record.outcome.steps, record.address))
-    again = execute(from_json(record.run))
-    while True:
-        try:
-            next(again)
-        except StopIteration as end:
-            made, _ = end.value
-            break
+    _, made, _ = finish(from_json(record.run))
     assert made.address == record.address
     assert made.outcome == record.outcome

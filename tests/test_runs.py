@@ -14,16 +14,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from training_checks import steps
+from training_checks import finish, steps
 
 from recall_arena import runs
 from recall_arena.compiled import Compiled
 from recall_arena.evaluation import Contexts, accuracy, accuracy_by_context, held_out
 from recall_arena.kernels import native
 from recall_arena.mixers import MIXERS
-from recall_arena.model import ModelSpec, SequenceModel
-from recall_arena.records import Record, Store, Tally
-from recall_arena.runs import Checks, Progress, Run, build, execute, from_json, tally
+from recall_arena.model import ModelSpec
+from recall_arena.records import Store, Tally
+from recall_arena.runs import Checks, Run, build, execute, from_json, tally
 from recall_arena.tasks import TASKS, AssociativeRecall
 from recall_arena.training import Schedule
 
@@ -35,16 +35,6 @@ TINY = Run(
     contexts=Contexts(last=9, sequences=20),
     seed=5,
 )
-
-
-def finish(run: Run) -> tuple[list[Progress], Record, SequenceModel]:
-    """All that executing a run yields, then what it returns."""
-    working, progress = execute(run), []
-    while True:
-        try:
-            progress.append(next(working))
-        except StopIteration as end:
-            return progress, *end.value
 
 
 def changed(run: Run, part: str, **changes: object) -> Run:
