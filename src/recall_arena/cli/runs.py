@@ -17,13 +17,13 @@ from recall_arena.zoo import name_of
 
 
 def _brief(record: Record) -> dict[str, object]:
-    model = stores.run_of(record).model
     run, outcome = record.run, record.outcome
+    model = run["model"]
     checks = outcome.checks.accuracy()
     return {
         "address": record.address,
-        "model": name_of(model.layers, model.positions),
-        "d": run["model"]["width"],
+        "model": name_of(model["layers"], model["positions"]),
+        "d": model["width"],
         **{name: run["task"][name] for name in run["task"] if name not in ("kind", "vocabulary")},
         "rate": run["schedule"]["rate"],
         "seed": run["seed"],

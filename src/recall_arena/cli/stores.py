@@ -5,7 +5,6 @@ from tempfile import TemporaryFile
 
 from recall_arena.cli.command import Mistake
 from recall_arena.records import Record, Store
-from recall_arena.runs import Run, from_json
 
 
 def opened(folder: Path) -> Store:
@@ -43,11 +42,3 @@ def record_named(folder: Path, address: str) -> Record:
         many = f"{len(matches)} records begin with" if matches else "no record begins with"
         raise Mistake(f"{many} {address!r} in {folder}; `recall runs ls` shows them")
     return store.read(matches[0])
-
-
-def run_of(record: Record) -> Run:
-    """The run of a record; raises Mistake if this version does not know such runs."""
-    try:
-        return from_json(record.run)
-    except ValueError as error:
-        raise Mistake(f"record {record.address} is of another version ({error})") from None
