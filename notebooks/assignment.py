@@ -36,12 +36,12 @@ from recall_arena.claims import decide
 from recall_arena.evaluation import Contexts
 from recall_arena.executors import Failed, cores, execute_all
 from recall_arena.figures import Drawing, by_context, by_iterations, known_queries
-from recall_arena.frame import frame_of
+from recall_arena.frame import frame_of, runs_of
 from recall_arena.model import SequenceModel, named, unit_embedding
 from recall_arena.records import Store
 from recall_arena.runs import Run
 from recall_arena.studies.assignment import rates
-from recall_arena.studies.assignment.claims import ALL, CLAIMS, judged
+from recall_arena.studies.assignment.claims import ALL, CLAIMS
 from recall_arena.studies.assignment.settings import SCALES, table_of
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
@@ -116,7 +116,7 @@ def show(drawing: Drawing) -> None:
 
 def comment(problem: int, frame: pl.DataFrame) -> None:
     """What the runs say to each "comment on" of a problem."""
-    findings = decide(ALL, judged(frame), table_of((1, 2, 3)))
+    findings = decide(ALL, runs_of(frame), table_of((1, 2, 3)))
     for claim in CLAIMS[problem]:
         found = findings[claim.question]
         verdict = (found.verdict or "no verdict").capitalize()

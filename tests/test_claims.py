@@ -21,7 +21,6 @@ from recall_arena.wording import each, spread
 MAMBA, ROPE = pl.col("model") == "mamba", pl.col("model") == "transformer-rope"
 CARRIES = Every(
     measure="beyond",
-    measured="accuracy beyond L",
     passes=(pl.col("beyond") >= 0.9) == pl.col("recurrent"),
     threshold="at least 90 %",
     among=HAS_LEARNT,

@@ -174,7 +174,16 @@ def test_captions_say_what_the_runs_were() -> None:
     ]
     caption = by_context(frame_of(records), "Here", ["M"]).caption
     for fact in (
-        *("Here", "n = 1,000", "K = 16", "M = 4, 8", "τ = 1", "d = 8", "L = 64", "batches of 64"),
+        *(
+            "Here",
+            "n = 1,000",
+            "K = 16",
+            "M = 4 and 8",
+            "τ = 1",
+            "d = 8",
+            "L = 64",
+            "batches of 64",
+        ),
         *("rates 0.003 and 0.01", "at most 30,000 iterations", "2 seeds a curve", "chance"),
     ):
         assert fact in caption

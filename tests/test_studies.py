@@ -9,12 +9,14 @@ from conftest import ROOT
 from made_up import record, tally
 
 from recall_arena.claims import SETTING, Finding, decide
-from recall_arena.frame import frame_of
+from recall_arena.frame import frame_of, runs_of
 from recall_arena.records import Record, Store
-from recall_arena.studies import STUDIES, Plan
+from recall_arena.studies import STUDIES, Plan, Section
 from recall_arena.studies.assignment import rates
-from recall_arena.studies.assignment.claims import ALL, CLAIMS, judged
+from recall_arena.studies.assignment.claims import ALL, CLAIMS
+from recall_arena.studies.assignment.sections import what_changed
 from recall_arena.studies.assignment.settings import SCALES, SETTINGS, table_of
+from recall_arena.wording import NO_RUN
 from recall_arena.zoo import ZOO, name_of
 
 STUDY = STUDIES["assignment"]
@@ -165,7 +167,7 @@ def test_runs_of_one_setting_are_never_of_two_rates() -> None:
 
 def findings(records: list[Record], problem: int) -> list[Finding]:
     frame, settings = STUDY.select(frame_of(records), ENTIRE), table_of((1, 2, 3))
-    found = decide(ALL, judged(frame), settings)
+    found = decide(ALL, runs_of(frame), settings)
     return [found[claim.question] for claim in CLAIMS[problem]]
 
 
@@ -235,14 +237,63 @@ def test_a_missing_setting_is_named_and_the_others_are_judged() -> None:
     assert second.verdict == "refuted"
 
 
-def test_the_report_says_what_changed_from_the_numbers_of_the_runs() -> None:
-    plan = Plan("quick", (1, 2, 3), 3)
-    old, new = (
-        STUDY.sections(STUDY.select(frame_of(everything(revision=revision)), plan), plan)
-        for revision in (5, 6)
-    )
-    assert "What changed" not in [section.title for section in old]
-    assert "What changed" in [section.title for section in new]
+def report_of(records: list[Record], plan: Plan = ENTIRE) -> dict[str, Section]:
+    """The sections of a report by their titles."""
+    return {one.title: one for one in STUDY.sections(STUDY.select(frame_of(records), plan), plan)}
+
+
+def test_the_report_says_what_changed_of_runs_and_search_as_far_as_it_did() -> None:
+    def said(revision: int, searched: int, **rest: object) -> str:
+        records = [
+            made(asdict(s), seed, revision=revision, **rest) for s in SETTINGS for seed in (0, 1)
+        ]
+        trials = rates.published().with_columns(revision=pl.lit(searched))
+        return " ".join(
+            p for s in what_changed(runs_of(frame_of(records)), trials) for p in s.setting
+        )
+
+    again, longer = "The search was made again", "The RoPE transformer at M = 16"
+    assert said(5, 5) == ""
+    assert again in said(5, 6)
+    assert longer.lower() not in said(5, 6).lower()
+    assert said(6, 5).startswith("Claims counted test sequences"), "as many iterations as before"
+    assert "reaches 100.0 / 100.0 % within 100,000." in said(6, 6, budget=100_000)
+
+
+def test_a_report_of_no_runs_draws_nothing_and_says_so() -> None:
+    sections = report_of([])
+    assert "Every run" not in sections
+    for title, section in sections.items():
+        assert title == "Learning rates" or not section.pictures
+        assert title == "Learning rates" or NO_RUN in section.setting
+        assert {finding.comment for finding in section.findings} <= {NO_RUN}
+
+
+def test_unequal_numbers_of_seeds_are_said_and_judged() -> None:
+    records = [one for i, one in enumerate(everything(steps_99=900)) if i % 3 < 2 or i > 9]
+    sections = report_of(records)
+    one = sections["Problem 1: the induction head"]
+    assert "A setting has 2 to 3 seeds." in " ".join(sections["Summary"].setting)
+    assert "2 to 3 seeds a curve" in one.pictures[0].drawing.caption
+    assert one.findings[0].verdict == "refuted"
+
+
+def test_runs_with_other_budgets_stay_out_of_a_report() -> None:
+    own = everything()
+    others = [made(asdict(s), 0, budget=7, at_L=0.1) for s in SETTINGS]
+    one, two = (report_of(records)["Every run"].tables[0].rows for records in (own, own + others))
+    assert one.equals(two)
+
+
+def test_what_a_section_says_of_its_runs_follows_from_them() -> None:
+    sections = report_of(everything())
+    assert (
+        "d = 8, M = 1, τ = 1 and 5, L = 64, K = 16. Transformer (learned): learned positions, "
+        "attention, attention; Transformer (RoPE): attention-rope, attention-rope; "
+    ) in " ".join(sections["Problem 1: the induction head"].setting)
+    wide = " ".join(sections["Problem 3: wide embeddings, and a long delay"].setting)
+    assert "d = 64, M = 4, 8 and 16, τ = 1 and 10, L = 64" in wide
+    assert " Mamba: mamba, mamba. At most 10,000 iterations" in wide
 
 
 def test_the_kept_search_is_read_back_as_it_was_written(tmp_path: Path) -> None:

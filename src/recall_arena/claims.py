@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 import polars as pl
 
 from recall_arena.permutation import holm
-from recall_arena.wording import differing, setting_name
+from recall_arena.wording import NO_RUN, differing, setting_name
 
 Verdict = Literal["supported", "refuted", "no difference", "undecided"]
 SETTING = ("model", "d", "M", "tau")
@@ -111,7 +111,8 @@ def _ruling(claim: Claim, runs: pl.DataFrame, settings: pl.DataFrame) -> Ruling:
     missing = asked.join(own, on=SETTING, how="anti", maintain_order="left").to_dicts()
     if missing:
         names = ", ".join(setting_name(row, differing(asked)) for row in missing)
-        return Ruling(None, "not all runs are finished", f"Missing: {names}.")
+        comment = NO_RUN if own.is_empty() else f"Missing: {names}."
+        return Ruling(None, "not all runs are finished", comment)
     ruling = claim.rule.rule(own)
     if min(own.group_by(SETTING).len()["len"]) == 1:
         comment = "One seed of a setting is an observation and decides nothing."

@@ -58,7 +58,7 @@ def by_context(
             axis.set_xticks(range(0, 3 * trained + 1, max(1, trained // 2)))
     caption = (
         f"{what}: test accuracy against context length, n = {values(data, 'asked')} sequences a "
-        f"length, the same for all runs. {facts(frame)}. {LEVELS}"
+        f"length, the same for all runs. {facts(frame)} {LEVELS}"
     )
     return Drawing(figure, data, caption)
 
@@ -71,7 +71,7 @@ def by_iterations(
     figure = _along_training(data, panel, variant, "validation accuracy")
     caption = (
         f"{what}: accuracy on one validation batch of length L, n = {values(data, 'asked')} "
-        f"sequences, the same for all runs. {facts(frame)}. {GOES_ON} {LEVELS}"
+        f"sequences, the same for all runs. {facts(frame)} {GOES_ON} {LEVELS}"
     )
     return Drawing(figure, data, caption)
 
@@ -83,7 +83,7 @@ def known_queries(frame: pl.DataFrame, what: str, panel: Sequence[str]) -> Drawi
     caption = (
         f"{what}: the share of the M queries of which at least 90 % are answered right on the "
         f"validation batch, n = {values(data, 'asked')} sequences, about n / M a query. "
-        f"{facts(frame)}. {GOES_ON}"
+        f"{facts(frame)} {GOES_ON}"
     )
     return Drawing(figure, data, caption)
 

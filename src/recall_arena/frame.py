@@ -150,6 +150,9 @@ def runs_of(frame: pl.DataFrame) -> pl.DataFrame:
     validation          accuracy of the last check
     steps_50 _90 _99    iterations to the first check with that validation accuracy, or null
     in_decay            whether 99 % was first reached while the rate decayed
+    told_apart          over the checks on the way up, with 20 to 90 % of all answers right, the
+                        mean share of queries that are known (at least 80 % right) or not (at most
+                        30 %); null if no check lay there
     """
 
     def test(where: pl.Expr, apart: str = "") -> pl.Expr:
@@ -161,7 +164,8 @@ def runs_of(frame: pl.DataFrame) -> pl.DataFrame:
 
     is_test, is_check = pl.col("kind") == "test", pl.col("kind") == "check"
     at, trained = pl.col("at"), pl.col("L")
-    frame = frame.sort("address", "kind", "at")
+    certain = BY_QUERY.list.eval((pl.element() >= 0.8) | (pl.element() <= 0.3)).list.mean()
+    frame = frame.sort("address", "kind", "at").with_columns(certain=certain)
     judged = frame.group_by("address").agg(
         at_L=test(is_test & (at == trained)),
         apart_L=test(is_test & (at == trained), "_apart"),
@@ -172,6 +176,7 @@ def runs_of(frame: pl.DataFrame) -> pl.DataFrame:
         steps_50=first(0.5),
         steps_90=first(0.9),
         steps_99=first(0.99),
+        told_apart=pl.col("certain").filter(is_check & ACCURACY.is_between(0.2, 0.9)).mean(),
     )
     described = frame.filter(pl.col("kind") == "run").select(*_RUN)
     late = pl.col("steps_99") > pl.col("budget") * (1 - pl.col("decay"))

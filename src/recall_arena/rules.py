@@ -12,10 +12,19 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
-from recall_arena.claims import HAS_LEARNT, LEVEL, SETTING, Rule, Ruling, Verdict
+from recall_arena.claims import HAS_LEARNT, LEARNT, LEVEL, SETTING, Claim, Rule, Ruling, Verdict
 from recall_arena.intervals import difference, exact
 from recall_arena.permutation import rank_test, smallest_p, trend_test
-from recall_arena.wording import by_setting, numbers, percent, spread, values
+from recall_arena.wording import (
+    MEASURES,
+    NO_RUN,
+    by_setting,
+    limit,
+    numbers,
+    seeds,
+    spread,
+    values,
+)
 
 MOST = 0.8
 ENOUGH = next(runs for runs in count(1) if exact(runs, runs)[0] > MOST)
@@ -29,13 +38,12 @@ MARGIN = 0.2
 class Every(Rule):
     """Every run that `among` selects does what `passes` says: true, false, or null for neither.
 
-    measure, measured     the column that is shown, and what it is
+    measure               the column that is shown, one of `wording.MEASURES`
     threshold, condition  `passes` and `among` in words
     kinds                 a column that must take more than one value among the runs, if any
     """
 
     measure: str
-    measured: str
     passes: pl.Expr
     threshold: str
     among: pl.Expr
@@ -45,7 +53,7 @@ class Every(Rule):
 
     @property
     def decided_by(self) -> str:
-        return f"{self.measured} of all {self.condition}: {self.threshold}"
+        return f"{MEASURES[self.measure]} of all {self.condition}: {self.threshold}"
 
     def rule(self, runs: pl.DataFrame) -> Ruling:
         counted = runs.with_columns(agrees=self.passes, counts=self.among).filter("counts")
@@ -65,10 +73,11 @@ class Every(Rule):
             verdict = "supported"
         else:
             comment += (
-                f" To know that more than {percent(MOST)} of runs do, {ENOUGH} of each setting "
+                f" To know that more than {limit(MOST)} of runs do, {ENOUGH} of each setting "
                 "must agree, and none contradict."
             )
-        return Ruling(verdict, f"{self.measured}: {by_setting(runs, self.measure, runs)}", comment)
+        measured = f"{MEASURES[self.measure]}: {by_setting(runs, self.measure, runs)}"
+        return Ruling(verdict, measured, comment)
 
 
 @dataclass(frozen=True)
@@ -81,16 +90,19 @@ class Ahead(Rule):
 
     value  "at_L", the accuracy; or "steps_99", where never is later than any number: the groups
            of a pair must have had equal budgets
+    what   the groups in words, "the former against the latter"
     pairs  (what the pair is, the runs that should be ahead, those that should be behind)
     """
 
     value: Literal["at_L", "steps_99"]
-    measured: str
+    what: str
     pairs: Sequence[tuple[str, pl.Expr, pl.Expr]]
 
     @property
     def decided_by(self) -> str:
-        return f"{self.measured}: ranks, by permutation of runs in each pair of groups"
+        how = "ranks, by permutation of runs in each pair of groups"
+        which = "; every pair must be as claimed, and one in reverse refutes"
+        return f"{MEASURES[self.value]}, {self.what}: {how}{which if len(self.pairs) > 1 else ''}"
 
     def rule(self, runs: pl.DataFrame) -> Ruling:
         groups = [(runs.filter(a), runs.filter(b)) for _, a, b in self.pairs]
@@ -104,7 +116,7 @@ class Ahead(Rule):
             comment += f" Budgets: {first} against {second} iterations."
         return Ruling(
             "refuted" if reverse else "supported",
-            f"{self.measured}: {by_setting(runs, self.value, runs)}",
+            f"{MEASURES[self.value]}: {by_setting(runs, self.value, runs)}",
             comment,
             p=min(1.0, len(tests) * min(reverse)) if reverse else max(p for _, p in tests),
             least=min(max(allowed), len(tests) * min(allowed)),
@@ -140,7 +152,7 @@ class Falls(Rule):
     @property
     def decided_by(self) -> str:
         return (
-            f"test accuracy at L of every run: its trend over {self.over} (Jonckheere and "
+            f"{MEASURES['at_L']} of every run: its trend over {self.over} (Jonckheere and "
             "Terpstra), by permutation of runs"
         )
 
@@ -156,7 +168,7 @@ class Falls(Rule):
         same = all(equivalent(first, rows) for rows in rest)
         return Ruling(
             "supported" if trend < 0 else "refuted",
-            f"test accuracy at L, median (every seed): {show}",
+            f"{MEASURES['at_L']}, median (every seed): {show}",
             f"Runs that learnt the task, {learnt}. Trend {trend:+.2f}.",
             p=p,
             least=smallest_p(*(rows.height for rows in groups.values())),
@@ -168,3 +180,19 @@ def equivalent(first: pl.DataFrame, second: pl.DataFrame) -> bool:
     """Whether the shares of runs that learnt the task are known to be as good as equal."""
     counts = [(rows.filter(HAS_LEARNT).height, rows.height) for rows in (first, second)]
     return all(abs(bound) < MARGIN for bound in difference(*counts))
+
+
+def standards(claims: Sequence[Claim], runs: pl.DataFrame) -> str:
+    """What decides these claims, said once for all of them."""
+    if runs.is_empty():
+        return NO_RUN
+    tests = sum(claim.rule.is_test for claim in claims)
+    return (
+        f"A setting has {seeds(runs)}. A run either finds the mechanism or does not, so the run is "
+        "the unit, and the statistic is the median over runs, beside every run's value. It has "
+        f"learnt the task with at least {limit(LEARNT)} at L where the value is not the query; "
+        "if not, then not within its budget. A claim about all runs falls with one. A comparison "
+        f"is a test, and counts if its p is at most {LEVEL:g} when adjusted for the {tests} tests "
+        "among the claims (Holm 1979). Shares of runs that learnt are equal if the 95 % interval "
+        f"of their difference lies within {limit(MARGIN)}."
+    )

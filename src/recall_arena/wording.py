@@ -9,13 +9,30 @@ import polars as pl
 from recall_arena.zoo import look_of
 
 SYMBOLS = {"d": "d", "M": "M", "tau": "τ", "L": "L", "K": "K"}
+MEASURES = {
+    "at_L": "test accuracy at L",
+    "below": "test accuracy below L",
+    "beyond": "test accuracy from L + 1 to 3L",
+    "steps_99": "iterations to the first check with 99 % validation accuracy",
+    "told_apart": "over the checks with 20 to 90 % of all answers right, the mean share of queries "
+    "that were answered right at least 80 % or at most 30 % of the time",
+}
+"""Columns of `frame.runs_of` by which claims judge runs."""
+
 SEEDS_LISTED = 5
 """Up to so many runs are listed one by one; of more, the extremes are given."""
+
+NO_RUN = "No run is finished."
 
 
 def percent(share: float | None) -> str:
     """A share for people: 0.4567 -> 45.7 %."""
     return "not tested" if share is None else f"{100 * share:.1f} %"
+
+
+def limit(share: float) -> str:
+    """A threshold for people: 0.9 -> 90 %."""
+    return f"{100 * share:g} %"
 
 
 def iterations(step: float | None) -> str:
@@ -71,7 +88,10 @@ def differing(rows: pl.DataFrame) -> list[str]:
 
 
 def by_setting(runs: pl.DataFrame, column: str, among: pl.DataFrame) -> str:
-    """Every run's value, by M and tau, then the best first; names tell those of `among` apart."""
+    """What a column is, and every run's value, by M and tau, then the best first.
+
+    Names tell those of `among` apart.
+    """
     key, names = ("model", *SYMBOLS), differing(among)
     sign, unit = (1, "") if column.startswith("steps") else (-1, " %")
     groups = sorted(
@@ -84,44 +104,60 @@ def by_setting(runs: pl.DataFrame, column: str, among: pl.DataFrame) -> str:
     )
 
 
+def values(runs: pl.DataFrame, column: str) -> str:
+    """The values of a column for people: 64; 4, 8 and 16; of more than three 0.001 to 0.03."""
+    found = runs[column].drop_nulls().unique().sort().to_list()
+    if not found:
+        return ""
+    *most, last = [f"{value:,}" if isinstance(value, int) else f"{value:g}" for value in found]
+    if len(most) > 2:
+        return f"{most[0]} to {last}"
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def seeds(runs: pl.DataFrame) -> str:
+    """How many runs a setting has: 1 seed; 1 to 3 seeds."""
+    counts = runs.group_by("model", "d", "M", "tau").len()["len"].unique().sort().to_list()
+    number = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    return f"{number} seed{'' if number == '1' else 's'}"
+
+
+def settings(runs: pl.DataFrame) -> str:
+    """What these runs were asked: d = 8, M = 4, 8 and 16, τ = 1, L = 64, K = 16."""
+    return ", ".join(f"{symbol} = {values(runs, name)}" for name, symbol in SYMBOLS.items())
+
+
 def facts(frame: pl.DataFrame) -> str:
-    """What a caption must say of a frame's runs: K, M, tau, d, L, batch, rates and seeds."""
+    """What a caption must say of a frame's runs: settings, batches, rates, budgets and seeds."""
     runs = frame.filter(pl.col("kind") == "run")
     if runs.is_empty():
-        return "No run is finished"
-    spelled = [
-        f"{SYMBOLS[name]} = {', '.join(map(str, runs[name].unique().sort()))}"
-        for name in ("K", "M", "tau", "d")
-    ]
-    seeds = runs.group_by("model", "d", "M", "tau").agg(pl.col("seed").n_unique())["seed"]
-    number = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
+        return NO_RUN
     return (
-        f"{', '.join(spelled)}; trained at L = {values(runs, 'L')} with batches of "
-        f"{values(runs, 'batch')}, rates {values(runs, 'rate')}, at most {values(runs, 'budget')} "
-        f"iterations; {number} seed{'' if number == '1' else 's'} a curve, each drawn thin, their "
-        "median bold"
+        f"{settings(runs)}; trained on batches of {values(runs, 'batch')}, rates "
+        f"{values(runs, 'rate')}, at most {values(runs, 'budget')} iterations; {seeds(runs)} a "
+        "curve, each drawn thin, their median bold."
     )
 
 
-def values(runs: pl.DataFrame, column: str) -> str:
-    """The values of a column for people: 64; 10,000 and 30,000; or 0.001 to 0.01."""
-    found = runs[column].drop_nulls().unique().sort().to_list()
-    shown = [f"{value:,}" if isinstance(value, int) else f"{value:g}" for value in found]
-    if len(shown) <= 2:
-        return " and ".join(shown)
-    return f"{shown[0]} to {shown[-1]}"
+def made_of(model: str) -> str:
+    """What a model is made of: Hybrid-A: mamba, attention."""
+    look = look_of(model)
+    parts = [*(["learned positions"] if look.positions == "learned" else []), *look.layers]
+    return f"{look.label}: {', '.join(parts)}"
 
 
 def recipe(runs: pl.DataFrame) -> str:
-    """How these runs were trained, watched and ended."""
+    """Which models these are, what they were asked, how they were trained, watched and ended."""
     if runs.is_empty():
-        return "No run is finished."
+        return NO_RUN
+    models = "; ".join(made_of(model) for model in runs["model"].unique(maintain_order=True))
     percents = runs.select(decay=100 * pl.col("decay"), solved=100 * pl.col("solved"))
     return (
-        f"At most {values(runs, 'budget')} iterations of batches of {values(runs, 'batch')}: AdamW "
-        f"without weight decay, {values(runs, 'warmup')} iterations of warm-up, a constant rate, "
-        f"linear to zero over the last {values(percents, 'decay')} % of the budget, gradients "
-        f"clipped at norm {values(runs, 'clip')}. A check on the validation batch every "
-        f"{values(runs, 'every')} iterations; {values(runs, 'running')} checks in a row with at "
-        f"least {values(percents, 'solved')} % end a run."
+        f"{settings(runs)}. {models}. At most {values(runs, 'budget')} iterations of "
+        f"batches of {values(runs, 'batch')}: AdamW without weight decay, "
+        f"{values(runs, 'warmup')} iterations of warm-up, a constant rate, linear to zero over the "
+        f"last {values(percents, 'decay')} % of the budget, gradients clipped at norm "
+        f"{values(runs, 'clip')}. A check on the validation batch every {values(runs, 'every')} "
+        f"iterations; {values(runs, 'running')} checks in a row with at least "
+        f"{values(percents, 'solved')} % end a run."
     )

@@ -7,9 +7,12 @@ from pathlib import Path
 import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from recall_arena import atomic
 from recall_arena.canvas import save
 from recall_arena.studies import Picture, Plan, Section, Study
 from recall_arena.wording import values
+
+NBSP = "\N{NO-BREAK SPACE}"
 
 _TEMPLATES = Environment(
     loader=PackageLoader("recall_arena.report"),
@@ -23,16 +26,12 @@ _TEMPLATES = Environment(
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a report's runs come from, as far as their records tell; each value with its count."""
+    """Where a report's runs come from: `made` says with what, as far as their records tell."""
 
     runs: int
     finished: int
     revisions: str
-    seconds: float
-    kernels: list[str]
-    versions: list[str]
-    machines: list[str]
-    threads: list[str]
+    made: dict[str, str]
 
 
 def write_report(study: Study, plan: Plan, frame: pl.DataFrame, folder: Path) -> Path:
@@ -60,9 +59,10 @@ def write_report(study: Study, plan: Plan, frame: pl.DataFrame, folder: Path) ->
     }
     images = {p.name: _data_uri(folder, p) for section in sections for p in section.pictures}
     page = _TEMPLATES.get_template("report.html.j2").render(**context, images=images)
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    page = page.replace(" = ", NBSP + "=" + NBSP).replace(" %", NBSP + "%")  # no line ends there
+    atomic.write(folder / "index.html", page.encode(), replace=True)
     text = _TEMPLATES.get_template("report.md.j2").render(**context)
-    (folder / "report.md").write_text(text, encoding="utf-8")
+    atomic.write(folder / "report.md", text.encode(), replace=True)
     return folder / "index.html"
 
 
@@ -87,21 +87,18 @@ def _data_uri(folder: Path, picture: Picture) -> str:
 
 
 def _origin(runs: pl.DataFrame, wanted: int) -> Origin:
-    return Origin(
-        runs=wanted,
-        finished=runs.height,
-        revisions=values(runs, "revision"),
-        seconds=float(runs["seconds"].sum()),
-        kernels=_counted(runs["kernels"]),
-        versions=_counted(runs["versions"]),
-        machines=_counted(runs["machine"]),
-        threads=_counted(runs["threads"]),
-    )
+    columns = ("kernels", "threads", "versions", "machine")
+    made = {
+        "Time": f"{runs['seconds'].sum():,.0f} seconds of training and testing, all runs added up",
+        **{name.capitalize(): _counted(runs[name]) for name in columns},
+    }
+    return Origin(wanted, runs.height, values(runs, "revision"), made if runs.height else {})
 
 
-def _counted(values: pl.Series) -> list[str]:
+def _counted(values: pl.Series) -> str:
+    """Each value with the number of its runs, the most frequent first."""
     counts = values.value_counts(name="runs").sort("runs", values.name, descending=[True, False])
-    return [f"{value} ({count} runs)" for value, count in counts.rows()]
+    return "; ".join(f"{value} ({n} run{'s' * (n > 1)})" for value, n in counts.rows())
 
 
 _TEMPLATES.globals["anchor"] = anchor

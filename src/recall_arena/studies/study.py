@@ -48,11 +48,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report.  `setting` says how its runs were made; a paragraph each."""
+    """A part of a report; the paragraphs of `setting` say how its runs were made."""
 
     title: str
     question: str
-    setting: str = ""
+    setting: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
     tables: tuple[Table, ...] = ()
     findings: tuple[Finding, ...] = ()

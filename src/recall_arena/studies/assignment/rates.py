@@ -28,6 +28,12 @@ COLUMNS = (
 )
 
 
+def newest(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows of search runs of the newest revision in a frame."""
+    own = frame.filter(pl.col("seed") == SEED)
+    return own.filter(pl.col("revision") == pl.col("revision").max())
+
+
 def trials_of(frame: pl.DataFrame) -> pl.DataFrame:
     """The trials among the runs of a frame."""
     return runs_of(frame.filter(pl.col("seed") == SEED)).select(COLUMNS).sort(*SETTING, "rate")

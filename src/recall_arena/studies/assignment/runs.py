@@ -3,6 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import polars as pl
+
 from recall_arena.claims import SETTING
 from recall_arena.evaluation import Contexts
 from recall_arena.frame import frame_of
@@ -16,7 +18,7 @@ from recall_arena.studies.assignment.settings import (
     SCALES,
     VOCABULARY,
     Setting,
-    settings_of,
+    table_of,
 )
 from recall_arena.studies.study import NamedRun, Plan
 from recall_arena.tasks import AssociativeRecall
@@ -42,7 +44,7 @@ def assignment_runs(plan: Plan, store: Store) -> list[NamedRun]:
     best = rates.best(rates.published()).select(*SETTING, "rate")
     chosen = dict(zip(best.select(SETTING).rows(), best["rate"], strict=True))
     named_runs = []
-    for setting in _longest_first(settings_of(plan.parts)):
+    for setting in _longest_first(table_of(plan.parts)):
         rate = chosen[setting.model, setting.d, setting.M, setting.tau]
         for seed in range(plan.seeds):
             run = setting_run(setting, rate, scale.steps[setting.problem], seed, contexts)
@@ -54,7 +56,7 @@ def search_runs(plan: Plan, store: Store) -> list[NamedRun]:
     """Every rate on every setting; a grid grows once the store has all runs in it."""
     return [
         NamedRun(f"{_name(setting)}, rate {rate:g}", run)
-        for setting in _longest_first(settings_of(plan.parts, alone=True))
+        for setting in _longest_first(table_of(plan.parts, alone=True))
         for rate, run in _search(setting, plan, store).items()
     ]
 
@@ -84,8 +86,9 @@ def _search(setting: Setting, plan: Plan, store: Store) -> dict[float, Run]:
     return {rate: runs[rate] for rate in rates.grid(setting.d, tried)}
 
 
-def _longest_first(settings: list[Setting]) -> list[Setting]:
-    return sorted(settings, key=lambda setting: (-setting.d, -setting.problem))
+def _longest_first(settings: pl.DataFrame) -> list[Setting]:
+    ordered = settings.sort("d", "problem", descending=True, maintain_order=True)
+    return [Setting(**row) for row in ordered.rows(named=True)]
 
 
 def _name(setting: Setting) -> str:

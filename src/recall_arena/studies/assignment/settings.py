@@ -6,7 +6,7 @@ Problem 3   Mamba eight times as wide, M = 4, 8, 16, and M = 16 with tau = 10
 """
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -48,65 +48,50 @@ SETTINGS = (
 class Scale:
     """How much is spent: seeds, iterations by problem, lengths tested (from the shortest on)."""
 
-    name: str
+    about: str
     seeds: int
     steps: dict[int, int]
     search_steps: dict[int, int]
-    about: str
     first: int | None = None
     stride: int = 1
 
 
 SCALES = {
-    scale.name: scale
-    for scale in (
-        Scale(
-            "smoke",
-            seeds=1,
-            steps={1: 200, 2: 200, 3: 30},
-            search_steps={1: 50, 2: 50, 3: 10},
-            about="about a minute on two cores: every part runs, nothing is learnt",
-            first=CONTEXT // 2,
-            stride=CONTEXT // 2,
-        ),
-        Scale(
-            "quick",
-            seeds=1,
-            steps={1: 30_000, 2: 30_000, 3: 10_000},
-            search_steps={1: 12_000, 2: 30_000, 3: 6_000},
-            about="10 to 20 minutes on two cores: one seed",
-        ),
-        Scale(
-            "published",
-            seeds=3,
-            steps={1: 30_000, 2: 100_000, 3: 30_000},
-            search_steps={1: 12_000, 2: 30_000, 3: 6_000},
-            about="an hour and a half on two cores: what results/ shows, three seeds",
-        ),
-        Scale(
-            "full",
-            seeds=5,
-            steps={1: 60_000, 2: 100_000, 3: 30_000},
-            search_steps={1: 60_000, 2: 100_000, 3: 30_000},
-            about="hours on two cores: five seeds, budgets that outlast the plateau",
-        ),
-    )
+    "smoke": Scale(
+        "about a minute on two cores: every part runs, nothing is learnt",
+        seeds=1,
+        steps={1: 200, 2: 200, 3: 30},
+        search_steps={1: 50, 2: 50, 3: 10},
+        first=CONTEXT // 2,
+        stride=CONTEXT // 2,
+    ),
+    "quick": Scale(
+        "10 to 20 minutes on two cores: one seed",
+        seeds=1,
+        steps={1: 30_000, 2: 30_000, 3: 10_000},
+        search_steps={1: 12_000, 2: 30_000, 3: 6_000},
+    ),
+    "published": Scale(
+        "an hour and a half on two cores: what results/ shows, three seeds",
+        seeds=3,
+        steps={1: 30_000, 2: 100_000, 3: 30_000},
+        search_steps={1: 12_000, 2: 30_000, 3: 6_000},
+    ),
+    "full": Scale(
+        "hours on two cores: five seeds, budgets that outlast the plateau",
+        seeds=5,
+        steps={1: 60_000, 2: 100_000, 3: 30_000},
+        search_steps={1: 60_000, 2: 100_000, 3: 30_000},
+    ),
 }
 
 
-def settings_of(problems: Collection[int], *, alone: bool = False) -> list[Setting]:
-    """The settings of these problems; Problem 3 brings what it compares with unless `alone`."""
-    return [
-        setting
-        for setting in SETTINGS
-        if setting.problem in problems
-        or (not alone and 3 in problems and setting.problem == 2 and setting.model == "mamba")
-    ]
-
-
 def table_of(problems: Collection[int], *, alone: bool = False) -> pl.DataFrame:
-    """The same as a table: problem, model, d, M, tau."""
-    return pl.DataFrame([asdict(setting) for setting in settings_of(problems, alone=alone)])
+    """The settings of these problems; Problem 3 brings what it compares with unless `alone`."""
+    own = pl.col("problem").is_in(problems)
+    if 3 in problems and not alone:
+        own |= (pl.col("problem") == 2) & (pl.col("model") == "mamba")
+    return pl.DataFrame(SETTINGS).filter(own)
 
 
 def on_settings(frame: pl.DataFrame, settings: pl.DataFrame, steps: dict[int, int]) -> pl.DataFrame:

@@ -9,6 +9,14 @@ from recall_arena.studies.study import Table
 from recall_arena.wording import middle, name_of_value, percent, spread
 from recall_arena.zoo import ZOO, look_of
 
+HEADINGS = {
+    "tau": "τ",
+    "at_L": "at L",
+    "apart_L": "at L, v ≠ q",
+    "below": "below L",
+    "beyond": "L + 1 to 3L",
+    "at_3L": "at 3L",
+}
 LABELS = {name: look.label for name, look in ZOO.items()}
 
 
@@ -16,46 +24,42 @@ def details(name: str, runs: pl.DataFrame) -> Table:
     """All that was measured of each setting; `runs` is a table of `frame.runs_of`."""
     rows = [
         {
-            "model": look_of(model).label,
-            "d": d,
-            "M": M,
-            "τ": tau,
+            **dict(zip(SETTING, (look_of(model).label, *rest), strict=True)),
             "rate": f"{own['rate'][0]:g}",
             "learnt": _learnt(own),
-            "at L": spread(own, "at_L"),
-            "at L, v ≠ q": middle(own, "apart_L"),
-            "below L": middle(own, "below"),
-            "L + 1 to 3L": middle(own, "beyond"),
-            "at 3L": middle(own, "at_3L"),
+            "at_L": spread(own, "at_L"),
             "iterations to 99 %": spread(own, "steps_99"),
+            **{column: middle(own, column) for column in ("apart_L", "below", "beyond", "at_3L")},
             "in the decay": int(own["in_decay"].sum()),
             "parameters": own["parameters"][0],
             "state at L": own["state"][0],
             "seconds a run": round(own.select(pl.median("seconds")).item()),
         }
-        for (model, d, M, tau), own in runs.group_by(SETTING, maintain_order=True)
+        for (model, *rest), own in runs.group_by(SETTING, maintain_order=True)
     ]
     caption = (
         "Test accuracy and iterations to 99 % validation accuracy: medians over runs, in brackets "
         "every run. In the decay: runs that reached 99 % only while the rate fell."
     )
-    return Table(name, caption, pl.DataFrame(rows))
+    return Table(name, caption, pl.DataFrame(rows).rename(HEADINGS, strict=False))
 
 
 def summary(runs: pl.DataFrame, settings: pl.DataFrame) -> Table:
-    """Runs that learnt the task, median accuracy at L and beyond; model by task."""
+    """Runs that learnt the task, median accuracy at L and beyond; task by model."""
     rows = []
-    for (model,), tasks in settings.group_by("model", maintain_order=True):
-        row = {"model": look_of(model).label}
-        for task in tasks.rows(named=True):
-            own = runs.join(pl.DataFrame([task]), on=SETTING, how="semi")
+    for keys, models in settings.group_by("problem", *SETTING[1:], maintain_order=True):
+        spelled = (name_of_value(*pair) for pair in zip(("d", "M", "tau"), keys[1:], strict=True))
+        row = {"task": f"P{keys[0]}: {', '.join(spelled)}"}
+        for setting in models.rows(named=True):
+            own = runs.join(pl.DataFrame([setting]), on=SETTING, how="semi")
             shown = f"{_learnt(own)}: {middle(own, 'at_L')}, {middle(own, 'beyond')}"
-            row[_column(task)] = shown if own.height else "not run"
+            shown = shown.replace(" %", "").replace(" of ", "/") if own.height else "not run"
+            row[look_of(setting["model"]).label] = shown
         rows.append(row)
-    columns = dict.fromkeys(["model", *map(_column, settings.rows(named=True))], pl.String)
+    columns = dict.fromkeys(["task", *settings["model"].replace(LABELS)], pl.String)
     caption = (
-        "Runs that learnt the task: then, medians over runs, the test accuracy at L and that over "
-        "the lengths from L + 1 to 3L."
+        "Runs that learnt the task: then, medians over runs, the test accuracy (in %) at L and "
+        "that over the lengths from L + 1 to 3L."
     )
     return Table("summary", caption, pl.DataFrame(rows, schema=columns).fill_null(""))
 
@@ -70,7 +74,7 @@ def every_run(runs: pl.DataFrame) -> Table:
         *(pl.col(name).map_elements(percent, return_dtype=pl.String) for name in shares),
         *(*steps, "revision", "address"),
     )
-    return Table("runs", "One row a run: the unit of all claims above.", rows)
+    return Table("runs", "One row a run: the unit of all claims above.", rows.rename(HEADINGS))
 
 
 def search(trials: pl.DataFrame) -> Table:
@@ -95,8 +99,3 @@ def _outcome(trial: dict[str, Any]) -> str:
 
 def _learnt(runs: pl.DataFrame) -> str:
     return f"{runs.filter(HAS_LEARNT).height} of {runs.height}"
-
-
-def _column(task: dict[str, Any]) -> str:
-    spelled = (name_of_value(name, task[name]) for name in ("M", "tau", "d"))
-    return f"P{task['problem']}: {', '.join(spelled)}"
