@@ -56,7 +56,8 @@ def gated_delta_definition(
     outputs = []
     for t in range(q.shape[1]):
         if g is not None:
-            S = S * g[:, t].exp().reshape(g.shape[0], g.shape[2], -1, 1)
+            decay = g[:, t].exp()
+            S = S * (decay.unsqueeze(2) if g.ndim == 3 else decay).unsqueeze(3)
         error = v[:, t] - (S * k[:, t].unsqueeze(-1)).sum(2)
         S = S + k[:, t].unsqueeze(-1) * (beta[:, t].unsqueeze(-1) * error).unsqueeze(2)
         outputs.append((S * q[:, t].unsqueeze(-1)).sum(2))

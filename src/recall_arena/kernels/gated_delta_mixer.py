@@ -85,25 +85,25 @@ def gated_delta_mixer_definition(
 
 def delta_inputs(
     qkv: Channels,
-    b: Channels,
-    a: Channels,
+    b: Tensor,
+    a: Tensor,
     A_log: Tensor | None,
     dt_bias: Tensor | None,
     sizes: GatedDeltaSizes,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """q, k, v, g, beta of `gated_delta` from a mixer's projections."""
-    keys, per_head = sizes.heads * sizes.key_width, (sizes.heads, -1)
-    q, k, v = (
-        part.unflatten(2, per_head)
-        for part in qkv.split([keys, keys, qkv.shape[2] - 2 * keys], dim=2)
-    )
+    heads, key_width = sizes.heads, sizes.key_width
+    values = qkv.shape[2] - 2 * heads * key_width
+    widths = [key_width, key_width, values // heads]
+    parts = qkv.split([heads * width for width in widths], dim=2)
+    q, k, v = (x.unflatten(2, (heads, width)) for x, width in zip(parts, widths, strict=True))
     beta = sizes.beta_scale * torch.sigmoid(b)
     if A_log is None or dt_bias is None:
         return q, k, v, None, beta
     rate = F.softplus(a + dt_bias)
     if not sizes.by_channel:
         return q, k, v, -A_log.exp() * rate, beta
-    return q, k, v, -A_log.exp().unsqueeze(1) * rate.unflatten(2, per_head), beta
+    return q, k, v, -A_log.exp().unsqueeze(1) * rate.unflatten(2, (heads, key_width)), beta
 
 
 def gated_norm(o: Tensor, z: Tensor, weight: Tensor, gate: OutputGate) -> Tensor:

@@ -14,7 +14,7 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from recall_arena.kernels import (
     GatedDeltaLayer,
@@ -24,12 +24,19 @@ from recall_arena.kernels import (
     gated_delta_mixer_definition,
     mix,
 )
-from recall_arena.kernels.gated_delta_mixer import NORM_EPSILON, delta_inputs, gated_norm
+from recall_arena.kernels.gated_delta_mixer import (
+    NORM_EPSILON,
+    OUTPUT_GATES,
+    delta_inputs,
+    gated_norm,
+)
 from recall_arena.mixers.mixer import Mixer, State
+from recall_arena.names import unknown
 from recall_arena.shapes import Channels, Hidden, ReadHidden
 from recall_arena.watching import stock, watched
 
 Decay = Literal["none", "head", "channel"]
+DECAYS: tuple[Decay, ...] = ("none", "head", "channel")
 
 
 class GatedDelta(Mixer):
@@ -45,7 +52,7 @@ class GatedDelta(Mixer):
 
     KDA has W_2 W_1 x in the place of W x for its decays and its gate: a W of a low rank.
 
-    Raises ValueError for sizes that do not fit together.
+    Raises ValueError for sizes that do not fit together, and for an unknown decay or gate.
     """
 
     continues = True
@@ -71,6 +78,10 @@ class GatedDelta(Mixer):
                 "heads, key_width, expand and window must be at least 1, "
                 f"got {heads}, {keys}, {expand} and {window}"
             )
+        if decay not in DECAYS:
+            raise ValueError(unknown("decay", decay, DECAYS))
+        if gate not in OUTPUT_GATES:
+            raise ValueError(unknown("gate", gate, OUTPUT_GATES))
         scale = 2.0 if negative_eigenvalues else 1.0
         self.sizes = GatedDeltaSizes(heads, keys, decay == "channel", scale, gate)
         columns = self.sizes.columns(expand * keys, decays=decay != "none")
