@@ -197,8 +197,8 @@ def test_heads_that_do_not_divide_the_width_are_refused(heads):
         ({"heads": 0, "key_width": 4}, "must be at least 1, got 0, 4"),
         ({"expand": 0}, "must be at least 1"),
         ({"window": 0}, "must be at least 1"),
-        ({"decay": "some"}, "unknown decay 'some'"),
-        ({"gate": "tanh"}, "unknown gate 'tanh'"),
+        ({"decay": "some"}, "no decay 'some'"),
+        ({"gate": "tanh"}, "no gate 'tanh'"),
     ],
 )
 def test_a_gated_delta_refuses_what_it_is_not(options, named):

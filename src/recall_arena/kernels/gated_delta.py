@@ -14,7 +14,7 @@ kernel takes the tensors.  The tests hold the second to the first, gradients inc
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -118,15 +118,7 @@ def _check_shapes(
         )
 
 
-class _Inputs(NamedTuple):
-    """The tensors as the kernel reads them: a row of all heads for each position."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    g: Tensor | None
-    beta: Tensor
-    state: Tensor | None
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -140,57 +132,52 @@ class _GatedDelta(Operation):
         out, state = gated_delta_definition(*tensors, normalised=self.normalised, scale=self.scale)
         return torch.cat([out.flatten(), state.flatten()])
 
-    def forward(self, tensors: Any, *, train: bool) -> tuple[Tensor, Tensors]:
-        q, k, v, _, _, _ = tensors
+    def forward(self, tensors: Inputs, *, train: bool) -> tuple[Tensor, Tensors]:
+        ready = _in_rows(tensors)
+        _, k, v, *_ = tensors
         shape = _state_shape(k, v)
         both = v.new_empty(v.numel() + shape.numel())
         out, final = both.split([v.numel(), shape.numel()])
-        inputs, call = self._ready(tensors)
-        saved: Tensors = (None, None)
-        if train:
-            chunks = -(-q.shape[1] // native.SCAN_CHUNK)
-            states = v.new_empty(*shape[:2], chunks, *shape[2:])
-            saved = states, v.new_empty(v.shape)
-            structs.point(call, {"states": states, "errors": saved[1]})
+        call = self._arguments(ready, k.shape)
         structs.point(call, {"out": out, "final": final})
-        native.call("recall_delta_forward", call, native.threads(v.numel() * q.shape[3] // 8))
-        del inputs  # until here
-        return both, saved
+        kept: dict[str, Tensor] = {}
+        if train:
+            chunks = -(-k.shape[1] // native.SCAN_CHUNK)
+            states = v.new_empty(*shape[:2], chunks, *shape[2:])
+            kept = {"states": states, "errors": v.new_empty(v.shape)}
+            structs.point(call, kept)
+        native.call("recall_delta_forward", call, native.threads(v.numel() * k.shape[3] // 8))
+        return both, tuple(kept.values())
 
-    def backward(self, tensors: Any, saved: Any, grad_out: Tensor) -> Tensors:
-        inputs, call = self._ready(tensors)
-        _, k, v, g, beta, state = tensors
-        grad_out = grad_out.contiguous()
-        of_out, of_final = grad_out.split([v.numel(), _state_shape(k, v).numel()])
+    def backward(self, tensors: Inputs, saved: tuple[Tensor, Tensor], grad_out: Tensor) -> Tensors:
+        ready = _in_rows(tensors)
+        _, k, v, *_ = tensors
+        arriving = grad_out.contiguous().split([v.numel(), _state_shape(k, v).numel()])
         gradients = [None if x is None else x.new_empty(x.shape) for x in tensors]
-        names = ("grad_q", "grad_k", "grad_v", "grad_g", "grad_beta", "grad_initial")
-        found = {n: x for n, x in zip(names, gradients, strict=True) if x is not None}
-        arriving = {"grad_out": of_out, "grad_final": of_final}
-        structs.point(call, {"states": saved[0], "errors": saved[1], **arriving, **found})
+        call = self._arguments(ready, k.shape)
+        structs.point(call, dict(zip(("states", "errors"), saved, strict=True)))
+        structs.point(call, dict(zip(("grad_out", "grad_final"), arriving, strict=True)))
+        places = ("grad_q", "grad_k", "grad_v", "grad_g", "grad_beta", "grad_initial")
+        named = zip(places, gradients, strict=True)
+        structs.point(call, {name: x for name, x in named if x is not None})
         call.grad_key_stride, call.grad_v_stride = k[0, 0].numel(), v[0, 0].numel()
         native.call("recall_delta_backward", call, native.threads(v.numel() * k.shape[3] // 4))
-        del inputs
         return tuple(gradients)
 
-    def _ready(self, tensors: Any) -> tuple[_Inputs, structs.Delta]:
-        q, k, v, g, beta, state = tensors
-        inputs = _Inputs(
-            *(native.rows(x.flatten(2)) for x in (q, k, v)),
-            g=None if g is None else g.contiguous(),
-            beta=beta.contiguous(),
-            state=None if state is None else state.contiguous(),
-        )
-        batch, length, heads, key_width = k.shape
+    def _arguments(self, ready: Inputs, shape: torch.Size) -> structs.Delta:
+        """The struct for inputs from `_in_rows`; `shape` is that of the keys."""
+        batch, length, heads, key_width = shape
+        q, k, v, g, _, _ = ready
         by_channel = g is not None and g.ndim == 4
         call = structs.Delta(
             batch=batch,
             length=length,
             heads=heads,
             key_width=key_width,
-            value_width=v.shape[3],
-            q_stride=inputs.q.stride(1),
-            k_stride=inputs.k.stride(1),
-            v_stride=inputs.v.stride(1),
+            value_width=v.shape[2] // heads,
+            q_stride=q.stride(1),
+            k_stride=k.stride(1),
+            v_stride=v.stride(1),
             g_stride=heads * (key_width if by_channel else 1),
             g_head=key_width if by_channel else 1,
             beta_stride=heads,
@@ -199,6 +186,16 @@ class _GatedDelta(Operation):
             normalised=self.normalised,
             scale=self.scale,
         )
-        named = zip(("q", "k", "v", "g", "beta", "initial"), inputs, strict=True)
+        named = zip(("q", "k", "v", "g", "beta", "initial"), ready, strict=True)
         structs.point(call, {name: x for name, x in named if x is not None})
-        return inputs, call
+        return call
+
+
+def _in_rows(tensors: Inputs) -> Inputs:
+    """The tensors as the kernel reads them: a row of all heads for each position."""
+    q, k, v, g, beta, state = tensors
+    return (
+        *(native.rows(q.flatten(2)), native.rows(k.flatten(2)), native.rows(v.flatten(2))),
+        *(None if g is None else g.contiguous(), beta.contiguous()),
+        None if state is None else state.contiguous(),
+    )

@@ -12,7 +12,7 @@ arXiv:2510.26692 one for each channel of the keys, and a sigmoid of z.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -144,7 +144,7 @@ class GatedDeltaLayer(Layer):
         return tuple(self._named().values())
 
     def with_weights(self, weights: Sequence[Tensor]) -> "GatedDeltaLayer":
-        return replace(self, **dict(zip(self._named(), weights, strict=True)))
+        return replace(self, **dict[str, Any](zip(self._named(), weights, strict=True)))
 
     def transposed(self) -> tuple[bool, ...]:
         return tuple(name == "conv1d" for name in self._named())

@@ -90,8 +90,9 @@ class GatedDelta(Mixer):
         self.in_proj = nn.Linear(width, sum(columns), bias=False)
         self.conv1d: nn.Conv1d | None = None
         if window > 1:
-            options = {"groups": channels, "padding": window - 1, "bias": False}
-            self.conv1d = nn.Conv1d(channels, channels, window, **options)
+            self.conv1d = nn.Conv1d(
+                channels, channels, window, groups=channels, padding=window - 1, bias=False
+            )
         self.A_log: nn.Parameter | None = None
         self.dt_bias: nn.Parameter | None = None
         if decay != "none":
@@ -123,7 +124,7 @@ class GatedDelta(Mixer):
         w = self.layer()
         if w is None:
             raise NotImplementedError(
-                "a GatedDelta whose parts are replaced or watched works through whole sequences only"
+                "a GatedDelta whose parts are replaced or watched takes whole sequences only"
             )
         columns = w.sizes.columns(len(w.o_norm), decays=w.A_log is not None)
         mixed, b, a, z = self.in_proj(x).split([sum(columns[:3]), *columns[3:]], dim=-1)
