@@ -16,11 +16,12 @@ scan without softplus, with complex states or with a B or C that no token choose
 without SiLU or of packed sequences; the updates by single tokens -- is written out in PyTorch.
 Mamba-2's scan over whole sequences is not here.
 
-The delta rules (`chunk_gated_delta_rule`, `chunk_kda`, `chunk_delta_rule`) have fla's layout, (batch,
-length, heads, width).  Elsewhere sequences lie as (batch, dim, length), as views of the kernels' (batch, length, channels), and
-only what is not contiguous along `dim` is copied.  Numbers are computed in float32, or in float64
-if the first argument has it, and returned in the first argument's type.  Each function refuses
-what it cannot do right, with an error that names what was given and what is allowed.
+The delta rules (`chunk_gated_delta_rule`, `chunk_kda`, `chunk_delta_rule`) have fla's layout,
+(batch, length, heads, width).  Elsewhere sequences lie as (batch, dim, length), as views of the
+kernels' (batch, length, channels), and only what is not contiguous along `dim` is copied.  Numbers
+are computed in float32, or in float64 if the first argument has it (a delta rule's v), and returned
+in that argument's type.  Each function refuses what it cannot do right, with an error that names
+what was given and what is allowed.
 """
 
 from recall_arena.compat.conv import causal_conv1d_fn

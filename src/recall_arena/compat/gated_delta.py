@@ -4,6 +4,8 @@ There a "chunk" function is for training and a "fused_recurrent" one for generat
 one kernel, with all gradients.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -141,15 +143,17 @@ def _delta_rule(
         decay = gk.to(real) if decay is None else gk.to(real) + decay.unsqueeze(3)
     rate = v.new_ones(v.shape[:3], dtype=real) if beta is None else beta.to(real)
     state = None if initial_state is None else initial_state.to(real)
-    inputs = (q, k, v.to(real), decay, rate)
+    values = v.to(real)
+    run = partial(gated_delta, normalised=normalised, scale=scale)
     if cu_seqlens is None:
-        out, final = gated_delta(*inputs, state, normalised=normalised, scale=scale)
+        out, final = run(q, k, values, decay, rate, state)
         return out.to(v.dtype), final if output_final_state else None
     outs, finals = [], []
     for i, (begin, end) in enumerate(cu_seqlens.unfold(0, 2, 1).tolist()):
-        own = (None if x is None else x[:, begin:end] for x in inputs)
+        own = slice(begin, end)
+        faded = None if decay is None else decay[:, own]
         before = None if state is None else state[i : i + 1]
-        out, final = gated_delta(*own, before, normalised=normalised, scale=scale)
+        out, final = run(q[:, own], k[:, own], values[:, own], faded, rate[:, own], before)
         outs.append(out)
         finals.append(final)
     return torch.cat(outs, 1).to(v.dtype), torch.cat(finals) if output_final_state else None

@@ -43,10 +43,11 @@ def use_in_transformers() -> ExitStack:
                                                 undo.close()
 
     Replaces the operations in the modules of mamba, falcon_mamba, jamba and zamba, and in those
-    of qwen3_next, qwen3_5, qwen3_5_moe, olmo_hybrid and kimi_linear, in this process, for every such model, whenever it was made: forward, backward and generation.
-    Anything on another device, inside `torch.compile`, with packed sequences (seq_idx), or with
-    an option that these functions do not have (an activation other than SiLU) goes where it went
-    before.  Closing puts everything back, in any order where several are open.
+    of qwen3_next, qwen3_5, qwen3_5_moe, olmo_hybrid and kimi_linear, in this process, for every
+    such model, whenever it was made: forward, backward and generation.  Anything on another
+    device, inside `torch.compile`, with packed sequences (seq_idx), or with an option that these
+    functions do not have (an activation other than SiLU) goes where it went before.  Closing puts
+    everything back, in any order where several are open.
 
     Out of reach, and unchanged: the models of Mamba-2 (mamba2, bamba, zamba2, falcon_h1,
     granitemoehybrid, nemotron_h), whose scan over whole sequences is not here, and others that
