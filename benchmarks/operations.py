@@ -167,7 +167,7 @@ def delta(batch: int, length: int, width: int) -> Operation:
         "transformers, step by step": transformers_delta(chunked=False),
     }
     work = roofline.gated_delta_work(batch, length, 1, width, 2 * width)
-    return Operation("gated_delta", ours, eager, inputs, work)
+    return Operation("gated_delta", ours, eager, inputs, work, unrolled=True)
 
 
 def _normal(generator: torch.Generator, *shape: int) -> Tensor:

@@ -211,8 +211,8 @@ def _attention_passes(
 def _gated_delta_passes(
     width: int, sequences: tuple[int, int], distinct: int, read: int
 ) -> list[Passes]:
-    """Of one mixer of the gated delta rule with one head; few positions are gated if few are read."""
-    (batch, length), rows = sequences, sequences[0] * sequences[1]
+    """Of one gated delta mixer with one head; where few positions are read, few have a gate."""
+    batch, length = sequences
     keys, values, window = width, 2 * width, 4
     return [
         product_work(distinct, width, 2 * keys + values + 2),

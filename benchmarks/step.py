@@ -1,7 +1,8 @@
 """How fast is a whole training step: data, forward, loss, backward, clipping, AdamW?
 
-The assignment's six models, and two layers of the gated delta rule, which JAX is not asked for.  PyTorch's contenders go through `recall_arena.training.train`
-like ours, with other mixers; JAX does the whole step in one jit.  Where the first layer can
+The assignment's six models, and two layers of the gated delta rule, without JAX.  PyTorch's
+contenders go through `recall_arena.training.train` like ours, with other mixers; JAX does the whole
+step in one jit.  Where the first layer can
 project each token once instead of each position, JAX does as ours does, and PyTorch's eager mixers
 come both ways.
 """
@@ -25,7 +26,7 @@ from recall_arena.zoo import ZOO
 
 PART = "step"
 TASK = AssociativeRecall()
-GATED_DELTA = "gated-delta,gated-delta"
+SUBJECTS = (*ZOO, "gated-delta,gated-delta")
 
 Unrolls = dict[tuple[int, int], int]
 """The best number of unrolled positions by (width, context), found on the Mamba stack."""
@@ -45,7 +46,7 @@ def run(options: Options, report: Report) -> None:
 
 def _mamba_first() -> list[str]:
     """The models' names; the hybrids take over what the Mamba stack found."""
-    return sorted([*ZOO, GATED_DELTA], key=lambda name: name != "mamba")
+    return sorted(SUBJECTS, key=lambda name: name != "mamba")
 
 
 def planned(setting: Setting) -> tuple[ModelSpec, Schedule]:
