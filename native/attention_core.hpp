@@ -20,8 +20,11 @@ class AttentionCore {
   static constexpr int streams = 2;
   static constexpr bool adds_by_sequence = true;  // the published runs were trained in this order of additions
 
-  AttentionCore(const SelfAttention& of, std::int64_t most, bool, Arena& saved, Arena&)
-      : p(of), queries_(p.block.last ? 1 : p.block.length), inner_(sizes()), attention_(inner_, saved) {
+  AttentionCore(const SelfAttention& of, std::int64_t most, bool trained, Arena& saved, Arena&)
+      : p(of),
+        queries_(p.block.last ? 1 : p.block.length),
+        inner_(sizes()),
+        attention_(inner_, trained ? most * p.heads : 0, saved) {
     mixed_ = saved.take(most * queries_ * width());
     softmax_ = saved.take(most * p.heads * 2 * queries_);
   }

@@ -9,229 +9,228 @@
 //   dv_j  = sum_i p_ij dout_i
 //
 // The queries are the last `queries` positions; one head of one sequence is worked on at a time.  A lane is a
-// query, so that nothing is added up across lanes: its keys follow one another.  For dk and dv a lane is one
-// of the head's numbers.
+// query, so that nothing is added up across lanes; for dk and dv a lane is one of the head's numbers.  A lone
+// query would leave most lanes idle: see `one_query_attention.hpp`.
 
 #pragma once
 
 #include "attention_buffers.hpp"
 #include "math.hpp"
+#include "one_query_attention.hpp"
 
 namespace recall::RECALL_ISA {
 
-// Which pairs of a query and a key take part in a product.  Vectors of queries also hold pairs whose key comes
-// later, with a weight of zero.  That is right as long as all numbers are finite; where a result is not, it is
-// computed again from the pairs that see each other alone, for zero times NaN would reach the past.
-enum class Pairs { in_vectors, seen };
-
 inline Lanes larger(Lanes x, Lanes y) { return x > y ? x : y; }
-
-// Adds sum_k scalars[r, k] vectors[k] to result[r].
-inline void multiply(Lanes* result, std::int64_t count, const float* vectors, std::int64_t step,
-                     const float* scalars, std::int64_t row, std::int64_t column) {
-  Lanes sum[tile];
-  for (int r = 0; r < tile; ++r) sum[r] = result[r];
-  for (std::int64_t k = 0; k < count; ++k) {
-    const Lanes x = load(vectors + k * step);
-    for (int r = 0; r < tile; ++r) sum[r] += x * scalars[r * row + k * column];
-  }
-  for (int r = 0; r < tile; ++r) result[r] = sum[r];
-}
-
-// The same with two numbers of a vector's beside one another, and two scalars that follow one another.
-inline void multiply_pairs(Lanes* result, std::int64_t count, const float* vectors, const float* scalars,
-                           std::int64_t row) {
-  Lanes sum[tile];
-  for (int r = 0; r < tile; ++r) sum[r] = result[r];
-  for (std::int64_t k = 0; k < count; ++k) {
-    const Lanes x = load(vectors + k * lanes);
-    for (int r = 0; r < tile; ++r) sum[r] += x * splat_pair(scalars + r * row + 2 * k);
-  }
-  for (int r = 0; r < tile; ++r) result[r] = sum[r];
-}
 
 class AttentionKernel : AttentionBuffers {
  public:
-  AttentionKernel(const Attention& of, Arena& arena)
-      : AttentionBuffers(of, arena), scale_(1.0f / __builtin_sqrtf(static_cast<float>(p.width))) {}
+  AttentionKernel(const Attention& of, std::int64_t kept, Arena& arena)
+      : AttentionBuffers(of, kept, arena), one_query_(of, arena) {}
 
   void forward(std::int64_t item) const {
-    pack(item, scale_ * log2_e);
-    forward_blocks<Pairs::in_vectors>();
-    if (!finite_columns()) forward_blocks<Pairs::seen>();
-    unpack_output(item);
+    const ConstRows k = keys(item), v = rows_of(p.v, item), q = queries(item);
+    if (p.queries == 1) return one_query_.forward(q, k, v, rows_of(p.out, item), weights_of(item), softmax(item));
+    float* const cells = weights_of(item);
+    const bool finite = all_finite(v, p.length, p.width);
+    rows_to_columns(q, p.queries, padding, p.width, scale() * log2_e, q_columns);
+    each_block([&](const Block& b) {
+      products(b, q_columns, k, cells);
+      each_vector(b, [&](std::int64_t first, std::int64_t seen) { exponentials(first, seen, cells); });
+      finite ? mix(b, cells, v) : mix_seen(b, cells, v);
+    });
+    columns_to_rows(columns, p.queries, padding, p.width, [&](std::int64_t i) { return load(inverse + i); },
+                    rows_of(p.out, item));
+    std::memcpy(softmax(item), largest + padding, sizeof(float) * p.queries);
+    std::memcpy(softmax(item) + p.queries, inverse + padding, sizeof(float) * p.queries);
   }
 
   void backward(std::int64_t item) const {
-    pack(item, scale_ * log2_e);
-    pack_gradient(item);
-    backward_blocks<Pairs::in_vectors>();
-    const bool finite = finite_columns();
-    if (!finite) backward_blocks<Pairs::seen>();
-    finite ? add_queries(weights, d_rows, 1.0f) : add_seen_queries(weights, d_rows, 1.0f);
-    unpack_values(item);
-    finite ? add_queries(slopes, q_rows, scale_) : add_seen_queries(slopes, q_rows, scale_);
-    unpack_keys(item);
-    unpack_queries(item);
+    const ConstRows k = keys(item), v = rows_of(p.v, item), q = queries(item), dout = rows_of(p.grad_out, item);
+    const Rows dq = rows_of(p.grad_q, item), dk = rows_of(p.grad_k, item), dv = rows_of(p.grad_v, item);
+    float* const cells = weights_of(item);
+    if (p.queries == 1)
+      one_query_.backward(q, k, v, dout, cells, items > 0, softmax(item), dq, dk, dv);
+    else
+      backward(q, k, v, dout, cells, softmax(item), dq, dk, dv);
+    rotate_back(dq, p.queries);
+    rotate_back(dk, p.length);
   }
 
  private:
-  // A vector of queries: the position of each, and one more than the last key that any sees.
-  struct QueryBlock {
-    std::int64_t first, keys;
-    Lanes position;
+  // One or two vectors of queries from `first` on.  Their first lane sees `seen_by_all` keys and itself, the next
+  // one a key more, and so on; where queries are padded in front, `seen_by_all` may be negative.
+  struct Block {
+    std::int64_t first, vectors, seen_by_all;
   };
 
-  QueryBlock block(std::int64_t first) const {
-    QueryBlock b{first, p.length - padded + first + lanes, Lanes{}};
-    for (int lane = 0; lane < lanes; ++lane) {
-      const std::int64_t query = first + lane - padding;
-      b.position[lane] = static_cast<float>(position(query < 0 ? 0 : query));
+  template <class Body>
+  void each_block(const Body& body) const {
+    const std::int64_t odd = padded / lanes % 2;
+    if (odd) body(Block{0, 1, p.length - padded});
+    for (std::int64_t first = odd * lanes; first < padded; first += 2 * lanes)
+      body(Block{first, 2, p.length - padded + first});
+  }
+
+  // body(first, seen): the first query of each vector, and how many keys any of its lanes sees.
+  template <class Body>
+  void each_vector(const Block& b, const Body& body) const {
+    for (std::int64_t v = 0; v < b.vectors; ++v) body(b.first + v * lanes, b.seen_by_all + (v + 1) * lanes);
+  }
+
+  // The lanes of the vector at `first`, of which any sees `seen` keys, that do not see the key j.  Padding sees
+  // what the first query sees.
+  auto unseen(std::int64_t first, std::int64_t seen, std::int64_t j) const {
+    const Bits lane = counted(every_lane), least = Bits{} + static_cast<int>(first ? 0 : padding);
+    return (lane > least ? lane : least) < static_cast<int>(j - (seen - lanes));
+  }
+
+  float scale() const { return 1.0f / __builtin_sqrtf(static_cast<float>(p.width)); }
+  float* softmax(std::int64_t item) const { return p.softmax + 2 * item * p.queries; }
+
+  // cells[j, i] = column i . row j, for the pairs of a block in which some lane sees the key.
+  void products(const Block& b, const float* columns_of, ConstRows rows, float* cells) const {
+    const std::int64_t seen = b.seen_by_all + lanes;
+    product(seen, b.vectors * lanes, p.width, scalars(rows), {columns_of + b.first, padded},
+            {cells + b.first, padded});
+    if (b.vectors == 1) return;
+    const std::int64_t second = b.first + lanes;
+    product(lanes, lanes, p.width, scalars({rows[seen], rows.stride}), {columns_of + second, padded},
+            {cells + seen * padded + second, padded});
+  }
+
+  // cells = exp(s - max s), zero where a key is not seen.
+  void exponentials(std::int64_t first, std::int64_t seen, float* cells) const {
+    Lanes most = splat(-__builtin_inff()), total{};
+    const auto score = [&](std::int64_t j) { return load(cells + j * padded + first); };
+    for (std::int64_t j = 0; j < seen - lanes; ++j) most = larger(most, score(j));
+    for (std::int64_t j = larger(seen - lanes, 0); j < seen; ++j) {
+      const Lanes s = unseen(first, seen, j) ? splat(-__builtin_inff()) : score(j);
+      store(cells + j * padded + first, s);
+      most = larger(most, s);
     }
-    return b;
-  }
-
-  // The products of a block's columns with the keys from j on.
-  void products(const QueryBlock& b, const float* of, const float* with, std::int64_t j, Lanes* result) const {
-    for (int r = 0; r < tile; ++r) result[r] = Lanes{};
-    multiply(result, p.width, of + b.first, padded, with + j * wide, wide, 1);
-  }
-
-  // columns = times sum_j cells[j] of[j] for a block of queries.
-  template <Pairs which>
-  void add_keys(const QueryBlock& b, const float* cells, const float* of, Lanes times) const {
-    for (std::int64_t w = 0; w < p.width; w += tile) {
-      Lanes sum[tile]{};
-      if (which == Pairs::in_vectors)
-        multiply(sum, b.keys, cells + b.first, padded, of + w, 1, wide);
-      else
-        for (std::int64_t j = 0; j < b.keys; ++j)
-          for (int r = 0; r < tile; ++r)
-            sum[r] += load(cells + j * padded + b.first) *
-                      (b.position < static_cast<float>(j) ? Lanes{} : splat(of[j * wide + w + r]));
-      for (int r = 0; r < tile; ++r) store(columns + (w + r) * padded + b.first, sum[r] * times);
-    }
-  }
-
-  template <Pairs which>
-  void forward_blocks() const {
-    for (std::int64_t first = 0; first < padded; first += lanes) forward_block<which>(block(first));
-  }
-
-  template <Pairs which>
-  void forward_block(const QueryBlock& b) const {
-    constexpr float unseen = -__builtin_inff();
-    Lanes most = splat(unseen), total{};
-    for (std::int64_t j = 0; j < b.keys; j += tile) {
-      Lanes s[tile];
-      products(b, q_columns, k, j, s);
-      for (int r = 0; r < tile; ++r) {
-        s[r] = b.position < static_cast<float>(j + r) ? splat(unseen) : s[r];
-        most = larger(most, s[r]);
-        store(weights + (j + r) * padded + b.first, s[r]);
-      }
-    }
-    for (std::int64_t j = 0; j < b.keys; ++j) {
-      float* cell = weights + j * padded + b.first;
-      const Lanes e = exp2_bounded(load(cell) - most);
+    for (std::int64_t j = 0; j < seen; ++j) {
+      const Lanes e = exp2_bounded(score(j) - most);
       total += e;
-      store(cell, e);
+      store(cells + j * padded + first, e);
     }
-    const Lanes one_over_total = 1.0f / total;
-    add_keys<which>(b, weights, v, one_over_total);
-    store(largest + b.first, most);
-    store(inverse + b.first, one_over_total);
+    store(largest + first, most);
+    store(inverse + first, 1.0f / total);
   }
 
-  template <Pairs which>
-  void backward_blocks() const {
-    for (std::int64_t first = 0; first < padded; first += lanes) backward_block<which>(block(first));
+  // columns = sum_j cells[j] rows[j], for a block.
+  void mix(const Block& b, const float* cells, ConstRows rows) const {
+    const std::int64_t seen = b.seen_by_all + lanes, second = b.first + lanes;
+    product(p.width, b.vectors * lanes, seen, transposed(rows), {cells + b.first, padded},
+            {columns + b.first, padded});
+    if (b.vectors == 2)
+      continue_product(p.width, lanes, transposed({rows[seen], rows.stride}),
+                       {cells + seen * padded + second, padded}, {columns + second, padded});
   }
 
-  template <Pairs which>
-  void backward_block(const QueryBlock& b) const {
-    const Lanes most = load(largest + b.first), one_over_total = load(inverse + b.first);
-    Lanes own{};
-    for (std::int64_t j = 0; j < b.keys; j += tile) {
-      Lanes s[tile], dp[tile];
-      products(b, q_columns, k, j, s);
-      products(b, d_columns, v, j, dp);
-      for (int r = 0; r < tile; ++r) {
-        const auto unseen = b.position < static_cast<float>(j + r);
-        const Lanes weight = unseen ? Lanes{} : exp2_bounded(s[r] - most) * one_over_total;
-        if (which == Pairs::seen) dp[r] = unseen ? Lanes{} : dp[r];
-        own += weight * dp[r];
-        store(weights + (j + r) * padded + b.first, weight);
-        store(slopes + (j + r) * padded + b.first, dp[r]);
-      }
-    }
-    for (std::int64_t j = 0; j < round_up(b.keys, tile); ++j) {
-      const std::int64_t cell = j * padded + b.first;
-      store(slopes + cell, load(weights + cell) * (load(slopes + cell) - own));
-    }
-    add_keys<which>(b, slopes, k, splat(scale_));
-  }
-
-  // The first query of the first block that sees the key j.
-  std::int64_t first_block_seeing(std::int64_t j) const {
-    const std::int64_t unseen = j - (p.length - padded);
-    return unseen > 0 ? unseen / lanes * lanes : 0;
-  }
-
-  // rows[j] = times sum_i cells[j, i] of[i], over the blocks that see the key j.
-  void add_queries(const float* cells, const float* of, float times) const {
-    if (2 * p.width <= lanes) return add_query_pairs(cells, of, times);
-    for (std::int64_t j = 0; j < keys; j += tile) {
-      const std::int64_t first = first_block_seeing(j);
-      for (std::int64_t w = 0; w < p.width; w += lanes) {
-        Lanes sum[tile]{};
-        multiply(sum, padded - first, of + first * wide + w, wide, cells + j * padded + first, padded, 1);
-        for (int r = 0; r < tile; ++r) store(rows + (j + r) * wide + w, sum[r] * times);
-      }
-    }
-  }
-
-  // The same for heads that leave half of a vector's lanes unused: two queries at once fill them.
-  void add_query_pairs(const float* cells, const float* of, float times) const {
-    for (std::int64_t i = 0; i < padded; i += 2)
-      store(pairs + i / 2 * lanes, zipped(load(of + i * wide), load(of + (i + 1) * wide), every_lane));
-    for (std::int64_t j = 0; j < keys; j += tile) {
-      const std::int64_t first = first_block_seeing(j);
-      Lanes sum[tile]{};
-      multiply_pairs(sum, (padded - first) / 2, pairs + first / 2 * lanes, cells + j * padded + first, padded);
-      for (int r = 0; r < tile; ++r) store(rows + (j + r) * wide, neighbours(sum[r], every_lane) * times);
-    }
-  }
-
-  // The same over the queries alone that see the key j.
-  void add_seen_queries(const float* cells, const float* of, float times) const {
-    for (std::int64_t j = 0; j < p.length; ++j)
-      for (std::int64_t w = 0; w < p.width; w += lanes) {
+  // The same over the keys alone that a lane sees, where a value is not finite: zero times it would reach the past.
+  void mix_seen(const Block& b, const float* cells, ConstRows v) const {
+    each_vector(b, [&](std::int64_t first, std::int64_t seen) {
+      for (std::int64_t w = 0; w < p.width; ++w) {
         Lanes sum{};
-        for (std::int64_t i = larger(padding, j - (p.length - padded)); i < padded; ++i)
-          sum += load(of + i * wide + w) * cells[j * padded + i];
-        store(rows + j * wide + w, sum * times);
+        for (std::int64_t j = 0; j < seen; ++j)
+          sum += load(cells + j * padded + first) * (unseen(first, seen, j) ? Lanes{} : splat(v[j][w]));
+        store(columns + w * padded + first, sum);
       }
+    });
   }
 
-  float scale_;
+  void backward(ConstRows q, ConstRows k, ConstRows v, ConstRows dout, float* cells, const float* saved, Rows dq,
+                Rows dk, Rows dv) const {
+    if (!items) rows_to_columns(q, p.queries, padding, p.width, scale() * log2_e, q_columns);
+    rows_to_columns(dout, p.queries, padding, p.width, 1.0f, d_columns);
+    load_softmax(saved);
+    each_block([&](const Block& b) {
+      if (!items) products(b, q_columns, k, cells);
+      products(b, d_columns, v, slopes);
+      each_vector(b, [&](std::int64_t first, std::int64_t seen) { differentiate(first, seen, cells); });
+      mix(b, slopes, k);
+    });
+    add_queries(cells, dout, 1.0f, dv);
+    add_queries(slopes, q, scale(), dk);
+    columns_to_rows(columns, p.queries, padding, p.width, [&](std::int64_t) { return splat(scale()); }, dq);
+  }
+
+  void load_softmax(const float* saved) const {
+    for (float* of : {largest, inverse}) {
+      std::memset(of, 0, sizeof(float) * padding);
+      std::memcpy(of + padding, saved, sizeof(float) * p.queries);
+      saved += p.queries;
+    }
+  }
+
+  // cells = p and slopes = ds, from exponentials if they were kept, else from scores, and from dp.
+  void differentiate(std::int64_t first, std::int64_t seen, float* cells) const {
+    const Lanes most = load(largest + first), one_over_total = load(inverse + first);
+    Lanes own{};
+    for (std::int64_t j = 0; j < seen; ++j) {
+      float* const cell = cells + j * padded + first;
+      Lanes weight = (items ? load(cell) : exp2_bounded(load(cell) - most)) * one_over_total;
+      if (j >= seen - lanes) weight = unseen(first, seen, j) ? Lanes{} : weight;
+      own += weight * load(slopes + j * padded + first);
+      store(cell, weight);
+    }
+    for (std::int64_t j = 0; j < seen; ++j) {
+      float* const slope = slopes + j * padded + first;
+      const Lanes ds = load(cells + j * padded + first) * (load(slope) - own);
+      store(slope, j < seen - lanes ? ds : unseen(first, seen, j) ? Lanes{} : ds);
+    }
+  }
+
+  // to[j] = times sum_i cells[j, i] rows[i]: vector after vector, the keys that it is the first to see.
+  void add_queries(const float* cells, ConstRows rows, float times, Rows to) const {
+    if (in_half()) pair_rows(rows);
+    for (std::int64_t first = 0, begin = 0; first < padded; first += lanes) {
+      const std::int64_t end = p.length - padded + first + lanes, from = larger(first, padding);
+      if (in_half())
+        add_query_pairs(cells + begin * padded, end - begin, from / 2, {to[begin], to.stride});
+      else
+        product(end - begin, p.width, padded - from, {cells + begin * padded + from, padded, 1},
+                {rows[from - padding], rows.stride}, {to[begin], to.stride});
+      begin = end;
+    }
+    if (times != 1.0f)
+      for (std::int64_t j = 0; j < p.length; ++j)
+        for (std::int64_t w = 0; w < p.width; w += lanes)
+          store(to[j] + w, load(to[j] + w, filled(p.width - w)) * times, filled(p.width - w));
+  }
+
+  // Heads that leave half of a vector's lanes unused: the numbers of two queries beside one another fill it.
+  void pair_rows(ConstRows rows) const {
+    const int width = static_cast<int>(p.width);
+    const auto row = [&](std::int64_t i) { return i < padding ? Lanes{} : load(rows[i - padding], width); };
+    for (std::int64_t i = 0; i < padded; i += 2) store(pairs + i / 2 * lanes, zipped(row(i), row(i + 1), every_lane));
+  }
+
+  void add_query_pairs(const float* cells, std::int64_t count, std::int64_t from, Rows to) const {
+    pair_product(count, padded / 2 - from, {cells + 2 * from, padded, 2}, {pairs + from * lanes, lanes},
+                 {sums, lanes});
+    for (std::int64_t j = 0; j < count; ++j)
+      store(to[j], neighbours(load(sums + j * lanes), every_lane), static_cast<int>(p.width));
+  }
+
+  const OneQueryAttention one_query_;
 };
 
 inline void attention_forward(const Attention& p, std::int64_t begin, std::int64_t end, float* scratch) {
   Arena arena(scratch);
-  const AttentionKernel kernel(p, arena);
+  const AttentionKernel kernel(p, 0, arena);
   for (std::int64_t item = begin; item < end; ++item) kernel.forward(item);
 }
 
 inline void attention_backward(const Attention& p, std::int64_t begin, std::int64_t end, float* scratch) {
   Arena arena(scratch);
-  const AttentionKernel kernel(p, arena);
+  const AttentionKernel kernel(p, 0, arena);
   for (std::int64_t item = begin; item < end; ++item) kernel.backward(item);
 }
 
 inline std::int64_t attention_scratch(const Attention& p) {
   Arena arena(nullptr);
-  AttentionKernel(p, arena);
+  AttentionKernel(p, 0, arena);
   return arena.used();
 }
 

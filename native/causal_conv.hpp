@@ -134,9 +134,9 @@ struct ConvKernel {
       ds.x[window - 1] = Lanes{};
       gradients<1>(t, data, ds);
     }
-    const std::int64_t share = sequence * (window + 1) * p.channels + channel;
-    for (int k = 0; k < window; ++k) store(p.grad_weight + share + k * p.channels, sums.weight[k], count);
-    store(p.grad_bias + share, sums.bias, count);
+    const std::int64_t offset = sequence * (window + 1) * p.channels + channel;
+    for (int k = 0; k < window; ++k) store(p.grad_weight + offset + k * p.channels, sums.weight[k], count);
+    store(p.grad_bias + offset, sums.bias, count);
   }
 
   static void forward(const Conv& p, std::int64_t begin, std::int64_t end, Data data) {

@@ -26,8 +26,8 @@ struct NormKernel {
 
   NormKernel(const Norm& of, std::int64_t width, std::int64_t rows, Arena& arena)
       : p(of), width(width) {
-    for (float** part : {&y, &dy}) *part = arena.take(rows * width);
-    for (float** part : {&mean, &scale}) *part = arena.take(rows);
+    for (float** buffer : {&y, &dy}) *buffer = arena.take(rows * width);
+    for (float** buffer : {&mean, &scale}) *buffer = arena.take(rows);
   }
 
   // Lane i: the mean over row i of what term(i, w, count) gives for the `count` numbers from w on.

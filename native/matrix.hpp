@@ -37,22 +37,33 @@ inline Scalars scalars(ConstRows x) { return {x.first, x.stride, 1}; }
 inline Scalars transposed(ConstRows x) { return {x.first, 1, x.stride}; }
 
 // As many results as the registers hold beside what they are made of.
-constexpr int tile_rows = lanes == 16 ? 12 : 5;
+template <int vectors>
+constexpr int tile_rows = lanes == 16 || vectors == 1 ? 12 : 6;
 constexpr int tile_vectors = 2;
 
-enum class Result { written, added };
+// Sums start at zero and are written; are added to what was there; or go on from what was there, which gives the
+// bits of one sum over the terms of both.
+enum class Result { written, added, continued };
+
+// Each of `a` is a number, or a pair of numbers that follow one another, for pairs of columns.
+enum class Scalar { single, pair };
 
 // One tile of the result: `rows` rows, `vectors` vectors of columns, `count` lanes in the last one.
-template <int rows, int vectors, Result result, bool whole>
+template <int rows, int vectors, Result result, Scalar scalar, bool whole>
 inline void product_tile(std::int64_t terms, int count, Scalars a, ConstRows b, Rows c) {
   const auto width = [&](int v) RECALL_INLINE { return whole || v + 1 < vectors ? lanes : count; };
   Lanes sum[rows][vectors] = {};
+  if (result == Result::continued)
+    each<rows>([&](int r) RECALL_INLINE {
+      each<vectors>([&](int v) RECALL_INLINE { sum[r][v] = load(c[r] + v * lanes, width(v)); });
+    });
   for (std::int64_t k = 0; k < terms; ++k) {
     Lanes x[vectors];
     each<vectors>([&](int v) RECALL_INLINE { x[v] = load(b[k] + v * lanes, width(v)); });
     each<rows>([&](int r) RECALL_INLINE {
-      const Lanes scalar = splat(a.first[r * a.row + k * a.column]);
-      each<vectors>([&](int v) RECALL_INLINE { sum[r][v] += x[v] * scalar; });
+      const float* from = a.first + r * a.row + k * a.column;
+      const Lanes y = scalar == Scalar::pair ? splat_pair(from) : splat(*from);
+      each<vectors>([&](int v) RECALL_INLINE { sum[r][v] += x[v] * y; });
     });
   }
   each<rows>([&](int r) RECALL_INLINE {
@@ -64,16 +75,25 @@ inline void product_tile(std::int64_t terms, int count, Scalars a, ConstRows b, 
   });
 }
 
-// Rows that are left over when the tiles of `rows` rows are done: tiles of half as many.
-template <int vectors, Result result, bool whole, int rows = tile_rows>
-inline void product_rows(std::int64_t height, std::int64_t terms, int count, Scalars a, ConstRows b,
-                         Rows c) {
-  std::int64_t m = 0;
-  for (; m + rows <= height; m += rows)
-    product_tile<rows, vectors, result, whole>(terms, count, a.below(m), b, {c[m], c.stride});
+// `tiles` tiles of `wanted` <= `rows` rows each.
+template <int vectors, Result result, Scalar scalar, bool whole, int rows = tile_rows<vectors>>
+inline void product_tiles(std::int64_t wanted, std::int64_t tiles, std::int64_t terms, int count, Scalars a,
+                          ConstRows b, Rows c) {
   if constexpr (rows > 1)
-    product_rows<vectors, result, whole, rows / 2>(height - m, terms, count, a.below(m), b,
-                                                   {c[m], c.stride});
+    if (wanted < rows)
+      return product_tiles<vectors, result, scalar, whole, rows - 1>(wanted, tiles, terms, count, a, b, c);
+  for (std::int64_t m = 0; m < tiles * rows; m += rows)
+    product_tile<rows, vectors, result, scalar, whole>(terms, count, a.below(m), b, {c[m], c.stride});
+}
+
+// All rows, in as few tiles as will do, of nearly equal heights: low tiles wait for their own sums.
+template <int vectors, Result result, Scalar scalar, bool whole>
+inline void product_rows(std::int64_t height, std::int64_t terms, int count, Scalars a, ConstRows b, Rows c) {
+  const std::int64_t tiles = (height + tile_rows<vectors> - 1) / tile_rows<vectors>, low = height / tiles;
+  const std::int64_t high_tiles = height % tiles, rows = high_tiles * (low + 1);
+  if (high_tiles) product_tiles<vectors, result, scalar, whole>(low + 1, high_tiles, terms, count, a, b, c);
+  product_tiles<vectors, result, scalar, whole>(low, tiles - high_tiles, terms, count, a.below(rows), b,
+                                                {c[rows], c.stride});
 }
 
 // c (height, width) from a (height, terms) and b (terms, width).
@@ -81,14 +101,26 @@ template <Result result = Result::written>
 inline void product(std::int64_t height, std::int64_t width, std::int64_t terms, Scalars a, ConstRows b,
                     Rows c) {
   constexpr int tile_width = tile_vectors * lanes;
+  constexpr Scalar scalar = Scalar::single;
   const auto from = [](auto x, std::int64_t n) { return decltype(x){x.first + n, x.stride}; };
+  if (height == 0) return;
   std::int64_t n = 0;
   for (; n + tile_width <= width; n += tile_width)
-    product_rows<tile_vectors, result, true>(height, terms, lanes, a, from(b, n), from(c, n));
+    product_rows<tile_vectors, result, scalar, true>(height, terms, lanes, a, from(b, n), from(c, n));
   for (; n + lanes <= width; n += lanes)
-    product_rows<1, result, true>(height, terms, lanes, a, from(b, n), from(c, n));
+    product_rows<1, result, scalar, true>(height, terms, lanes, a, from(b, n), from(c, n));
   if (n < width)
-    product_rows<1, result, false>(height, terms, filled(width - n), a, from(b, n), from(c, n));
+    product_rows<1, result, scalar, false>(height, terms, filled(width - n), a, from(b, n), from(c, n));
+}
+
+// For one vector of columns, more terms of the sums that are in c.
+inline void continue_product(std::int64_t height, std::int64_t terms, Scalars a, ConstRows b, Rows c) {
+  product_rows<1, Result::continued, Scalar::single, true>(height, terms, lanes, a, b, c);
+}
+
+// For one vector of columns, of which each pair has a pair of numbers of `a`.
+inline void pair_product(std::int64_t height, std::int64_t terms, Scalars a, ConstRows b, Rows c) {
+  if (height) product_rows<1, Result::written, Scalar::pair, true>(height, terms, lanes, a, b, c);
 }
 
 inline void add_product(std::int64_t height, std::int64_t width, std::int64_t terms, Scalars a,
@@ -102,6 +134,13 @@ inline void add_rows(std::int64_t height, std::int64_t width, ConstRows from, Ro
       const int count = filled(width - w);
       store(to[row] + w, load(to[row] + w, count) + load(from[row] + w, count), count);
     }
+}
+
+inline bool all_finite(ConstRows x, std::int64_t height, std::int64_t width) {
+  Lanes zero{};
+  for (std::int64_t row = 0; row < height; ++row)
+    for (std::int64_t w = 0; w < width; w += lanes) zero += load(x[row] + w, filled(width - w)) * 0.0f;
+  return sum(zero) == 0.0f;
 }
 
 }  // namespace recall::RECALL_ISA

@@ -1,5 +1,5 @@
 // How the selective scan is cut up: channels into groups, a lane each; positions into chunks, at whose start
-// the states are kept for the backward pass.
+// the states are saved for the backward pass.
 
 #pragma once
 
@@ -114,7 +114,7 @@ struct ScanChunk {
   std::int64_t kept() const { return sequence * scan_chunks(p.length) + index; }
   std::int64_t kept(int n) const { return kept() * p.state + n; }
 
-  // Delta of all positions, and its slope where there is room for it.  All of them first, for they
+  // Delta of all positions, and its slope where there is a buffer for it.  All of them first, for they
   // do not wait for one another.
   void time_steps(const ScanGroup& group, Lanes* delta, Lanes* slope = nullptr) const {
     const Lanes bias = group.at(p.delta_bias, 0, 0);

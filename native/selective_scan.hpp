@@ -48,7 +48,7 @@ struct ScanForward {
     }
   }
 
-  // In two parts, for each addition waits for the one before it.
+  // In two sums, for each addition waits for the one before it.
   static Lanes readout(const Scan& p, const float* C, const Lanes* h) {
     Lanes y[2] = {};
     each_state(p, [&](int n) RECALL_INLINE { y[n % 2] += h[n] * C[n]; });

@@ -1,4 +1,4 @@
-// The gradient of the selective scan (`selective_scan.hpp`): the part that is one for each channel.
+// The gradient of the selective scan (`selective_scan.hpp`): what there is once for each channel.
 //
 // With g_t[n] what arrives at h_t[n] from position t and from all later ones:
 //
@@ -44,7 +44,7 @@ struct ScanBackward {
     }
   }
 
-  // dz, and the output again where there is room for it.
+  // dz, and the output again where there is a buffer for it.
   void through_gate(const ScanGroup& group, const ScanChunk& chunk, const Positions& at) const {
     const Lanes D = group.at(p.D, 0, 0);
     const auto u = chunk.every(group, p.u, p.u_stride);
@@ -127,10 +127,10 @@ struct ScanBackward {
     for (std::int64_t channel = 0; channel < p.channels; channel += lanes) {
       const ScanGroup group(p, sequence, channel);
       const Lanes* dA = passes.carried(group) + p.state;
-      const std::int64_t share = sequence * (p.state + 2);
-      for (int n = 0; n < p.state; ++n) group.put(p.grad_A, share + n, dA[n]);
-      group.put(p.grad_D, share, dA[p.state]);
-      group.put(p.grad_bias, share, dA[p.state + 1]);
+      const std::int64_t offset = sequence * (p.state + 2);
+      for (int n = 0; n < p.state; ++n) group.put(p.grad_A, offset + n, dA[n]);
+      group.put(p.grad_D, offset, dA[p.state]);
+      group.put(p.grad_bias, offset, dA[p.state + 1]);
     }
   }
 };

@@ -1,4 +1,4 @@
-// The gradient of the selective scan, the part that is one for each state of each channel.
+// The gradient of the selective scan, what there is once for each state of each channel.
 //
 // With g_t[n] and q_t[n] as in `selective_scan_backward.hpp`:
 //
@@ -126,7 +126,7 @@ struct ScanPasses {
     });
   }
 
-  // `read` where any of the chunk's positions is, `fresh` where no other group has left its share of dB
+  // `read` where any of the chunk's positions is, `fresh` where no other group has left its sum of dB
   // and dC.
   template <int known, bool read, bool fresh, int count>
   RECALL_INLINE void pass(const ScanGroup& group, const ScanChunk& chunk, int n, Positions& at) const {

@@ -118,7 +118,7 @@ class StackKernel {
   const Stack& p;
   NormKernel norm;
   float *lm_head, *dlogits;  // transposed; (most, vocabulary)
-  float *embedded, *dx[2];   // (rows, width): the first layer's input; gradients, which layers take by turns
+  float *embedded, *dx[2];   // (rows, width): the first layer's input; gradients, layers alternate between them
   float *last, *dlast;       // (most, width): the last layer's output, and its gradient
   std::vector<std::unique_ptr<AnyBlock>> layers;
 };

@@ -41,7 +41,7 @@ from recall_arena.model import SequenceModel, named, unit_embedding
 from recall_arena.records import Store
 from recall_arena.runs import Run
 from recall_arena.studies.assignment import rates
-from recall_arena.studies.assignment.claims import CLAIMS, LEVEL, judged
+from recall_arena.studies.assignment.claims import ALL, CLAIMS, judged
 from recall_arena.studies.assignment.settings import SCALES, table_of
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
@@ -116,8 +116,9 @@ def show(drawing: Drawing) -> None:
 
 def comment(problem: int, frame: pl.DataFrame) -> None:
     """What the runs say to each "comment on" of a problem."""
+    findings = decide(ALL, judged(frame), table_of((1, 2, 3)))
     for claim in CLAIMS[problem]:
-        found = decide(claim, judged(frame), table_of((1, 2, 3)), LEVEL)
+        found = findings[claim.question]
         verdict = (found.verdict or "no verdict").capitalize()
         display(
             Markdown(

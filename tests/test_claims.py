@@ -5,13 +5,15 @@ from math import inf
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_up import record
 from scipy.stats import fisher_exact, mannwhitneyu
 
 from recall_arena.claims import HAS_LEARNT, SETTING, Claim, decide
 from recall_arena.frame import frame_of, runs_of
 from recall_arena.intervals import difference, exact, wilson
-from recall_arena.permutation import rank_test, smallest_p, trend_test
+from recall_arena.permutation import holm, rank_test, smallest_p, trend_test
 from recall_arena.records import Record
 from recall_arena.rules import ENOUGH, Ahead, Every, Falls, Rule
 from recall_arena.wording import each, spread
@@ -34,7 +36,7 @@ def verdict(rule: Rule, records: list[Record]) -> str | None:
     """What a rule says of all settings that these records have."""
     runs = runs_of(frame_of(records))
     claim = Claim("?", "!", pl.lit(value=True), rule)
-    return decide(claim, runs, runs.select(SETTING).unique(), 0.05).verdict
+    return decide([claim], runs, runs.select(SETTING).unique())["?"].verdict
 
 
 def group(model: str, values: list[float], **rest: int) -> list[Record]:
@@ -78,7 +80,7 @@ def test_a_setting_without_runs_is_named_and_gives_no_verdict() -> None:
     settings = pl.DataFrame(
         {"model": ["mamba", "hybrid-a"], "d": [8] * 2, "M": [1] * 2, "tau": [1] * 2}
     )
-    finding = decide(Claim("?", "!", pl.lit(value=True), CARRIES), runs, settings, 0.05)
+    finding = decide([Claim("?", "!", pl.lit(value=True), CARRIES)], runs, settings)["?"]
     assert finding.verdict is None
     assert finding.comment == "Missing: Hybrid-A."
 
@@ -118,10 +120,77 @@ def test_a_trend_looks_at_every_number_of_queries(by_queries, said) -> None:
     assert verdict(Falls("M"), runs) == said
 
 
+def comments(rules: dict[str, Rule], records: list[Record]) -> dict[str, str]:
+    """What is said of claims that are judged together."""
+    runs = runs_of(frame_of(records))
+    claims = [Claim(name, "!", pl.lit(value=True), rule) for name, rule in rules.items()]
+    found = decide(claims, runs, runs.select(SETTING).unique())
+    return {name: f"{one.verdict}: {one.comment}" for name, one in found.items()}
+
+
 def test_an_undecided_comparison_says_what_power_there_was() -> None:
-    runs = runs_of(frame_of(group("mamba", [1.0] * 3) + group("transformer-rope", [0.1] * 3)))
-    comment = AHEAD.rule(runs, 0.05).comment
-    assert "So many seeds cannot decide it: they allow p = 0.1, and at most 0.05 counts." in comment
+    runs = group("mamba", [1.0] * 3) + group("transformer-rope", [0.1] * 3)
+    assert comments({"one": AHEAD}, runs)["one"] == (
+        "undecided: As claimed: M = 1 (p = 0.1). The claim's p is 0.1, adjusted 0.1. "
+        "So many seeds cannot decide it: they allow an adjusted p of 0.1."
+    )
+
+
+def test_each_further_test_makes_the_same_runs_decide_less_and_claims_about_all_runs_do_not() -> (
+    None
+):
+    """Four runs against four allow p = 2 / 70."""
+    runs = group("mamba", [1.0] * 4) + group("transformer-rope", [0.1] * 4)
+    unlike = {f"test {i}": AHEAD for i in range(2)}
+    assert comments({"test 0": AHEAD, "all": CARRIES}, runs)["test 0"].startswith("supported")
+    assert comments(unlike, runs)["test 0"].startswith("undecided")
+    assert "p is 0.029, adjusted 0.057." in comments(unlike, runs)["test 1"]
+
+
+def test_a_claim_of_many_pairs_needs_all_of_them_and_falls_with_one() -> None:
+    pairs = [(f"M = {m}", MAMBA & (pl.col("M") == m), ROPE & (pl.col("M") == m)) for m in (4, 8)]
+    rule = Ahead("at_L", "accuracy at L", pairs)
+
+    def said(at_8: float) -> str:
+        mamba = {4: [0.9] * 5, 8: [at_8] * 5}
+        return comments(
+            {"both": rule},
+            [
+                one
+                for m, values in mamba.items()
+                for one in group("mamba", values, M=m) + group("transformer-rope", [0.5] * 5, M=m)
+            ],
+        )["both"]
+
+    once = 2 / 252  # five against five
+    assert f"p is {once:.2g}, adjusted {once:.2g}." in said(0.9)
+    assert said(0.9).startswith("supported: As claimed: M = 4")
+    assert said(0.5).startswith("undecided: As claimed: M = 4 (p = 0.0079); equal: M = 8 (p = 1).")
+    assert said(0.1).startswith("refuted: As claimed: M = 4 (p = 0.0079); the reverse: M = 8")
+    assert f"p is {2 * once:.2g}, adjusted {2 * once:.2g}." in said(0.1)
+
+
+def test_holm_s_example_worked_by_hand() -> None:
+    """0.01 x 4; 0.02 x 3; 0.03 x 2 = 0.06 as well; 0.04 x 1, but no less than the one before."""
+    tests = {"a": 0.04, "b": 0.01, "c": 0.03, "d": 0.02}
+    assert holm(tests) == pytest.approx({"b": 0.04, "d": 0.06, "c": 0.06, "a": 0.06})
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_decides_all_that_bonferroni_does_and_keeps_the_order(every: list[float]) -> None:
+    tests = {str(i): p for i, p in enumerate(every)}
+    adjusted = holm(tests)
+    assert adjusted.keys() == tests.keys()
+    for name, p in tests.items():
+        assert p <= adjusted[name] <= min(1.0, len(tests) * p)
+        assert all(adjusted[name] <= adjusted[other] for other in tests if p <= tests[other])
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=9), st.floats(0, 1))
+def test_a_smaller_p_makes_no_other_test_harder(every: list[float], p: float) -> None:
+    tests = {str(i): p for i, p in enumerate(every)}
+    before, after = holm(tests), holm({**tests, "0": min(p, tests["0"])})
+    assert all(after[name] <= before[name] for name in tests)
 
 
 @pytest.mark.parametrize(("ones", "others"), [(3, 3), (4, 5)])

@@ -45,6 +45,19 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert f"usage: recall {name}" in capsys.readouterr().out
 
 
+FLAG = r"^[│ ] ((?:--?[a-z]|\[?[A-Z]{3}).*(?:\n[│ ] {3,}[^ │].*)*)"
+"""A flag or a positional argument in a help text, with the lines that go on under it."""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_flag_lacks_an_explanation(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*name.split(), "--help"])
+    flags = re.findall(FLAG, capsys.readouterr().out, re.MULTILINE)
+    assert any(flag.startswith("-h, --help") for flag in flags)
+    assert [flag for flag in flags if not re.search(r"(  |\n[│ ]) *[^\s(│]", flag)] == []
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
@@ -71,12 +84,19 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         ("train --width 0", "width must be at least 1"),
         ("train --contexts.first 1", "--contexts.first must be at least 2 with this task"),
         ("train --contexts.first 9 --contexts.last 8", "at least --contexts.first, got 9 and 8"),
-        ("train --store file", "records cannot be kept in file: file is not a folder"),
+        ("train --store file", "nothing can be written to file: file is not a folder"),
         ("train --store file/runs", "file/runs: file is not a folder"),
         ("evaluate 0123 --threads 0", "--threads must be at least 1, got 0"),
         ("runs ls --store nowhere", "nowhere is not a folder"),
         ("report --store nowhere", "nowhere is not a folder"),
         ("evaluate 0123 --store nowhere", "nowhere is not a folder"),
+        ("study choose-rates --store nowhere", "nowhere is not a folder"),
+        ("study run assignment --store file", "nothing can be written to file: file is not a"),
+        ("study run assignment --store file --dry-run", "nothing can be written to file: file is"),
+        ("study run assignment --out file/report", "written to file/report: file is not a folder"),
+        ("report --store . --out file", "nothing can be written to file: file is not a folder"),
+        ("runs export file/all.csv --store .", "nothing can be written to file: file is not a"),
+        ("runs archive file/all.parquet --store .", "written to file: file is not a folder"),
     ],
 )
 def test_a_mistake_gets_one_message_with_the_way_out_and_code_2(
@@ -98,6 +118,30 @@ def test_a_mistake_gets_one_message_with_the_way_out_and_code_2(
     assert hint in re.sub(r"\s+", " ", said.err + said.out)
     assert "Traceback" not in said.err
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "something was done"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder closed to all")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train --store /proc/runs",
+        "study run assignment --store /proc/runs",
+        "study run assignment --out /proc/report",
+        "report --store . --out /proc/report",
+        "runs export /proc/all.csv --store .",
+    ],
+)
+def test_a_folder_that_cannot_be_written_to_is_found_before_any_work(
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("recall: nothing can be written to /proc")
+    assert said.count("\n") == 1
 
 
 def test_nothing_typed_shows_the_help_and_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:

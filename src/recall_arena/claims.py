@@ -3,18 +3,28 @@
 The unit is the run.  Test sequences are common to all models and seeds, so they are never counted
 as if each run had drawn its own, and one seed gives no verdict.  The ways to decide are in
 `rules.py`.
+
+The tests among the claims are judged together: their p, adjusted by Holm's method, is at most
+`LEVEL`, so that with a probability of 95 % none of them is decided by chance.  A claim about every
+run is no test.  A run that contradicts it refutes it, which needs no p; its support, and "no
+difference", is an interval of 95 % of its own, which nothing adjusts.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import polars as pl
 
+from recall_arena.permutation import holm
 from recall_arena.wording import differing, setting_name
 
 Verdict = Literal["supported", "refuted", "no difference", "undecided"]
 SETTING = ("model", "d", "M", "tau")
+
+LEVEL = 0.05
+"""The largest adjusted p that decides a test."""
 
 LEARNT = 0.99
 HAS_LEARNT = pl.col("apart_L") >= LEARNT
@@ -23,15 +33,27 @@ HAS_LEARNT = pl.col("apart_L") >= LEARNT
 
 @dataclass(frozen=True)
 class Ruling:
-    """What a rule says of runs: the verdict, the numbers behind it, and their meaning in words."""
+    """What a rule says of runs.
 
-    verdict: Verdict
+    verdict            what it says, or None; of a test only if its p counts
+    measured, comment  the numbers behind it, and their meaning in words
+    p, least           of a test: its two-sided p, and the smallest that so many runs allow
+    otherwise          what a test says if its p does not count
+    """
+
+    verdict: Verdict | None
     measured: str
     comment: str
+    p: float = 1.0
+    least: float = 1.0
+    otherwise: Verdict = "undecided"
 
 
 class Rule(ABC):
     """A way to decide, from a table of `frame.runs_of` that has runs of every setting."""
+
+    is_test: ClassVar[bool] = True
+    """Whether a p decides."""
 
     @property
     @abstractmethod
@@ -39,8 +61,8 @@ class Rule(ABC):
         """Statistic and threshold, for people."""
 
     @abstractmethod
-    def rule(self, runs: pl.DataFrame, level: float) -> Ruling:
-        """Verdict, numbers and words together; `level` is the largest p that counts."""
+    def rule(self, runs: pl.DataFrame) -> Ruling:
+        """Verdict, numbers and words together."""
 
 
 @dataclass(frozen=True)
@@ -68,22 +90,45 @@ class Finding:
     comment: str
 
 
-def decide(claim: Claim, runs: pl.DataFrame, settings: pl.DataFrame, level: float) -> Finding:
-    """What a table of `frame.runs_of` says of a claim.
+def decide(
+    claims: Sequence[Claim], runs: pl.DataFrame, settings: pl.DataFrame
+) -> dict[str, Finding]:
+    """What a table of `frame.runs_of` says of all claims of a report, by their questions.
 
-    `settings` lists model, d, M and tau of all that is asked about, with runs or without, in the
-    order in which they are named.
+    `settings` lists model, d, M and tau of all that the claims are about, with runs or without, in
+    the order in which they are named.  A test whose runs are too few counts as one with p = 1, so
+    a report of some of the runs is never quicker to decide than the whole.
     """
+    rulings = {claim.question: _ruling(claim, runs, settings) for claim in claims}
+    tests = {claim.question: rulings[claim.question].p for claim in claims if claim.rule.is_test}
+    return {claim.question: _finding(claim, rulings[claim.question], tests) for claim in claims}
+
+
+def _ruling(claim: Claim, runs: pl.DataFrame, settings: pl.DataFrame) -> Ruling:
     asked = settings.filter(claim.about).select(SETTING)
     own = asked.join(runs.drop_nulls("at_L"), on=SETTING, how="left", maintain_order="left")
     own = own.filter(pl.col("address").is_not_null())
     missing = asked.join(own, on=SETTING, how="anti", maintain_order="left").to_dicts()
-    fields = (claim.question, claim.hypothesis, claim.rule.decided_by)
     if missing:
         names = ", ".join(setting_name(row, differing(asked)) for row in missing)
-        return Finding(*fields, None, "not all runs are finished", f"Missing: {names}.")
-    ruling = claim.rule.rule(own, level)
+        return Ruling(None, "not all runs are finished", f"Missing: {names}.")
+    ruling = claim.rule.rule(own)
     if min(own.group_by(SETTING).len()["len"]) == 1:
         comment = "One seed of a setting is an observation and decides nothing."
-        return Finding(*fields, None, ruling.measured, comment)
-    return Finding(*fields, ruling.verdict, ruling.measured, ruling.comment)
+        return Ruling(None, ruling.measured, comment)
+    return ruling
+
+
+def _finding(claim: Claim, ruling: Ruling, tests: Mapping[str, float]) -> Finding:
+    """The ruling on a claim, where `tests` has the p of every test by its claim's question."""
+    question, verdict, comment = claim.question, ruling.verdict, ruling.comment
+    if question in tests and verdict is not None:
+        p, least = (holm({**tests, question: own})[question] for own in (ruling.p, ruling.least))
+        verdict = verdict if p <= LEVEL else ruling.otherwise
+        comment += f" The claim's p is {ruling.p:.2g}, adjusted {p:.2g}."
+        if verdict == "undecided":
+            can = "cannot decide it" if least > LEVEL else "could have decided it"
+            comment += f" So many seeds {can}: they allow an adjusted p of {least:.2g}."
+    return Finding(
+        question, claim.hypothesis, claim.rule.decided_by, verdict, ruling.measured, comment
+    )

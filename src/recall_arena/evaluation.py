@@ -41,8 +41,14 @@ class Counts:
 class Contexts:
     """The context lengths at which a trained model is tested: first, first + stride, ... last.
 
-    first      tokens before the query; None is the shortest that the task allows
-    sequences  fresh ones a length, the same for every model
+    Attributes:
+        first: tokens before the query; None is the shortest that the task allows
+        last: the longest length
+        stride: from one length to the next
+        sequences: fresh ones a length, the same for every model
+
+    Raises:
+        ValueError: for a stride or a number of sequences below 1
     """
 
     first: int | None = None

@@ -1,6 +1,6 @@
 """Tests that move runs between groups: exact where that is possible, and free of any shape."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import factorial, prod
 from typing import Any
 
@@ -61,4 +61,17 @@ def trend_test(groups: Sequence[int], values: Sequence[float]) -> tuple[float, f
 
 def smallest_p(*sizes: int) -> float:
     """The smallest two-sided p that groups of so many runs allow, whatever the runs find."""
-    return min(1.0, 2 * prod(map(factorial, sizes)) / factorial(sum(sizes)))
+    arrangements = factorial(sum(sizes)) // prod(map(factorial, sizes))
+    return min(1.0, 2 / min(arrangements, RESAMPLES + 1))
+
+
+def holm(tests: Mapping[str, float]) -> dict[str, float]:
+    """Each test's p, adjusted for their number (Holm 1979).
+
+    If a test counts where its adjusted p is at most 5 %, the chance that any counts whose null
+    hypothesis is true is at most 5 %.
+    """
+    adjusted, last = {}, 0.0
+    for before, name in enumerate(sorted(tests, key=tests.__getitem__)):
+        adjusted[name] = last = max(last, min(1.0, (len(tests) - before) * tests[name]))
+    return adjusted

@@ -1,18 +1,18 @@
 """Rules: how claims are decided, by runs.
 
 A claim about every run falls with one run that contradicts it, and stands once the exact interval
-of the share of runs that agree lies above `MOST`.  Groups are compared by permutation of runs; few
-seeds leave that undecided whatever they find, and the smallest p that they allow is then said.
+of the share of runs that agree lies above `MOST`.  Groups are compared by permutation of runs, and
+such a test has one p, which `claims.decide` sets beside those of the other tests.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal
+from typing import ClassVar, Literal
 
 import polars as pl
 
-from recall_arena.claims import HAS_LEARNT, SETTING, Rule, Ruling, Verdict
+from recall_arena.claims import HAS_LEARNT, LEVEL, SETTING, Rule, Ruling, Verdict
 from recall_arena.intervals import difference, exact
 from recall_arena.permutation import rank_test, smallest_p, trend_test
 from recall_arena.wording import by_setting, numbers, percent, spread, values
@@ -41,12 +41,13 @@ class Every(Rule):
     among: pl.Expr
     condition: str
     kinds: str = "address"
+    is_test: ClassVar[bool] = False
 
     @property
     def decided_by(self) -> str:
         return f"{self.measured} of all {self.condition}: {self.threshold}"
 
-    def rule(self, runs: pl.DataFrame, level: float) -> Ruling:
+    def rule(self, runs: pl.DataFrame) -> Ruling:
         counted = runs.with_columns(agrees=self.passes, counts=self.among).filter("counts")
         agreeing, against = counted.filter("agrees"), counted.filter(~pl.col("agrees"))
         comment = f"{agreeing.height} of {counted.height} runs agree."
@@ -74,6 +75,10 @@ class Every(Rule):
 class Ahead(Rule):
     """In each pair of groups, the first one's runs have the larger values.
 
+    Supported if all pairs are as claimed, so the largest p of them is that of the claim (an
+    intersection-union test, Berger 1982).  Refuted if any is the reverse: the smallest p of
+    those that are, times the number of pairs (Bonferroni).
+
     value  "at_L", the accuracy; or "steps_99", where never is later than any number: the groups
            of a pair must have had equal budgets
     pairs  (what the pair is, the runs that should be ahead, those that should be behind)
@@ -87,47 +92,36 @@ class Ahead(Rule):
     def decided_by(self) -> str:
         return f"{self.measured}: ranks, by permutation of runs in each pair of groups"
 
-    def rule(self, runs: pl.DataFrame, level: float) -> Ruling:
-        groups = [(name, runs.filter(a), runs.filter(b)) for name, a, b in self.pairs]
-        level /= len(groups)
-        found = [(name, *self._compare(a, b, level)) for name, a, b in groups]
-        outcomes = {outcome for _, outcome, _ in found}
-        comment = self._comment(found)
-        budgets = [[values(own, "budget") for own in pair] for _, *pair in groups]
-        if budgets[0][0] != budgets[0][1]:
-            comment += f" Budgets: {budgets[0][0]} against {budgets[0][1]} iterations."
-        verdict: Verdict = "undecided"
-        if "the reverse" in outcomes:
-            verdict = "refuted"
-        elif outcomes == {"as claimed"}:
-            verdict = "supported"
-        elif outcomes == {"no difference"}:
-            verdict = "no difference"
-        else:
-            least = max(smallest_p(a.height, b.height) for _, a, b in groups)
-            comment += f" {power(least, level)}"
-        shown = by_setting(runs, self.value, runs)
-        return Ruling(verdict, f"{self.measured}: {shown}", comment)
+    def rule(self, runs: pl.DataFrame) -> Ruling:
+        groups = [(runs.filter(a), runs.filter(b)) for _, a, b in self.pairs]
+        tests = [rank_test(*(numbers(own, self.value) for own in pair)) for pair in groups]
+        reverse = [p for higher, p in tests if higher < 0]
+        allowed = [smallest_p(a.height, b.height) for a, b in groups]
+        same = self.value == "at_L" and all(equivalent(a, b) for a, b in groups)
+        comment = self._comment(tests)
+        first, second = (values(own, "budget") for own in groups[0])
+        if first != second:
+            comment += f" Budgets: {first} against {second} iterations."
+        return Ruling(
+            "refuted" if reverse else "supported",
+            f"{self.measured}: {by_setting(runs, self.value, runs)}",
+            comment,
+            p=min(1.0, len(tests) * min(reverse)) if reverse else max(p for _, p in tests),
+            least=min(max(allowed), len(tests) * min(allowed)),
+            otherwise="no difference" if same else "undecided",
+        )
 
-    def _comment(self, found: list[tuple[str, str, float]]) -> str:
-        if {outcome for _, outcome, _ in found} == {"not told apart"} and len(found) > 1:
-            every = [p for *_, p in found]
+    def _comment(self, tests: list[tuple[float, float]]) -> str:
+        every = [p for _, p in tests]
+        if len(tests) > 1 and min(every) > LEVEL:
             span = f"{min(every):.2g} to {max(every):.2g}"
-            return f"None of the {len(found)} pairs is told apart (p = {span})."
+            return f"None of the {len(tests)} pairs is told apart (p = {span})."
         by_outcome: dict[str, list[str]] = {}
-        for name, outcome, p in found:
+        for (name, *_), (higher, p) in zip(self.pairs, tests, strict=True):
+            outcome = "as claimed" if higher > 0 else "the reverse" if higher < 0 else "equal"
             by_outcome.setdefault(outcome, []).append(f"{name} (p = {p:.2g})")
         comment = "; ".join(f"{o}: {', '.join(names)}" for o, names in by_outcome.items())
         return f"{comment[0].upper()}{comment[1:]}."
-
-    def _compare(
-        self, first: pl.DataFrame, second: pl.DataFrame, level: float
-    ) -> tuple[str, float]:
-        higher, p = rank_test(numbers(first, self.value), numbers(second, self.value))
-        if p <= level:
-            return ("as claimed" if higher > 0 else "the reverse"), p
-        same = self.value == "at_L" and equivalent(first, second)
-        return ("no difference" if same else "not told apart"), p
 
 
 def in_each(
@@ -150,7 +144,7 @@ class Falls(Rule):
             "Terpstra), by permutation of runs"
         )
 
-    def rule(self, runs: pl.DataFrame, level: float) -> Ruling:
+    def rule(self, runs: pl.DataFrame) -> Ruling:
         groups = dict(sorted((key, rows) for (key,), rows in runs.group_by(self.over)))
         trend, p = trend_test(runs[self.over].to_list(), runs["at_L"].to_list())
         first, *rest = groups.values()
@@ -158,25 +152,19 @@ class Falls(Rule):
             f"{self.over} = {key}: {rows.filter(HAS_LEARNT).height} of {rows.height}"
             for key, rows in groups.items()
         )
-        comment = f"Runs that learnt the task, {learnt}. Trend {trend:+.2f}, p = {p:.2g}."
-        verdict: Verdict = "undecided"
-        if p <= level:
-            verdict = "supported" if trend < 0 else "refuted"
-        elif all(equivalent(first, rows) for rows in rest):
-            verdict = "no difference"
-        else:
-            comment += f" {power(smallest_p(*(rows.height for rows in groups.values())), level)}"
         show = "; ".join(f"{self.over} = {k}: {spread(r, 'at_L')}" for k, r in groups.items())
-        return Ruling(verdict, f"test accuracy at L, median (every seed): {show}", comment)
+        same = all(equivalent(first, rows) for rows in rest)
+        return Ruling(
+            "supported" if trend < 0 else "refuted",
+            f"test accuracy at L, median (every seed): {show}",
+            f"Runs that learnt the task, {learnt}. Trend {trend:+.2f}.",
+            p=p,
+            least=smallest_p(*(rows.height for rows in groups.values())),
+            otherwise="no difference" if same else "undecided",
+        )
 
 
 def equivalent(first: pl.DataFrame, second: pl.DataFrame) -> bool:
     """Whether the shares of runs that learnt the task are known to be as good as equal."""
     counts = [(rows.filter(HAS_LEARNT).height, rows.height) for rows in (first, second)]
     return all(abs(bound) < MARGIN for bound in difference(*counts))
-
-
-def power(least: float, level: float) -> str:
-    """What so few runs could have shown, in a sentence."""
-    can = "cannot decide it" if least > level else "could have decided it"
-    return f"So many seeds {can}: they allow p = {least:.2g}, and at most {level:.2g} counts."

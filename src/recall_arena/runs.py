@@ -35,6 +35,15 @@ class Checks:
 
     A run is solved when `running` checks in a row reach `solved`; it then stops.  A model that
     has not moved off chance is never stopped early: the plateau before induction can be long.
+
+    Attributes:
+        every: steps from one check to the next
+        sequences: the validation sequences, the same at every check and for every model
+        solved: the accuracy, in 0..1, that ends a run
+        running: checks in a row that must reach it
+
+    Raises:
+        ValueError: for `every`, `sequences` or `running` below 1
     """
 
     every: int = 100

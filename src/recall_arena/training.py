@@ -16,16 +16,17 @@ from recall_arena.tasks.task import Task
 class Schedule:
     """How a model is trained: AdamW without weight decay, fresh sequences at every step.
 
-    rate     the peak learning rate
-    steps    the budget; the rate's schedule is laid out over it
-    context  L, the tokens before the query in every training sequence
-    batch    sequences a step
-    warmup   steps over which the rate rises linearly from zero
-    decay    the share of the budget, at its end, over which the rate falls linearly to zero
-    clip     the largest norm of the gradient
+    Attributes:
+        rate: the peak learning rate
+        steps: the budget; the rate's schedule is laid out over it
+        context: L, the tokens before the query in every training sequence
+        batch: sequences a step
+        warmup: steps over which the rate rises linearly from zero
+        decay: the share of the budget, at its end, over which the rate falls linearly to zero
+        clip: the largest norm of the gradient
 
-    Raises ValueError for a rate, budget, batch or clip that is not positive, or a decay
-    outside 0..1.
+    Raises:
+        ValueError: for a rate, budget, batch or clip that is not positive, a decay outside 0..1
     """
 
     rate: float

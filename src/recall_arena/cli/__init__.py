@@ -73,7 +73,7 @@ def _run(name: str, rest: list[str]) -> int:
         try:
             with handled_by(end_cleanly):
                 return tyro.cli(kind, prog=f"recall {name}", args=rest, config=options).run()
-        except (Mistake, DamagedRecord) as mistake:
+        except (Mistake, DamagedRecord, OSError) as mistake:
             errors(str(mistake))
             return 2
         except Stopped as stop:

@@ -15,7 +15,7 @@ from recall_arena.cli.console import say_json
 from recall_arena.compiled import Compiled
 from recall_arena.evaluation import Contexts, accuracy_by_context
 from recall_arena.model import SequenceModel
-from recall_arena.runs import Run, build, tally
+from recall_arena.runs import Run, build, from_json, tally
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,10 @@ class Evaluate(Command):
         if self.threads < 1:
             raise Mistake(f"--threads must be at least 1, got {self.threads}")
         record = stores.record_named(self.store, self.address)
-        run = stores.run_of(record)
+        try:
+            run = from_json(record.run)
+        except ValueError as error:
+            raise Mistake(f"record {record.address} is of another version ({error})") from None
         contexts = checked_contexts(self.contexts, run.task)
         model = self._trained(run)
         torch.set_num_threads(self.threads)

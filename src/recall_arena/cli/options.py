@@ -11,6 +11,9 @@ from recall_arena.studies import STUDIES, Plan, Study
 
 StoreFolder = Annotated[Path, tyro.conf.arg(help="the folder of the records")]
 Out = Annotated[Path, tyro.conf.arg(help="the folder of the report")]
+StudyName = Annotated[
+    str, tyro.conf.Positional, tyro.conf.arg(help="one that `recall study ls` lists")
+]
 Scale = Annotated[str, tyro.conf.arg(help="how much is spent; `recall study ls` lists the scales")]
 Parts = Annotated[
     tuple[int, ...], tyro.conf.arg(help="only these problems of the study, such as 1 3")

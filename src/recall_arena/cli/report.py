@@ -2,15 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from recall_arena.cli import options
-from recall_arena.cli.command import Command, Mistake
+from recall_arena.cli import options, stores
+from recall_arena.cli.command import Command
 from recall_arena.cli.console import say, say_json
 from recall_arena.frame import frame_of
-from recall_arena.records import Store
 from recall_arena.report import write_report
 
 
@@ -18,7 +14,7 @@ from recall_arena.report import write_report
 class Report(Command):
     """Write a study's report from the records there are; nothing is trained."""
 
-    study: Annotated[str, tyro.conf.Positional] = "assignment"
+    study: options.StudyName = "assignment"
     scale: options.Scale = "quick"
     problem: options.Parts = ()
     seeds: options.Seeds = None
@@ -29,9 +25,9 @@ class Report(Command):
     def run(self) -> int:
         study = options.study_named(self.study)
         plan = options.plan_of(study, self.scale, self.problem, self.seeds)
-        if not self.store.is_dir():
-            raise Mistake(f"no records: {self.store} is not a folder")
-        page = write_report(study, plan, frame_of(Store(self.store)), self.out)
+        store = stores.opened(self.store)
+        stores.prepare(self.out)
+        page = write_report(study, plan, frame_of(store), self.out)
         if self.json:
             say_json({"report": str(page)})
         else:

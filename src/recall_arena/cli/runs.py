@@ -17,13 +17,13 @@ from recall_arena.zoo import name_of
 
 
 def _brief(record: Record) -> dict[str, object]:
-    model = stores.run_of(record).model
     run, outcome = record.run, record.outcome
+    model = run["model"]
     checks = outcome.checks.accuracy()
     return {
         "address": record.address,
-        "model": name_of(model.layers, model.positions),
-        "d": run["model"]["width"],
+        "model": name_of(model["layers"], model["positions"]),
+        "d": model["width"],
         **{name: run["task"][name] for name in run["task"] if name not in ("kind", "vocabulary")},
         "rate": run["schedule"]["rate"],
         "seed": run["seed"],
@@ -85,9 +85,11 @@ class RunsExport(Command):
     def run(self) -> int:
         if self.out.is_dir():
             raise Mistake(f"{self.out} is a folder; name the CSV file")
+        store = stores.opened(self.store)
+        stores.prepare(self.out.parent)
         rows = [
             {**_brief(record), "context": at, "correct": correct, "n": total}
-            for record in stores.opened(self.store)
+            for record in store
             for at, correct, total in zip(
                 record.outcome.contexts.at,
                 record.outcome.contexts.correct,
@@ -114,9 +116,11 @@ class RunsArchive(Command):
     json: options.Json = False
 
     def run(self) -> int:
+        store = stores.opened(self.store)
+        stores.to_write(self.out.parent)
         try:
-            count = archive(stores.opened(self.store), self.out)
-        except (FileExistsError, NotADirectoryError, ValueError) as error:
+            count = archive(store, self.out)
+        except (FileExistsError, ValueError) as error:
             raise Mistake(str(error)) from None
         if self.json:
             say_json({"archive": str(self.out), "records": count})

@@ -1,10 +1,10 @@
-"""The records that a command is pointed at; a mistake about them is one line."""
+"""The folders and records that a command is pointed at; a mistake about them is one line."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from recall_arena.cli.command import Mistake
 from recall_arena.records import Record, Store
-from recall_arena.runs import Run, from_json
 
 
 def opened(folder: Path) -> Store:
@@ -17,11 +17,21 @@ def opened(folder: Path) -> Store:
 def to_write(folder: Path) -> Store:
     """A store to add to, which need not exist; raises Mistake where there cannot be one."""
     for place in (folder, *folder.parents):
-        if place.exists():
-            if not place.is_dir():
-                raise Mistake(f"records cannot be kept in {folder}: {place} is not a folder")
-            break
+        if place.exists() and not place.is_dir():
+            raise Mistake(f"nothing can be written to {folder}: {place} is not a folder")
     return Store(folder)
+
+
+def prepare(*folders: Path) -> None:
+    """Make folders and write to each, before any work; raises Mistake where that fails."""
+    for folder in folders:
+        to_write(folder)
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise Mistake(f"nothing can be written to {folder}: {error.strerror}") from None
 
 
 def record_named(folder: Path, address: str) -> Record:
@@ -32,11 +42,3 @@ def record_named(folder: Path, address: str) -> Record:
         many = f"{len(matches)} records begin with" if matches else "no record begins with"
         raise Mistake(f"{many} {address!r} in {folder}; `recall runs ls` shows them")
     return store.read(matches[0])
-
-
-def run_of(record: Record) -> Run:
-    """The run of a record; raises Mistake if this version does not know such runs."""
-    try:
-        return from_json(record.run)
-    except ValueError as error:
-        raise Mistake(f"record {record.address} is of another version ({error})") from None

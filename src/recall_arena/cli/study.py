@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from recall_arena.cli import options
+from recall_arena.cli import options, stores
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json, say_table, tell
 from recall_arena.cli.progress import follow
@@ -23,7 +23,7 @@ from recall_arena.studies import STUDIES, NamedRun
 class StudyRun(Command):
     """Run what a study lacks, then write its report.  Call it again to finish what is missing."""
 
-    study: Annotated[str, tyro.conf.Positional]
+    study: options.StudyName
     scale: options.Scale = "quick"
     problem: options.Parts = ()
     seeds: options.Seeds = None
@@ -44,9 +44,10 @@ class StudyRun(Command):
         plan = options.plan_of(study, self.scale, self.problem, self.seeds)
         if (self.jobs is not None and self.jobs < 1) or self.threads < 1:
             raise Mistake("--jobs and --threads must be at least 1")
-        store = Store(self.store)
+        store = stores.to_write(self.store)
         if self.dry_run:
             return self._list(study.runs(plan, store), store)
+        stores.prepare(self.store, self.out)
         names: dict[str, str] = {}
         failed: list[Failed] = []
         while not failed:
@@ -128,7 +129,7 @@ class ChooseRates(Command):
     for a checkout.
     """
 
-    study: Annotated[str, tyro.conf.Positional] = "rates"
+    study: options.StudyName = "rates"
     scale: options.Scale = "quick"
     store: options.StoreFolder = Path("results/records")
 
@@ -138,7 +139,7 @@ class ChooseRates(Command):
             raise Mistake(f"the study {study.name!r} chooses nothing")
         plan = options.plan_of(study, self.scale, (), None)
         try:
-            say(str(study.choose(plan, Store(self.store))))
+            say(str(study.choose(plan, stores.opened(self.store))))
         except ValueError as lacking:
             again = f"`recall study run {study.name} --scale {plan.scale}` finishes them"
             raise Mistake(f"{lacking}; {again}") from None

@@ -30,14 +30,20 @@ class Train(Command):
         str, tyro.conf.arg(help="one of the assignment's models, or mixers such as mamba,attention")
     ] = "mamba"
     width: Annotated[int, tyro.conf.arg(help="d, the numbers in an embedding")] = 8
-    task: AssociativeRecall = field(default_factory=AssociativeRecall)
+    task: Annotated[
+        AssociativeRecall, tyro.conf.arg(help="associative recall: what stood after the query?")
+    ] = field(default_factory=AssociativeRecall)
     schedule: Schedule = field(default_factory=lambda: Schedule(rate=1e-2, steps=10_000))
     checks: Checks = field(default_factory=Checks)
     contexts: Contexts = field(default_factory=Contexts)
     seed: Annotated[int, tyro.conf.arg(help="decides weights and batches")] = 0
     threads: Annotated[int, tyro.conf.arg(help="threads of the run")] = 1
     keep_weights: Annotated[
-        bool, tyro.conf.arg(help="forgo the weights, which `recall evaluate` needs")
+        bool,
+        tyro.conf.arg(
+            help="forgo the weights, which `recall evaluate` needs",
+            help_behavior_hint="(default: they are kept)",
+        ),
     ] = True
     store: options.StoreFolder = Path("runs")
     dry_run: options.DryRun = False
@@ -49,6 +55,7 @@ class Train(Command):
         if self.dry_run:
             say_json(run.to_json())
             return 0
+        stores.prepare(self.store)
         events = execute_all([run], store, threads=self.threads, keep_weights=self.keep_weights)
         with closing(events):
             if follow(events, {run.address: self.model}, quiet=self.quiet):

@@ -18,12 +18,14 @@ from recall_arena.kernels.gated_delta_mixer import (
 from recall_arena.kernels.layer import Layer, Shape, mix
 from recall_arena.kernels.mamba_mixer import MambaLayer, mamba_mixer_definition
 from recall_arena.kernels.norm import Norm
+from recall_arena.kernels.scan_definition import (
+    continued_scan_definition,
+    selective_scan_definition,
+)
 from recall_arena.kernels.selective_scan import (
     continued_scan,
-    continued_scan_definition,
     last_selective_scan,
     selective_scan,
-    selective_scan_definition,
 )
 from recall_arena.kernels.stack import PreNorm, Stack, StackLogits, StackLoss
 

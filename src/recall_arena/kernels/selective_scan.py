@@ -1,14 +1,7 @@
-"""The selective scan of Mamba (Gu & Dao 2023, arXiv:2312.00752, section 3.2, algorithm 2).
+"""The selective scan of Mamba, compiled; `scan_definition.py` has the equations.
 
-    Delta_t = softplus(delta_t + delta_bias)
-    h_t     = exp(Delta_t A) h_{t-1} + Delta_t u_t B_t          h_{-1} = 0
-    y_t     = C_t . h_t + D u_t
-    out_t   = y_t silu(z_t)                                     or y_t where z is None
-
-`selective_scan_definition` says what this means; `selective_scan` says it fast, where the
-compiled kernel takes the tensors.  The tests hold the second to the first, gradients included.
-`last_selective_scan` is the output at the last position alone, and `continued_scan` goes on
-from the state in which the part before left off.
+`selective_scan` gives the output at every position, `last_selective_scan` at the last one alone,
+and `continued_scan` goes on from the state in which the part before left off.
 """
 
 from dataclasses import dataclass
@@ -21,51 +14,19 @@ from torch.nn import functional as F
 
 from recall_arena.kernels import native, structs
 from recall_arena.kernels.function import Operation, Tensors, compiled
+from recall_arena.kernels.scan_definition import (
+    PerChannel,
+    States,
+    Transition,
+    continued_scan_definition,
+    no_state,
+    selective_scan_definition,
+)
 from recall_arena.shapes import Channels, Selection
 
-Transition = Float[Tensor, "channels state"]
-PerChannel = Float[Tensor, " channels"]
 Last = Float[Tensor, "batch channels"]
-States = Float[Tensor, "batch channels state"]
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
-
-
-def selective_scan_definition(
-    u: Channels,
-    delta: Channels,
-    A: Transition,
-    B: Selection,
-    C: Selection,
-    D: PerChannel,
-    z: Channels | None,
-    delta_bias: PerChannel,
-) -> Channels:
-    """One step after another: the equations, transcribed.  Any float type, any device."""
-    return continued_scan_definition(u, delta, A, B, C, D, z, delta_bias, _no_state(u, A))[0]
-
-
-def continued_scan_definition(
-    u: Channels,
-    delta: Channels,
-    A: Transition,
-    B: Selection,
-    C: Selection,
-    D: PerChannel,
-    z: Channels | None,
-    delta_bias: PerChannel,
-    h: States,
-) -> tuple[Channels, States]:
-    """The same from a state on; returns the state after the last position too."""
-    delta = F.softplus(delta + delta_bias)
-    outputs = []
-    for t in range(u.shape[1]):
-        # Euler rather than zero-order hold for B, as in the authors' code.
-        drive = (delta[:, t] * u[:, t]).unsqueeze(-1) * B[:, t].unsqueeze(1)
-        h = torch.exp(delta[:, t].unsqueeze(-1) * A) * h + drive
-        outputs.append((h * C[:, t].unsqueeze(1)).sum(-1))
-    y = torch.stack(outputs, dim=1) + D * u if outputs else D * u
-    return y if z is None else y * F.silu(z), h
 
 
 def selective_scan(
@@ -134,7 +95,7 @@ def continued_scan(
     """
     inputs = (u, delta, A, B, C, D, z, delta_bias)
     _check_shapes(inputs, u.shape)
-    h = _no_state(u, A) if h is None else h
+    h = no_state(u, A) if h is None else h
     if h.shape != (u.shape[0], *A.shape):
         raise ValueError(f"h must be (batch, channels, state), got {tuple(h.shape)}")
     if not (_compiled(inputs) and native.fits(h)):
@@ -163,10 +124,6 @@ def _check_shapes(inputs: Inputs, gate: torch.Size) -> None:
             "u, delta, z must be (batch, length, channels), A (channels, state), B, C (batch, "
             f"length, state), D, delta_bias (channels,); got {shapes}"
         )
-
-
-def _no_state(u: Tensor, A: Tensor) -> Tensor:
-    return u.new_zeros(u.shape[0], *A.shape)
 
 
 def _compiled(inputs: Inputs) -> bool:

@@ -22,11 +22,13 @@ class AssociativeRecall(Task):
     still is what stood `delay` tokens after the first appearance of the query, so a solver
     that looks there is always right.
 
-    vocabulary  K, how many tokens there are
-    queries     M, how many of them, the first ones, are ever asked for; 1 is the induction head
-    delay       tau, how many tokens after the query its value stands
+    Attributes:
+        vocabulary: K, how many tokens there are
+        queries: M, how many of them, the first ones, are ever asked for; 1 is the induction head
+        delay: tau, how many tokens after the query its value stands
 
-    Raises ValueError for a vocabulary below 2, queries outside 1..vocabulary, a delay below 1.
+    Raises:
+        ValueError: for a vocabulary below 2, queries outside 1..vocabulary, a delay below 1
     """
 
     vocabulary: int = 16

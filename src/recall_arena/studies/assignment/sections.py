@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import polars as pl
 
-from recall_arena.claims import LEARNT, SETTING, decide
+from recall_arena.claims import LEARNT, LEVEL, SETTING, Finding, decide
 from recall_arena.floor import order_free
 from recall_arena.rules import MARGIN
 from recall_arena.studies.assignment import pictures, rates, tables
-from recall_arena.studies.assignment.claims import CLAIMS, LEVEL, judged
+from recall_arena.studies.assignment.claims import ALL, CLAIMS, judged
 from recall_arena.studies.assignment.settings import CONTEXT, VOCABULARY, table_of
 from recall_arena.studies.study import Picture, Plan, Section
 from recall_arena.wording import each, percent, recipe, values
@@ -54,11 +54,12 @@ def sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
     """The report of these rows, whichever of the plan's runs they hold."""
     settings = table_of(plan.parts)
     runs = settings.join(judged(frame), on=SETTING, maintain_order="left_right")
+    findings = decide(ALL, runs, table_of(PROBLEMS))
     changed = runs.height and min(runs["revision"]) > EARLIER
     return [
         _summary(runs, settings),
         *([what_changed(runs)] if changed else []),
-        *(_problem(part, frame, runs, settings) for part in plan.parts),
+        *(_problem(part, frame, runs, findings) for part in plan.parts),
         search(rates.published()),
         Section("Every run", "What did each run find?", tables=(tables.every_run(runs),)),
     ]
@@ -78,14 +79,16 @@ def limits(runs: pl.DataFrame) -> str:
     """What so many seeds can decide, said once for all claims."""
     if runs.is_empty():
         return "No run is finished."
+    tests = sum(claim.rule.is_test for claim in ALL)
     return (
         f"A setting has {values(runs.group_by(SETTING).len(), 'len')} runs (seeds). A run either "
         "finds the mechanism or does not, so the run is the unit, and the statistic is the median "
         f"over runs, beside every run's value. It has learnt the task with at least "
         f"{percent(LEARNT)} at L where the value is not the query; if not, then not within its "
-        "budget. A claim about all runs falls with one; a comparison counts if p is at most "
-        f"{LEVEL:.2g} (5 % divided among all claims); shares of runs that learnt are equal if the "
-        f"interval of their difference lies within {percent(MARGIN)}."
+        "budget. A claim about all runs falls with one. A comparison is a test, and counts if its "
+        f"p is at most {percent(LEVEL)} when adjusted for the {tests} tests among the claims (Holm "
+        "1979). Shares of runs that learnt are equal if the 95 % interval of their difference "
+        f"lies within {percent(MARGIN)}."
     )
 
 
@@ -118,7 +121,9 @@ def what_changed(runs: pl.DataFrame) -> Section:
     )
 
 
-def _problem(part: int, frame: pl.DataFrame, runs: pl.DataFrame, settings: pl.DataFrame) -> Section:
+def _problem(
+    part: int, frame: pl.DataFrame, runs: pl.DataFrame, findings: dict[str, Finding]
+) -> Section:
     title, question, setting, draw = PROBLEMS[part]
     own = runs.filter(pl.col("problem") == part)
     compared = own
@@ -132,7 +137,7 @@ def _problem(part: int, frame: pl.DataFrame, runs: pl.DataFrame, settings: pl.Da
         f"{setting} {recipe(own)}",
         pictures=tuple(one for one in drawn if one.drawing.data.height),
         tables=(tables.details(f"problem{part}", own),),
-        findings=tuple(decide(claim, runs, settings, LEVEL) for claim in CLAIMS[part]),
+        findings=tuple(findings[claim.question] for claim in CLAIMS[part]),
     )
 
 
