@@ -1,7 +1,7 @@
 """How fast is one block, forward and backward, beside other people's?
 
 A Mamba block against mambapy's, transformers' and JAX's; an attention block against eager
-PyTorch and JAX.
+PyTorch and JAX; one of the gated delta rule against what transformers computes for it.
 """
 
 import itertools
@@ -20,9 +20,12 @@ from benchmarks.rows import OURS, Setting
 from benchmarks.torch_mixers import (
     Attend,
     PlainAttention,
+    PlainGatedDelta,
     PlainMamba,
+    definition_of_delta,
     fused_attention,
     mambapy_block,
+    transformers_delta,
 )
 from recall_arena.kernels import causal_attention_definition, selective_scan_definition
 
@@ -42,6 +45,7 @@ def run(options: Options, report: Report) -> None:
             ("mamba", mamba_builders(x, arriving, options, report)),
             ("attention", attention_builders(x, arriving, rotary=False)),
             ("attention-rope", attention_builders(x, arriving, rotary=True)),
+            ("gated-delta", gated_delta_builders(x, arriving)),
         ):
             compare(Setting(PART, subject, sizes), made, options, report)
 
@@ -130,6 +134,25 @@ def attention_builders(x: Tensor, arriving: Tensor, *, rotary: bool) -> Builders
         fused: partial(eager, fused, fused_attention),
         plain: partial(eager, plain, causal_attention_definition),
     }
+
+
+def gated_delta_builders(x: Tensor, arriving: Tensor) -> Builders:
+    """The blocks of the gated delta rule, all with the weights of ours."""
+    width = x.shape[2]
+    ours = fresh_mixer("gated-delta", width)
+
+    def eager(name: str, rule: Callable[..., Tensor]) -> Contender:
+        block = PlainGatedDelta(width, rule)
+        block.load_state_dict(ours.state_dict(), strict=True)
+        return contender(name, block, x, arriving)
+
+    rules = {
+        "recall-arena, definition": definition_of_delta,
+        "transformers, chunks": transformers_delta(chunked=True),
+        "transformers, step by step": transformers_delta(chunked=False),
+    }
+    made: Builders = {OURS: lambda: contender(OURS, ours, x, arriving)}
+    return made | {name: partial(eager, name, rule) for name, rule in rules.items()}
 
 
 def contender(

@@ -96,8 +96,30 @@ def causal_attention(q: Array, k: Array, v: Array) -> Array:
     return mixed / weights.sum(axis=-1, keepdims=True)  # quicker than dividing the weights
 
 
+def gated_delta(q: Array, k: Array, v: Array, g: Array, beta: Array, *, unroll: int) -> Array:
+    """As `recall_arena.kernels.gated_delta` with normalised keys: the outputs alone."""
+
+    def unit(x: Array) -> Array:
+        return x * lax.rsqrt((x * x).sum(axis=-1, keepdims=True) + 1e-6)
+
+    @jax.checkpoint
+    def step(S: Array, now: tuple[Array, Array, Array, Array, Array]) -> tuple[Array, Array]:
+        q_t, k_t, v_t, g_t, beta_t = now
+        S = jnp.exp(g_t)[..., None, None] * S
+        error = beta_t[..., None] * (v_t - jnp.einsum("bhkv,bhk->bhv", S, k_t))
+        S = S + k_t[..., None] * error[..., None, :]
+        return S, jnp.einsum("bhkv,bhk->bhv", S, q_t)
+
+    q, k = unit(q) * q.shape[3] ** -0.5, unit(k)
+    by_position = tuple(jnp.moveaxis(x, 1, 0) for x in (q, k, v, g, beta))
+    start = jnp.zeros((q.shape[0], *k.shape[2:], v.shape[3]), v.dtype)
+    _, outputs = lax.scan(step, start, by_position, unroll=unroll)
+    return jnp.moveaxis(outputs, 0, 1)
+
+
 OPERATIONS: dict[str, Callable[..., Array]] = {
     "selective_scan": selective_scan,
     "causal_conv": causal_conv,
     "causal_attention": causal_attention,
+    "gated_delta": gated_delta,
 }

@@ -22,12 +22,18 @@ from benchmarks.options import Options
 from benchmarks.ours import arrays
 from benchmarks.report import Report
 from benchmarks.rows import FLOOR, OURS, Setting
-from benchmarks.torch_mixers import fused_attention, reference_scan
+from benchmarks.torch_mixers import (
+    definition_of_delta,
+    fused_attention,
+    reference_scan,
+    transformers_delta,
+)
 from recall_arena.kernels import (
     causal_attention,
     causal_attention_definition,
     causal_conv,
     causal_conv_definition,
+    gated_delta,
     selective_scan,
     selective_scan_definition,
 )
@@ -62,7 +68,7 @@ def run(options: Options, report: Report) -> None:
     widths, lengths = options.widths or (8, 64), options.lengths or (64, 100)
     for width, length in itertools.product(widths, lengths):
         sizes = {"batch": options.batch, "L": length, "d": width}
-        for make in (scan, conv, attention):
+        for make in (scan, conv, attention, delta):
             operation = make(options.batch, length, width)
             setting = Setting(PART, operation.name, sizes)
             rows = compare(setting, builders(operation, options, report), options, report)
@@ -136,6 +142,32 @@ def attention(batch: int, length: int, width: int) -> Operation:
     }
     work = roofline.attention_work(batch, 1, length, width)
     return Operation("causal_attention", causal_attention, eager, inputs, work)
+
+
+def delta(batch: int, length: int, width: int) -> Operation:
+    """The gated delta rule as in a fresh mixer of this width: one head, values twice as wide."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, length, 1)
+    rates = 16 * torch.rand(*shape, generator=generator)
+    steps = torch.rand(*shape, generator=generator).mul(4.6).sub(6.9).exp()  # 1e-3 to 1e-1
+    inputs = {
+        "q": _normal(generator, *shape, width),
+        "k": _normal(generator, *shape, width),
+        "v": _normal(generator, *shape, 2 * width),
+        "g": (-rates * steps).requires_grad_(),
+        "beta": torch.rand(*shape, generator=generator).requires_grad_(),
+    }
+
+    def ours(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
+        return gated_delta(q, k, v, g, beta, normalised=True)[0]
+
+    eager = {
+        "recall-arena, definition": definition_of_delta,
+        "transformers, chunks": transformers_delta(chunked=True),
+        "transformers, step by step": transformers_delta(chunked=False),
+    }
+    work = roofline.gated_delta_work(batch, length, 1, width, 2 * width)
+    return Operation("gated_delta", ours, eager, inputs, work, unrolled=True)
 
 
 def _normal(generator: torch.Generator, *shape: int) -> Tensor:

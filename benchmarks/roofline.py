@@ -111,6 +111,32 @@ def attention_work(
     }
 
 
+def gated_delta_work(
+    batch: int, length: int, heads: int, key_width: int, value_width: int, read: int | None = None
+) -> Passes:
+    """The gated delta rule with a decay for each head, of which `read` rows are read, or all.
+
+    Forward, for each number of the state: its decay, what it holds for the key, what is written,
+    and the readout.  Backward repeats decay and writing, and adds, for each: the readout's
+    gradient into the state and into q, the written value's and the key's from there, the
+    prediction's back into the state and into the key, the decay's own, and the decay of all that.
+    """
+    rows = batch * length
+    rows_read = rows if read is None else read
+    each, unread = heads * key_width * value_width, rows - rows_read
+    vectors = FLOAT * heads * (2 * key_width + value_width)
+    numbers = FLOAT * heads * 2 * rows
+    outputs = FLOAT * heads * value_width * rows_read
+    return {
+        "forward": Work(
+            heads * rows, each * (4 * rows - unread), vectors * rows + numbers + outputs
+        ),
+        "backward": Work(
+            heads * rows, each * (10 * rows - 2 * unread), 2 * (vectors * rows + numbers) + outputs
+        ),
+    }
+
+
 def product_work(rows: int, terms: int, columns: int) -> Passes:
     """A linear map of rows; backward multiplies for the input's gradient and the weight's."""
     products, moved = rows * terms * columns, FLOAT * rows * (terms + columns)
@@ -148,6 +174,8 @@ def _mixer_passes(layer: str) -> MixerPasses:
             return _mamba_passes
         case "attention" | "attention-rope":
             return _attention_passes
+        case "gated-delta":
+            return _gated_delta_passes
         case _:
             raise ValueError(f"nobody has counted the work of {layer!r}")
 
@@ -177,6 +205,21 @@ def _attention_passes(
         product_work(distinct, width, 2 * width),
         attention_work(batch, 1, length, width, queries=read // batch),
         product_work(read, width, width),
+    ]
+
+
+def _gated_delta_passes(
+    width: int, sequences: tuple[int, int], distinct: int, read: int
+) -> list[Passes]:
+    """Of one gated delta mixer with one head; where few positions are read, few have a gate."""
+    batch, length = sequences
+    keys, values, window = width, 2 * width, 4
+    return [
+        product_work(distinct, width, 2 * keys + values + 2),
+        product_work(min(distinct, read), width, values),
+        conv_work(batch, length, 2 * keys + values, window),
+        gated_delta_work(batch, length, 1, keys, values, read),
+        product_work(read, values, width),
     ]
 
 

@@ -1,7 +1,8 @@
 """How fast is a whole training step: data, forward, loss, backward, clipping, AdamW?
 
-The assignment's six models.  PyTorch's contenders go through `recall_arena.training.train`
-like ours, with other mixers; JAX does the whole step in one jit.  Where the first layer can
+The assignment's six models, and two layers of the gated delta rule, without JAX.  PyTorch's
+contenders go through `recall_arena.training.train` like ours, with other mixers; JAX does the whole
+step in one jit.  Where the first layer can
 project each token once instead of each position, JAX does as ours does, and PyTorch's eager mixers
 come both ways.
 """
@@ -25,6 +26,7 @@ from recall_arena.zoo import ZOO
 
 PART = "step"
 TASK = AssociativeRecall()
+SUBJECTS = (*ZOO, "gated-delta,gated-delta")
 
 Unrolls = dict[tuple[int, int], int]
 """The best number of unrolled positions by (width, context), found on the Mamba stack."""
@@ -44,7 +46,7 @@ def run(options: Options, report: Report) -> None:
 
 def _mamba_first() -> list[str]:
     """The models' names; the hybrids take over what the Mamba stack found."""
-    return sorted(ZOO, key=lambda name: name != "mamba")
+    return sorted(SUBJECTS, key=lambda name: name != "mamba")
 
 
 def planned(setting: Setting) -> tuple[ModelSpec, Schedule]:
@@ -88,7 +90,9 @@ def builders(spec: ModelSpec, schedule: Schedule, unrolls: Unrolls, report: Repo
 
         made[name] = build
 
-    made: Builders = {OURS: lambda: training(OURS, model, schedule, batch), "JAX": in_jax}
+    made: Builders = {OURS: lambda: training(OURS, model, schedule, batch)}
+    if "gated-delta" not in spec.layers:
+        made["JAX"] = in_jax
     in_torch("PyTorch, eager", eager())
     if spec.positions == "none":
         in_torch("PyTorch, eager, each token once", eager(), project_once=True)

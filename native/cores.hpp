@@ -6,6 +6,7 @@
 
 #include "attention_core.hpp"
 #include "block.hpp"
+#include "gated_delta_core.hpp"
 #include "mamba_core.hpp"
 
 namespace recall::RECALL_ISA {
@@ -30,7 +31,7 @@ struct KindsOf {
   }
 };
 
-using Kinds = KindsOf<MambaCore, AttentionCore>;
+using Kinds = KindsOf<MambaCore, AttentionCore, GatedDeltaCore>;
 
 inline std::unique_ptr<AnyBlock> make_block(const Block& p, float* scratch) {
   Arena arena(scratch);

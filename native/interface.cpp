@@ -145,6 +145,16 @@ int recall_attention_backward(const recall::Attention* p, int threads) {
   return recall::done;
 }
 
+int recall_delta_forward(const recall::Delta* p, int threads) {
+  recall::parallel_for(threads, p->batch * p->heads, *p, recall::chosen->delta_forward, recall::chosen->delta_scratch);
+  return recall::done;
+}
+
+int recall_delta_backward(const recall::Delta* p, int threads) {
+  recall::parallel_for(threads, p->batch * p->heads, *p, recall::chosen->delta_backward, recall::chosen->delta_scratch);
+  return recall::done;
+}
+
 int recall_block_forward(const recall::Block* p, int threads) {
   if (const recall::Status status = recall::check(*p)) return status;
   recall::parallel_for(threads, p->batch, *p, recall::chosen->block_forward, recall::chosen->block_scratch);

@@ -34,6 +34,8 @@ int recall_conv_forward(const recall::Conv* p, int threads);
 int recall_conv_backward(const recall::Conv* p, int threads);
 int recall_attention_forward(const recall::Attention* p, int threads);
 int recall_attention_backward(const recall::Attention* p, int threads);
+int recall_delta_forward(const recall::Delta* p, int threads);
+int recall_delta_backward(const recall::Delta* p, int threads);
 int recall_block_forward(const recall::Block* p, int threads);
 int recall_block_backward(const recall::Block* p, int threads);
 int recall_stack_logits(const recall::Stack* p, int threads);

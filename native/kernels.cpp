@@ -4,6 +4,8 @@
 #include "causal_attention.hpp"
 #include "causal_conv.hpp"
 #include "cores.hpp"
+#include "gated_delta.hpp"
+#include "gated_delta_backward.hpp"
 #include "math.hpp"
 #include "selective_scan.hpp"
 #include "selective_scan_backward.hpp"
@@ -25,6 +27,9 @@ const Kernels kernels = {
     attention_forward,
     attention_backward,
     attention_scratch,
+    delta_forward,
+    delta_backward,
+    delta_scratch,
     Kinds::known,
     block_forward,
     block_backward,

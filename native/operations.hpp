@@ -57,6 +57,27 @@ struct Attention {
   Heads grad_out, grad_q, grad_k, grad_v;
 };
 
+struct Delta {
+  std::int64_t batch, length, heads, key_width, value_width;
+  const float *q, *k, *v;  // (batch, length, heads, key_width), v with value_width
+  std::int64_t q_stride, k_stride, v_stride;
+  const float *g, *beta;  // (batch, length, heads), g with key_width where it is by channel; no g: no decay
+  std::int64_t g_stride, g_head, beta_stride, beta_head;  // from position to position, from head to head
+  std::int64_t g_by_channel, normalised;  // not 0: g has a number for each channel; q and k get unit length
+  double scale;                           // of q
+  const float* initial;  // (batch, heads, key_width, value_width): the state before the first position; null: 0
+  float* final;          // the same after the last position; may be null
+  float* out;            // (batch, length, heads, value_width)
+  float* states;         // (batch, heads, chunks, key_width, value_width): the state before each chunk; may be null
+  float* errors;         // (batch, length, heads, value_width): what v was beside the state's value; may be null
+  const float *grad_out, *grad_final;  // grad_final may be null: 0
+  float *grad_q, *grad_k, *grad_v;
+  std::int64_t grad_key_stride, grad_v_stride;
+  float *grad_g, *grad_beta;  // they lie as g and beta do
+  float* grad_initial;        // may be null
+  std::int64_t last;          // not 0: out and grad_out are (batch, heads, value_width), the last position's
+};
+
 // With a norm, a block is x + mixer(norm(x)); without one it is the mixer alone.
 struct Norm {
   const float *weight, *bias;  // null: neither norm nor residual
@@ -71,7 +92,7 @@ struct Tokens {
 };
 
 // Which mixer a block holds, and so which struct its head begins.
-enum class Kind : std::int64_t { mamba = 1, attention = 2 };
+enum class Kind : std::int64_t { mamba = 1, attention = 2, gated_delta = 3 };
 
 // The head of every mixer's struct.  Weights are laid out as torch's modules keep them.
 struct Block {
@@ -109,6 +130,22 @@ struct SelfAttention {
   float* softmax;                // (batch, heads, 2, queries)
 };
 
+// What gates the output of the gated delta rule.
+enum class OutputGate : std::int64_t { none = 0, silu = 1, sigmoid = 2 };
+
+struct GatedDelta {
+  Block block;
+  std::int64_t heads, key_width, value_width, window;  // window 0: no convolution
+  std::int64_t decays;  // numbers of a: 0, one a head, or one a channel of the keys
+  OutputGate gate;
+  double beta_scale, epsilon;  // 2 for negative eigenvalues; of the norm of the output
+  const float *conv_weight, *A_log, *dt_bias, *o_norm;  // (channels, window); (heads,); (decays,); (value_width,)
+  float *before, *qkv;  // (batch, length, channels): queries, keys, values of all heads; the same convolved
+  float* gates;         // (batch, length, heads + decays): b and a, of which beta and the decay are made
+  float *z, *o;         // (batch, length, heads * value_width), or of the last position: output's gate; output
+  float *states, *errors;  // as in Delta
+};
+
 // Where a weight's gradient goes, (rows, columns); a shard has it as (columns, rows).
 struct Place {
   float* to;  // null: it is not wanted
@@ -137,7 +174,7 @@ constexpr int largest_window = 16;
 constexpr int largest_head = 256;
 
 // What one instruction set has.  Every kernel works on items [begin, end): forward these are sequences
-// (heads of sequences for attention), backward they are shards of the batch for blocks and stacks.  The
+// (heads of sequences for attention and the delta rule), backward they are shards of the batch for blocks and stacks.  The
 // caller may divide them among threads, and the result does not depend on how.
 struct Kernels {
   const char* name;
@@ -149,6 +186,9 @@ struct Kernels {
   void (*attention_forward)(const Attention&, std::int64_t begin, std::int64_t end, float* scratch);
   void (*attention_backward)(const Attention&, std::int64_t begin, std::int64_t end, float* scratch);
   std::int64_t (*attention_scratch)(const Attention&);
+  void (*delta_forward)(const Delta&, std::int64_t begin, std::int64_t end, float* scratch);
+  void (*delta_backward)(const Delta&, std::int64_t begin, std::int64_t end, float* scratch);
+  std::int64_t (*delta_scratch)(const Delta&);
   bool (*knows)(Kind);
   void (*block_forward)(const Block&, std::int64_t begin, std::int64_t end, float* scratch);
   void (*block_backward)(const Block&, std::int64_t begin, std::int64_t end, float* scratch);

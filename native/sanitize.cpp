@@ -100,6 +100,30 @@ bool attention(int64_t batch, int64_t heads, int64_t length, int64_t queries, in
   return finite(p.out.data, total * queries) && finite(p.grad_k.data, total * length);
 }
 
+bool delta(int64_t batch, int64_t length, int64_t keys, int64_t values, int decay, bool last, int threads) {
+  Buffers make;
+  const int64_t heads = 2, rows = batch * length * heads, items = batch * heads, state = items * keys * values;
+  auto& p = make.zeroed<recall::Delta>();
+  p.batch = batch, p.length = length, p.heads = heads, p.key_width = keys, p.value_width = values, p.last = last;
+  p.normalised = keys > 1, p.scale = 0.5, p.g_by_channel = decay == 2;
+  p.q = make(rows * keys), p.k = make(rows * keys), p.v = make(rows * values), p.beta = make(rows);
+  p.q_stride = p.k_stride = p.grad_key_stride = heads * keys, p.v_stride = p.grad_v_stride = heads * values;
+  const int64_t decays = decay == 2 ? keys : 1;
+  float* g = decay ? make(rows * decays) : nullptr;
+  for (int64_t i = 0; g && i < rows * decays; ++i) g[i] = -std::exp(g[i]);
+  p.g = g, p.g_stride = heads * decays, p.g_head = decays, p.beta_stride = heads, p.beta_head = 1;
+  p.initial = length % 2 ? make(state) : nullptr, p.final = length % 2 ? make(state) : nullptr;
+  const int64_t read = last ? items * values : rows * values;
+  p.out = make(read), p.states = make(chunks(length) * state), p.errors = make(rows * values);
+  recall_delta_forward(&p, threads);
+  p.grad_out = make(read), p.grad_final = p.initial ? make(state) : nullptr;
+  p.grad_initial = p.initial ? make(state) : nullptr;
+  p.grad_q = make(rows * keys), p.grad_k = make(rows * keys), p.grad_v = make(rows * values);
+  p.grad_g = decay ? make(rows * decays) : nullptr, p.grad_beta = make(rows);
+  recall_delta_backward(&p, threads);
+  return finite(p.out, read) && finite(p.grad_k, rows * keys) && finite(p.grad_beta, rows);
+}
+
 // A mixer's struct: what its core has beside the head, the projections, and how many numbers a shard has.
 struct Sizes {
   int64_t batch, length, width, state;
@@ -140,8 +164,31 @@ recall::Block& self_attention(Buffers& make, const Sizes& s) {
   return p.block;
 }
 
+// Its switches follow from the sizes, so that all of them come up.
+recall::Block& gated_delta(Buffers& make, const Sizes& s) {
+  auto& p = make.zeroed<recall::GatedDelta>();
+  p.heads = 2, p.key_width = s.width, p.value_width = s.width % 2 ? 3 : 20;
+  p.window = s.length % 4 ? s.state / 4 : 4, p.beta_scale = 1, p.epsilon = 1e-5;
+  const int64_t decays[] = {0, p.heads, p.heads * p.key_width};
+  p.decays = decays[s.length % 3];
+  p.gate = recall::OutputGate(s.length % 3);
+  const int64_t values = p.heads * p.value_width, channels = 2 * p.heads * p.key_width + values;
+  const int64_t gate = p.gate == recall::OutputGate::none ? 0 : values, gates = p.heads + p.decays;
+  p.block.kind = recall::Kind::gated_delta;
+  p.block.in_proj = make((channels + gates + gate) * s.width), p.block.out_proj = make(values * s.width);
+  p.conv_weight = p.window ? make(p.window * channels) : nullptr, p.o_norm = make(p.value_width);
+  p.A_log = p.decays ? make(p.heads) : nullptr, p.dt_bias = p.decays ? make(p.decays) : nullptr;
+  p.block.numbers = (channels + gates + gate + values) * s.width + p.window * channels + p.value_width +
+                    (p.decays ? p.heads + p.decays : 0);
+  if (!s.saved) return p.block;
+  p.before = make(s.rows() * channels), p.qkv = make(s.rows() * channels), p.gates = make(s.rows() * gates);
+  p.z = gate ? make(s.read() * values) : nullptr, p.o = make(s.read() * values);
+  p.states = make(s.batch * chunks(s.length) * p.key_width * values), p.errors = make(s.rows() * values);
+  return p.block;
+}
+
 using Mixer = recall::Block& (*)(Buffers&, const Sizes&);
-constexpr Mixer mixers[] = {mamba, self_attention};
+constexpr Mixer mixers[] = {mamba, self_attention, gated_delta};
 
 recall::Norm norm(Buffers& make, int64_t width) { return {make(width), make(width), 1e-5}; }
 
@@ -216,6 +263,9 @@ int run_all() {
             check(attention(2, heads, length, queries, width, false, threads));
             check(attention(2, heads, length, queries, 2 * width, true, threads));
           }
+        for (int64_t values : {1, 4, 16, 33})
+          for (int decay : {0, 1, 2})
+            for (bool last : {false, true}) check(delta(2, length, width, values, decay, last, threads));
         const int64_t state = length % 2 ? 16 : 3;
         for (Mixer mixer : mixers) {
           for (bool last : {false, true})

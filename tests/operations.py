@@ -12,7 +12,14 @@ from kernel_checks import Inputs
 from torch import Tensor
 
 from recall_arena import kernels
-from recall_arena.kernels import AttentionLayer, Layer, MambaLayer, mix
+from recall_arena.kernels import (
+    AttentionLayer,
+    GatedDeltaLayer,
+    GatedDeltaSizes,
+    Layer,
+    MambaLayer,
+    mix,
+)
 from recall_arena.seeds import generator
 
 BATCH = 6
@@ -81,6 +88,29 @@ def attention(rotary: bool, definition: bool) -> Callable[..., Tensor]:
     return called
 
 
+def delta_inputs(length: int, decay: str, value_width: int) -> Inputs:
+    heads, key_width = 2, 5
+    shape = (BATCH, length, heads)
+    g = {"none": None, "head": normal("g", *shape), "channel": normal("g", *shape, key_width)}
+    return {
+        "q": normal("q", *shape, key_width),
+        "k": normal("k", *shape, key_width) / 3,
+        "v": normal("v", *shape, value_width),
+        "g": None if g[decay] is None else -g[decay].exp(),
+        "beta": normal("beta", *shape).sigmoid(),
+        "state": normal("state", BATCH, heads, key_width, value_width),
+    }
+
+
+def delta(definition: bool, normalised: bool) -> Callable[..., Tensor]:
+    function = kernels.gated_delta_definition if definition else kernels.gated_delta
+
+    def called(**inputs: Tensor | None) -> Tensor:
+        return function(**inputs, normalised=normalised)[0]
+
+    return called
+
+
 MAMBA = MambaLayer(
     in_proj=normal("in_proj", 20, 8) / 2,
     conv1d=normal("conv1d", 10, 1, 4) / 2,
@@ -93,10 +123,28 @@ MAMBA = MambaLayer(
     out_proj=normal("out_proj", 8, 10) / 2,
 )
 ATTENTION = AttentionLayer(normal("qkv", 24, 8) / 2, normal("out", 8, 8) / 2, heads=2)
+GATED_DELTA = GatedDeltaLayer(
+    in_proj=normal("delta_in", 28, 8) / 2,
+    conv1d=normal("delta_conv", 16, 1, 4) / 2,
+    A_log=normal("delta_A_log", 2) / 2,
+    dt_bias=normal("delta_dt", 2) / 2,
+    o_norm=normal("o_norm", 4),
+    out_proj=normal("delta_out", 8, 8) / 2,
+    sizes=GatedDeltaSizes(heads=2, key_width=2),
+)
+KDA = replace(
+    GATED_DELTA,
+    in_proj=normal("kda_in", 22, 8) / 2,
+    conv1d=None,
+    dt_bias=normal("kda_dt", 4) / 2,
+    sizes=GatedDeltaSizes(2, 2, by_channel=True, beta_scale=2.0, gate="none"),
+)
 LAYERS: dict[str, Layer] = {
     "mamba": MAMBA,
     "attention mixer": ATTENTION,
     "attention mixer rope": replace(ATTENTION, rotary=True),
+    "gated delta mixer": GATED_DELTA,
+    "KDA mixer": KDA,
 }
 
 
@@ -116,6 +164,9 @@ def mixer_inputs(layer: Layer, length: int) -> Inputs:
 
 def _table(length: int, like: Tensor) -> Tensor:
     return kernels.rotary_table(torch.arange(length, dtype=like.dtype), like.shape[3])
+
+
+DELTAS = (("none", True, 3), ("head", False, 20), ("channel", True, 20))
 
 
 def _operations() -> dict[str, Operation]:
@@ -146,6 +197,11 @@ def _operations() -> dict[str, Operation]:
             found[f"attention {width} {rotary} {queries}"] = Operation(
                 *functions, given, batched, axis=2, last=queries == 1
             )
+    for decay, normalised, value_width in DELTAS:
+        functions = (delta(False, normalised), delta(True, normalised))
+        given = partial(delta_inputs, decay=decay, value_width=value_width)
+        batched = ("q", "k", "v", "beta", *(() if decay == "none" else ("g",)))
+        found[f"gated delta, decay {decay}"] = Operation(*functions, given, batched)
     for name, layer in LAYERS.items():
         for last in (False, True):
             found[f"{'last ' * last}{name}"] = Operation(

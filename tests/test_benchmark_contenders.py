@@ -30,6 +30,8 @@ from recall_arena.zoo import ZOO
 
 TASK = AssociativeRecall(queries=4)
 
+MAKERS = (operations.scan, operations.conv, operations.attention, operations.delta)
+
 needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
 
 
@@ -85,7 +87,7 @@ def errors_in_operations() -> dict[str, float]:
     """How far JAX's operations are from ours, in output and gradients."""
     found = {}
     with mock.patch("benchmarks.jax_contenders.UNROLLS", (2,)):
-        for make in (operations.scan, operations.conv, operations.attention):
+        for make in MAKERS:
             operation = make(2, 7, 8)
             made = operations.builders(operation, Options(), Report())
             found[operation.name] = difference(made["JAX"]().results(), made[OURS]().results())
@@ -95,7 +97,7 @@ def errors_in_operations() -> dict[str, float]:
 @needs_jax
 def test_every_operation_in_jax_equals_ours(child):
     errors = child.submit(errors_in_operations).result()
-    assert errors.keys() == {"selective_scan", "causal_conv", "causal_attention"}
+    assert errors.keys() == {"selective_scan", "causal_conv", "causal_attention", "gated_delta"}
     assert all(error <= 1e-5 for error in errors.values()), errors
 
 
@@ -159,19 +161,19 @@ def test_without_jax_its_contender_is_unavailable_and_says_why(monkeypatch):
 # The other contenders
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", step.SUBJECTS)
 def test_every_eager_model_equals_ours_in_loss_and_gradients(name):
     schedule = Schedule(0.01, steps=10, context=9, batch=3)
     spec = named(name, vocabulary=16, width=8, longest_context=27)
     made = step.builders(spec, schedule, {}, Report())
-    del made["JAX"]
+    made.pop("JAX", None)
     expected = made[OURS]().results()
     assert len(made) >= 2
     for name, build in made.items():
         assert difference(build().results(), expected) <= 1e-5, name
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", step.SUBJECTS)
 def test_no_contender_uses_our_kernels(name, monkeypatch):
     def refuse(*_):
         raise AssertionError("a compiled kernel was called")
@@ -188,22 +190,24 @@ def test_no_contender_takes_an_unknown_mixer_for_another():
         eager()("abacus", 8)
 
 
-@pytest.mark.parametrize("part", ["mamba", "attention", "attention-rope"])
+@pytest.mark.parametrize("part", ["mamba", "attention", "attention-rope", "gated-delta"])
 def test_the_blocks_agree(part):
     x, arriving = torch.randn(2, 2, 7, 8, generator=torch.Generator().manual_seed(0))
     x.requires_grad_()
-    made = (
-        block.mamba_builders(x, arriving, Options(), Report())
-        if part == "mamba"
-        else block.attention_builders(x, arriving, rotary=part == "attention-rope")
-    )
-    del made["JAX"]
+    match part:
+        case "mamba":
+            made = block.mamba_builders(x, arriving, Options(), Report())
+        case "gated-delta":
+            made = block.gated_delta_builders(x, arriving)
+        case _:
+            made = block.attention_builders(x, arriving, rotary=part == "attention-rope")
+    made.pop("JAX", None)
     expected = made[OURS]().results()
     for name, build in made.items():
         assert difference(build().results(), expected) <= 1e-5, name
 
 
-@pytest.mark.parametrize("make", [operations.scan, operations.conv, operations.attention])
+@pytest.mark.parametrize("make", MAKERS)
 def test_the_operations_agree(make):
     made = operations.builders(make(2, 7, 8), Options(compile_limit=0), Report())
     del made["JAX"]

@@ -28,9 +28,9 @@ from benchmarks.measuring import (
 from benchmarks.options import Options
 from benchmarks.report import Report
 from benchmarks.rows import FLOOR, OURS, Setting
+from benchmarks.step import SUBJECTS
 from benchmarks.tables import tables
 from recall_arena.kernels import native
-from recall_arena.zoo import ZOO
 
 ROOT = Path(__file__).parent.parent
 SETTING = Setting("block", "mamba", {"batch": 2, "L": 3})
@@ -214,8 +214,8 @@ def test_a_part_runs_from_the_command_line(tmp_path):
     subjects = [(each.row.subject, each.row.contender) for each in kept]
     timed = {(name, who) for name, who in subjects if who != FLOOR}
     both_ways = {
-        (name, f"PyTorch, eager{way}") for name in ZOO for way in ("", ", each token once")
+        (name, f"PyTorch, eager{way}") for name in SUBJECTS for way in ("", ", each token once")
     }
     both_ways.remove(("transformer-learned", "PyTorch, eager, each token once"))
-    assert timed == {(name, OURS) for name in ZOO} | both_ways
-    assert len(kept) - len(timed) in (0, len(ZOO))  # a floor each, where there is g++
+    assert timed == {(name, OURS) for name in SUBJECTS} | both_ways
+    assert len(kept) - len(timed) in (0, len(SUBJECTS))  # a floor each, where there is g++

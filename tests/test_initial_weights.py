@@ -1,4 +1,6 @@
-"""Mamba's first weights against the paper (Gu & Dao 2023, arXiv:2312.00752, section 3.6)."""
+"""First weights: Mamba's against the paper (Gu & Dao 2023, arXiv:2312.00752, section 3.6), the
+gated delta rule's against flash-linear-attention's.
+"""
 
 import math
 
@@ -7,7 +9,7 @@ import torch
 from scipy.stats import kstest
 from torch.nn import functional as F
 
-from recall_arena.mixers import Mamba
+from recall_arena.mixers import GatedDelta, Mamba
 from recall_arena.model import ModelSpec, SequenceModel
 
 
@@ -63,3 +65,17 @@ def test_two_mambas_in_a_model_start_different():
     first, second = SequenceModel(ModelSpec(layers=("mamba", "mamba"))).layers
     for name in ("in_proj.weight", "dt_proj.bias", "dt_proj.weight"):
         assert not torch.equal(first.mixer.get_parameter(name), second.mixer.get_parameter(name))
+
+
+@pytest.mark.parametrize("decay", ["head", "channel"])
+def test_a_gated_delta_starts_with_rates_up_to_16_and_time_steps_as_mambas(decay):
+    torch.manual_seed(0)
+    mixer = GatedDelta(4, heads=2048, key_width=2, window=1, decay=decay)
+    rates, steps = mixer.A_log.detach().exp(), F.softplus(mixer.dt_bias.double()).detach()
+    assert rates.shape == (2048,)
+    assert len(steps) == (4096 if decay == "channel" else 2048)
+    assert kstest(rates.numpy() / 16, "uniform").pvalue > 0.01
+    assert kstest(((steps.log() - math.log(1e-3)) / math.log(100)).numpy(), "uniform").pvalue > 0.01
+    for weight in (mixer.A_log, mixer.dt_bias):
+        assert weight._no_weight_decay
+    assert torch.equal(mixer.o_norm.weight, torch.ones(4))

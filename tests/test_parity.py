@@ -8,7 +8,7 @@ import torch
 from kernel_checks import assert_near
 from torch import Tensor, nn
 
-from recall_arena.mixers import Attention, Mamba
+from recall_arena.mixers import Attention, GatedDelta, Mamba
 from recall_arena.seeds import generator
 
 
@@ -80,6 +80,72 @@ def test_mamba_loads_the_weights_of_other_implementations(build, width):
 
     ours.load_state_dict(theirs.state_dict(), strict=True)
     assert_near(value_and_gradients(ours, x), value_and_gradients(theirs, x), 1e-5)
+
+
+# The gated delta rule
+
+
+def fused(theirs: nn.Module, decays: Tensor, gate: Tensor) -> dict[str, Tensor]:
+    """The weights of a layer with a projection for each purpose, as ours are."""
+    w = dict(theirs.state_dict())
+    rows = [w["q_proj.weight"], w["k_proj.weight"], w["v_proj.weight"], w["b_proj.weight"]]
+    return {
+        "in_proj.weight": torch.cat([*rows, decays, gate]),
+        "conv1d.weight": w["conv1d.weight"],
+        "o_norm.weight": w["o_norm.weight"],
+        "out_proj.weight": w["o_proj.weight"],
+    }
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.filterwarnings("ignore")
+def test_gated_delta_equals_that_of_olmo_hybrid(negative):
+    olmo = pytest.importorskip("transformers.models.olmo_hybrid.modeling_olmo_hybrid")
+    config = olmo.OlmoHybridConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        layer_types=["linear_attention", "full_attention"],
+        linear_num_key_heads=2,
+        linear_num_value_heads=2,
+        linear_key_head_dim=6,
+        linear_value_head_dim=12,
+        linear_allow_neg_eigval=negative,
+    )
+    torch.manual_seed(0)
+    theirs = olmo.OlmoHybridGatedDeltaNet(config, layer_idx=0)
+    ours = GatedDelta(16, heads=2, key_width=6, negative_eigenvalues=negative)
+    state = fused(theirs, theirs.a_proj.weight, theirs.g_proj.weight)
+    ours.load_state_dict({**state, "A_log": theirs.A_log, "dt_bias": theirs.dt_bias})
+    x = torch.randn(2, 70, 16)
+    assert_near({"out": ours(x)}, {"out": theirs(x)}, 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_gated_delta_by_channel_equals_kimi_delta_attention():
+    """Their W_2 W_1 x is W x here."""
+    kimi = pytest.importorskip("transformers.models.kimi_linear.modeling_kimi_linear")
+    config = kimi.KimiLinearConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        layer_types=["linear_attention"],
+        linear_num_heads=2,
+        linear_head_dim=6,
+    )
+    torch.manual_seed(0)
+    theirs = kimi.KimiLinearDeltaAttention(config, layer_idx=0)
+    with torch.no_grad():
+        theirs.forget_gate.A_log.normal_()
+        theirs.forget_gate.dt_bias.normal_()
+    ours = GatedDelta(16, heads=2, key_width=6, expand=1, decay="channel", gate="sigmoid")
+    gate, forget = theirs.g_b_proj.weight @ theirs.g_a_proj.weight, theirs.forget_gate
+    state = fused(theirs, forget.f_b_proj.weight @ forget.f_a_proj.weight, gate)
+    rates = {"A_log": forget.A_log.flatten(), "dt_bias": forget.dt_bias}
+    ours.load_state_dict({**state, **rates})
+    x = torch.randn(2, 30, 16)
+    # Their norm has another epsilon, which counts where an output is near zero.
+    assert theirs.o_norm.variance_epsilon == pytest.approx(config.rms_norm_eps)
+    theirs.o_norm.variance_epsilon = 1e-5
+    assert_near({"out": ours(x)}, {"out": theirs(x)}, 1e-5)
 
 
 # Attention

@@ -22,6 +22,7 @@ from recall_arena.model import named
         (roofline.scan_work, (3, 20, 8, 16), (1, 1, None, None)),
         (roofline.conv_work, (3, 20, 8, 4), (1, 1, 1, None)),
         (roofline.attention_work, (3, 2, 20, 8), (1, 1, None, None)),
+        (roofline.gated_delta_work, (3, 20, 2, 8, 16), (1, 1, 1, None, None)),
     ],
 )
 def test_work_grows_in_proportion_to_independent_axes(work, sizes, powers, direction):
@@ -57,6 +58,18 @@ def test_a_scan_that_is_read_everywhere_is_the_whole_scan():
     for direction in ("forward", "backward"):
         assert once[direction].multiply_adds < everywhere[direction].multiply_adds
         assert once[direction].exponentials < everywhere[direction].exponentials
+
+
+def test_the_delta_rules_work_is_that_of_its_state_and_less_where_it_is_not_read():
+    whole, last = (roofline.gated_delta_work(3, 20, 2, 8, 16, read=n) for n in (None, 3))
+    numbers = 3 * 20 * 2 * 8 * 16
+    assert (whole["forward"].multiply_adds, whole["backward"].multiply_adds) == (
+        4 * numbers,
+        10 * numbers,
+    )
+    for direction in ("forward", "backward"):
+        assert last[direction].multiply_adds < whole[direction].multiply_adds
+        assert last[direction].bytes < whole[direction].bytes
 
 
 def test_a_lone_query_sees_every_key():
@@ -118,8 +131,8 @@ def test_an_operation_stands_beside_its_floor_whole_and_in_parts(monkeypatch):
     ours = {(row.subject, row.stage): row for row in report.rows if row.contender == OURS}
     bounds = [row for row in report.rows if row.contender == FLOOR]
 
-    assert len(ours) == 3 * 4
-    assert len(bounds) == 3 * 3
+    assert len(ours) == 4 * 4
+    assert len(bounds) == 4 * 3
     for bound in bounds:
         row = ours[bound.subject, bound.stage]
         assert row.figures[OUTSIDE] > 0

@@ -16,7 +16,7 @@ from training_checks import steps
 from recall_arena.compiled import Compiled, stack_of
 from recall_arena.kernels import Stack, StackLogits, native
 from recall_arena.kernels.stack import _LossCall, are_ids
-from recall_arena.mixers import Attention, Mamba
+from recall_arena.mixers import Attention, GatedDelta, Mamba
 from recall_arena.model import Block, ModelSpec, SequenceModel, named
 from recall_arena.seeds import generator
 from recall_arena.tasks import AssociativeRecall, Batch
@@ -24,12 +24,18 @@ from recall_arena.training import Schedule
 from recall_arena.zoo import ZOO
 
 TOLERANCE = 1e-5  # of the largest number: the weights' gradients have up to 20,000 terms
+DIVIDED = 5e-5  # where an output is normalised, rounding is divided by outputs that are near zero
 REACH = 300
 
 ODD = {  # each layer's mixer, of sizes that no study uses
     "odd mamba": lambda width: [Mamba(width, state=5, expand=3, window=3), Mamba(width, state=16)],
     "two heads": lambda width: [Attention(width, heads=2), Attention(width, heads=2, rotary=True)],
     "one layer": lambda width: [Mamba(width)],
+    "gated delta": lambda width: [GatedDelta(width), GatedDelta(width, heads=2, window=3)],
+    "KDA and DeltaNet": lambda width: [
+        GatedDelta(width, expand=1, decay="channel", gate="sigmoid"),
+        GatedDelta(width, heads=4, decay="none", gate="none", window=1, negative_eigenvalues=True),
+    ],
     "one attention": lambda width: [Attention(width, rotary=True)],
 }
 SHAPES = [  # batch, length, width, vocabulary; the first layer looks tokens up where they are few
@@ -111,7 +117,8 @@ def test_logits_loss_and_gradients_are_those_of_the_model(name, shape):
     model, data = made(name, width, vocabulary), batch_of(batch, length, vocabulary)
     exact = by_autograd(copy.deepcopy(model).double(), data)
     assert is_served(model, data.tokens)
-    assert_near(by_stack(model, data), exact, TOLERANCE)
+    delta = any(isinstance(block.mixer, GatedDelta) for block in model.layers)
+    assert_near(by_stack(model, data), exact, DIVIDED if delta else TOLERANCE)
 
 
 @needs_kernels

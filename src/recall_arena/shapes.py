@@ -7,7 +7,8 @@ channels   numbers inside a mixer: width times the expansion
 state      numbers that a channel remembers, N in the papers
 vocabulary how many tokens there are, K
 read       positions whose outputs are wanted: all of them, or the last alone
-heads      attention heads, each of head_width numbers
+heads      attention heads, each of head_width numbers; or those of a delta rule, whose keys
+           have key_width and whose values value_width
 """
 
 from jaxtyping import Float, Int64

@@ -44,6 +44,9 @@ ZOO = {
 }
 """The assignment's six models."""
 
+RECURRENT = frozenset({"gated-delta", "mamba"})
+"""The mixers that carry a state of fixed size."""
+
 UNNAMED = Named("", (), "none", "#E69F00", "P")
 """How a model without a name is drawn."""
 
@@ -63,4 +66,4 @@ def look_of(model: str) -> Named:
 
 def recurrent(layers: Sequence[str]) -> bool:
     """Whether a layer carries a state of fixed size, as Mamba does."""
-    return "mamba" in layers
+    return not RECURRENT.isdisjoint(layers)

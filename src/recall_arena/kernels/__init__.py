@@ -8,6 +8,13 @@ from recall_arena.kernels.causal_attention import (
     rotary_table_of,
 )
 from recall_arena.kernels.causal_conv import causal_conv, causal_conv_definition
+from recall_arena.kernels.gated_delta import gated_delta, gated_delta_definition
+from recall_arena.kernels.gated_delta_mixer import (
+    GatedDeltaLayer,
+    GatedDeltaSizes,
+    OutputGate,
+    gated_delta_mixer_definition,
+)
 from recall_arena.kernels.layer import Layer, Shape, mix
 from recall_arena.kernels.mamba_mixer import MambaLayer, mamba_mixer_definition
 from recall_arena.kernels.norm import Norm
@@ -24,9 +31,12 @@ from recall_arena.kernels.stack import PreNorm, Stack, StackLogits, StackLoss
 
 __all__ = [
     "AttentionLayer",
+    "GatedDeltaLayer",
+    "GatedDeltaSizes",
     "Layer",
     "MambaLayer",
     "Norm",
+    "OutputGate",
     "PreNorm",
     "Shape",
     "Stack",
@@ -39,6 +49,9 @@ __all__ = [
     "causal_conv_definition",
     "continued_scan",
     "continued_scan_definition",
+    "gated_delta",
+    "gated_delta_definition",
+    "gated_delta_mixer_definition",
     "last_selective_scan",
     "mamba_mixer_definition",
     "mix",

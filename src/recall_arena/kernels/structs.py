@@ -11,6 +11,7 @@ class Kind(IntEnum):
 
     MAMBA = 1
     ATTENTION = 2
+    GATED_DELTA = 3
 
 
 def _fields(integers: str, pointers: str) -> list[tuple[str, type]]:
@@ -60,6 +61,20 @@ class Attention(ctypes.Structure):
     )
 
 
+class Delta(ctypes.Structure):
+    """The arguments of the gated delta rule."""
+
+    _fields_ = (
+        *_fields("batch length heads key_width value_width", "q k v"),
+        *_fields("q_stride k_stride v_stride", "g beta"),
+        *_fields("g_stride g_head beta_stride beta_head g_by_channel normalised", ""),
+        ("scale", ctypes.c_double),
+        *_fields("", "initial final out states errors grad_out grad_final grad_q grad_k grad_v"),
+        *_fields("grad_key_stride grad_v_stride", "grad_g grad_beta grad_initial"),
+        *_fields("last", ""),
+    )
+
+
 class Norm(ctypes.Structure):
     """A layer norm; without weights, none."""
 
@@ -103,6 +118,17 @@ class SelfAttention(ctypes.Structure):
     )
 
 
+class GatedDelta(ctypes.Structure):
+    """The arguments of the gated delta rule's mixer."""
+
+    _fields_ = (
+        ("block", Block),
+        *_fields("heads key_width value_width window decays gate", ""),
+        *((name, ctypes.c_double) for name in ("beta_scale", "epsilon")),
+        *_fields("", "conv_weight A_log dt_bias o_norm before qkv gates z o states errors"),
+    )
+
+
 class Place(ctypes.Structure):
     """Where a weight's gradient goes."""
 
@@ -125,13 +151,13 @@ class Stack(ctypes.Structure):
 STRUCTS: dict[str, type[ctypes.Structure]] = {
     struct.__name__: struct
     for struct in (
-        *(Scan, Conv, Heads, Attention, Norm, Tokens),
-        *(Block, Mamba, SelfAttention, Place, Stack),
+        *(Scan, Conv, Heads, Attention, Delta, Norm, Tokens),
+        *(Block, Mamba, SelfAttention, GatedDelta, Place, Stack),
     )
 }
 """All of them by the name that the library gives them."""
 
-Mixer = Mamba | SelfAttention
+Mixer = Mamba | SelfAttention | GatedDelta
 """The structs that begin with a `Block`."""
 
 

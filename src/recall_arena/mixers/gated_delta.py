@@ -1,0 +1,180 @@
+"""The gated delta rule (Yang et al. 2024, arXiv:2412.06464), and DeltaNet and KDA by its options.
+
+    S_t = diag(exp(g_t)) S_{t-1} + beta_t k_t (v_t - the value that this holds under k_t)^T
+    o_t = S_t^T q_t
+
+`kernels/gated_delta_mixer.py` has the map itself.  A_log, dt_bias, o_norm and the options are those
+of flash-linear-attention's layers.  Its projections are one here, in_proj, and its convolutions
+one, conv1d, as in transformers' models of this family: a compiled kernel reads each token's
+projections as one product, and one weight needs no copy for that.  The rows of in_proj are, in this
+order, those of q_proj, k_proj, v_proj, b_proj, a_proj and g_proj.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import nn
+
+from recall_arena.kernels import (
+    GatedDeltaLayer,
+    GatedDeltaSizes,
+    OutputGate,
+    gated_delta,
+    gated_delta_mixer_definition,
+    mix,
+)
+from recall_arena.kernels.gated_delta_mixer import (
+    NORM_EPSILON,
+    OUTPUT_GATES,
+    delta_inputs,
+    gated_norm,
+)
+from recall_arena.mixers.mixer import Mixer, State
+from recall_arena.names import unknown
+from recall_arena.shapes import Channels, Hidden, ReadHidden
+from recall_arena.watching import stock, watched
+
+Decay = Literal["none", "head", "channel"]
+DECAYS: tuple[Decay, ...] = ("none", "head", "channel")
+
+
+class GatedDelta(Mixer):
+    """A state of values under keys, which fades, and which each token corrects.
+
+    heads               of queries, keys and values; they divide the width
+    key_width           numbers of a head's key, width / heads if None
+    expand              a value's numbers, as a multiple of its key's
+    window              positions that the convolution of q, k and v sees; 1 for none
+    decay               "head": Gated DeltaNet's; "channel": KDA's; "none": DeltaNet's
+    negative_eigenvalues  whether beta lies in (0, 2), arXiv:2411.12537, instead of (0, 1)
+    gate                of the output: "silu", KDA's "sigmoid", or "none"
+
+    KDA has W_2 W_1 x in the place of W x for its decays and its gate: a W of a low rank.
+
+    Raises ValueError for sizes that do not fit together, and for an unknown decay or gate.
+    """
+
+    continues = True
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int = 1,
+        key_width: int | None = None,
+        expand: int = 2,
+        window: int = 4,
+        decay: Decay = "head",
+        negative_eigenvalues: bool = False,
+        gate: OutputGate = "silu",
+    ) -> None:
+        super().__init__()
+        if key_width is None and (heads < 1 or width % heads):
+            raise ValueError(f"heads must divide the width {width}, got {heads}")
+        keys = width // heads if key_width is None else key_width
+        if min(heads, keys, expand, window) < 1:
+            raise ValueError(
+                "heads, key_width, expand and window must be at least 1, "
+                f"got {heads}, {keys}, {expand} and {window}"
+            )
+        if decay not in DECAYS:
+            raise ValueError(unknown("decay", decay, DECAYS))
+        if gate not in OUTPUT_GATES:
+            raise ValueError(unknown("gate", gate, OUTPUT_GATES))
+        scale = 2.0 if negative_eigenvalues else 1.0
+        self.sizes = GatedDeltaSizes(heads, keys, decay == "channel", scale, gate)
+        columns = self.sizes.columns(expand * keys, decays=decay != "none")
+        channels, values = sum(columns[:3]), columns[2]
+
+        self.in_proj = nn.Linear(width, sum(columns), bias=False)
+        self.conv1d: nn.Conv1d | None = None
+        if window > 1:
+            self.conv1d = nn.Conv1d(
+                channels, channels, window, groups=channels, padding=window - 1, bias=False
+            )
+        self.A_log: nn.Parameter | None = None
+        self.dt_bias: nn.Parameter | None = None
+        if decay != "none":
+            self._make_decays(columns[4])
+        self.o_norm = nn.RMSNorm(expand * keys, eps=NORM_EPSILON)
+        self.out_proj = nn.Linear(values, width, bias=False)
+
+    def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
+        layer = self.layer()
+        if layer is not None:
+            return mix(layer, x, last=last)
+        return gated_delta_mixer_definition(
+            *(x, self.in_proj, self._convolved, self.A_log, self.dt_bias),
+            *(self.o_norm.weight, self.out_proj, self.sizes),
+            last=last,
+        )
+
+    def layer(self) -> GatedDeltaLayer | None:
+        if type(self) is not GatedDelta or not self._stock() or watched(self.children()):
+            return None
+        conv = None if self.conv1d is None else self.conv1d.weight
+        return GatedDeltaLayer(
+            *(self.in_proj.weight, conv, self.A_log, self.dt_bias),
+            *(self.o_norm.weight, self.out_proj.weight, self.sizes),
+        )
+
+    @torch.no_grad()
+    def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
+        w = self.layer()
+        if w is None:
+            raise NotImplementedError(
+                "a GatedDelta whose parts are replaced or watched takes whole sequences only"
+            )
+        columns = w.sizes.columns(len(w.o_norm), decays=w.A_log is not None)
+        mixed, b, a, z = self.in_proj(x).split([sum(columns[:3]), *columns[3:]], dim=-1)
+        before = self._window - 1
+        start = (x.new_zeros(x.shape[0], before, mixed.shape[2]), None)
+        tail, S = start if state is None else state
+        seen = torch.cat([tail, mixed], dim=1)
+        qkv = w.convolved(seen)[:, before:]
+        q, k, v, g, beta = delta_inputs(qkv, b, a, w.A_log, w.dt_bias, w.sizes)
+        o, S = gated_delta(q, k, v, g, beta, S, normalised=True)
+        y = self.out_proj(gated_norm(o, z, w.o_norm, w.sizes.gate))
+        return y, (seen[:, seen.shape[1] - before :].clone(), S)
+
+    def state_size(self, context: int) -> int:
+        """Each head's state, and the inputs that the convolution still sees; no matter how long."""
+        sizes, value_width = self.sizes, len(self.o_norm.weight)
+        channels = sizes.heads * (2 * sizes.key_width + value_width)
+        return sizes.heads * sizes.key_width * value_width + (self._window - 1) * channels
+
+    @property
+    def _window(self) -> int:
+        return 1 if self.conv1d is None else self.conv1d.kernel_size[0]
+
+    def _convolved(self, mixed: Channels) -> Channels:
+        if self.conv1d is not None:
+            mixed = self.conv1d(mixed.transpose(1, 2))[..., : mixed.shape[1]].transpose(1, 2)
+        return nn.functional.silu(mixed)
+
+    def _stock(self) -> bool:
+        """Whether each part is of the kind that was built, with the weights that it had."""
+        plain = all(stock(each, nn.Linear, "weight") for each in (self.in_proj, self.out_proj))
+        plain = plain and stock(self.o_norm, nn.RMSNorm, "weight")
+        conv = self.conv1d
+        if conv is None or not plain:
+            return plain
+        return (
+            stock(conv, nn.Conv1d, "weight")
+            and (conv.groups, conv.stride, conv.dilation) == (conv.in_channels, (1,), (1,))
+            and (conv.padding, conv.padding_mode) == ((conv.kernel_size[0] - 1,), "zeros")
+        )
+
+    def _make_decays(self, numbers: int, shortest: float = 1e-3, longest: float = 1e-1) -> None:
+        """A uniform in [0, 16] and softplus(dt_bias) log-uniform in [shortest, longest].
+
+        So flash-linear-attention's GatedDeltaNet starts, whose A may be 0; here it is above 0.
+        """
+        A = torch.empty(self.sizes.heads).uniform_(0, 16).clamp(min=1e-4)
+        dt = torch.empty(numbers).uniform_(math.log(shortest), math.log(longest)).exp()
+        self.A_log = nn.Parameter(A.log())
+        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+        for weight in (self.A_log, self.dt_bias):
+            # Marks that libraries of this field heed when they initialise and regularise.
+            weight._no_weight_decay = weight._no_reinit = True  # type: ignore[attr-defined]
