@@ -12,7 +12,7 @@ import pytest
 import tyro
 from pydantic import AllowInfNan
 
-from recall_arena.config import frozen, read
+from recall_arena.config import added, as_json, frozen, read
 
 
 @frozen
@@ -146,3 +146,27 @@ def test_the_command_line_reads_its_flags(capsys):
     with pytest.raises(SystemExit, match="2"):
         tyro.cli(Whole, args=["--plan.rate", "nan"])
     assert "rate: should be a finite number, got nan" in capsys.readouterr().err
+
+
+# Fields that come later
+
+
+def test_a_field_added_later_is_written_only_where_it_differs():
+    """So descriptions from before it, and the addresses made of them, stay what they were."""
+
+    @frozen
+    class Grown:
+        plan: Plan
+        seed: int = 0
+        decay: float = added(0.5)
+
+    before = {"plan": as_json(Plan(1.0)), "seed": 3}
+    assert as_json(Grown(Plan(1.0), 3)) == before
+    assert read(Grown, before) == Grown(Plan(1.0), 3, 0.5)
+    assert as_json(Grown(Plan(1.0), 3, 0.25)) == {**before, "decay": 0.25}
+    assert read(Grown, as_json(Grown(Plan(1.0), 3, 0.25))).decay == 0.25
+
+
+def test_what_is_written_is_what_json_brings_back():
+    plan = Plan(0.5, layers=("a", "b"), last=3)
+    assert as_json(plan) == json.loads(json.dumps(dataclasses.asdict(plan)))

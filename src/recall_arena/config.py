@@ -19,7 +19,28 @@ from pydantic import dataclasses as checked
 T = TypeVar("T")
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def added(default: T) -> T:
+    """A field that a description got after records of it existed; `as_json` then writes it only
+    where it differs from its default, so that the earlier records keep their addresses."""
+    field: Any = dataclasses.field(default=default, metadata={"added": True})
+    return field
+
+
+def as_json(value: Any) -> Any:
+    """The fields of a frozen class as JSON values, which `read` reads back."""
+    if isinstance(value, tuple):
+        return [as_json(each) for each in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    fields = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    return {
+        field.name: as_json(own)
+        for field, own in fields
+        if own != field.default or "added" not in field.metadata
+    }
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, added))
 def frozen(cls: type[T]) -> type[T]:
     """A frozen dataclass that raises ValueError, in one line, for a value of another type.
 

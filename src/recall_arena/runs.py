@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from collections.abc import Generator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ import torch
 from pydantic import BeforeValidator
 
 from recall_arena.compiled import Compiled
-from recall_arena.config import frozen, read
+from recall_arena.config import as_json, frozen, read
 from recall_arena.evaluation import Contexts, Counts, accuracy, accuracy_by_context, held_out
 from recall_arena.kernels import native
 from recall_arena.model import ModelSpec, SequenceModel
@@ -71,9 +71,9 @@ class Run:
     def to_json(self) -> dict[str, Any]:
         """The run as JSON values; `from_json` brings it back."""
         kinds = {kind: name for name, kind in TASKS.items()}
-        fields = {"revision": REVISION, **asdict(self)}
+        fields = {"revision": REVISION, **as_json(self)}
         fields["task"] = {"kind": kinds[type(self.task)], **fields["task"]}
-        return json.loads(json.dumps(fields))
+        return fields
 
     @property
     def address(self) -> str:
