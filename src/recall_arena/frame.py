@@ -8,7 +8,7 @@ Selecting runs is selecting rows.  Nothing here imports torch.
     model                   text: a name of `zoo.py`, or the layers, "mamba,attention-rope"
     recurrent               whether a layer carries a state of fixed size
     d K M tau L             integers: width, vocabulary, queries, delay, training context
-                            (M and tau are null for a task that has none)
+                            (K, M and tau are null for a task that has none)
     rate budget batch       the schedule: peak rate, most iterations, sequences an iteration,
     warmup decay clip       iterations of warm-up, share of the budget that decays, gradient norm
     every running solved    a check every so many iterations; the run is solved once `running`
@@ -107,7 +107,7 @@ def _run(record: Record) -> dict[str, object]:
         "model": name_of(model["layers"], model["positions"]),
         "recurrent": recurrent(model["layers"]),
         "d": model["width"],
-        "K": task["vocabulary"],
+        "K": task.get("vocabulary"),
         "M": task.get("queries"),
         "tau": task.get("delay"),
         "L": schedule["context"],

@@ -1,8 +1,6 @@
 """Runs: everything that decides an outcome, as a value; where task, model and loop meet."""
 
 import datetime
-import hashlib
-import json
 import math
 import platform
 import time
@@ -20,7 +18,7 @@ from recall_arena.evaluation import Contexts, Counts, accuracy, accuracy_by_cont
 from recall_arena.kernels import native
 from recall_arena.model import ModelSpec, SequenceModel
 from recall_arena.names import unknown
-from recall_arena.records import Cost, Outcome, Provenance, Record, Tally
+from recall_arena.records import Cost, Outcome, Provenance, Record, Tally, address_of
 from recall_arena.seeds import generator
 from recall_arena.tasks import TASKS, Task
 from recall_arena.training import Schedule, train
@@ -78,8 +76,7 @@ class Run:
     @property
     def address(self) -> str:
         """Sixteen hexadecimal digits: a hash of every field."""
-        text = json.dumps(self.to_json(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return address_of(self.to_json())
 
 
 def from_json(values: dict[str, Any]) -> Run:
