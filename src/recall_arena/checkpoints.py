@@ -9,11 +9,6 @@ from torch import nn
 from recall_arena import atomic
 
 
-def weights_path(store: Path, address: str) -> Path:
-    """Where the weights of a run are, in the folder of its store."""
-    return store / "weights" / f"{address}.safetensors"
-
-
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write a model's weights, whole or not at all; those that the file held are replaced."""
     # Copies, since safetensors refuses tensors that are views of one vector, as trained ones are.

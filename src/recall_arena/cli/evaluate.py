@@ -7,14 +7,16 @@ from typing import Annotated
 import torch
 import tyro
 
-from recall_arena.checkpoints import load_weights, weights_path
+from recall_arena.checkpoints import load_weights
 from recall_arena.cli import options, stores
-from recall_arena.cli.accuracy import accuracy_rows, checked_contexts, say_accuracy
+from recall_arena.cli.accuracy import accuracy_rows, say_accuracy
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say_json
+from recall_arena.cli.contexts import checked_contexts
 from recall_arena.compiled import Compiled
 from recall_arena.evaluation import Contexts, accuracy_by_context
 from recall_arena.model import SequenceModel
+from recall_arena.records import weights_path
 from recall_arena.runs import Run, build, from_json, tally
 
 
@@ -22,9 +24,7 @@ from recall_arena.runs import Run, build, from_json, tally
 class Evaluate(Command):
     """Test a model that `recall train` trained, at any context lengths; nothing is kept."""
 
-    address: Annotated[
-        str, tyro.conf.Positional, tyro.conf.arg(help="the beginning of the record's address")
-    ]
+    address: options.Address
     contexts: Contexts = field(default_factory=Contexts)
     threads: Annotated[int, tyro.conf.arg(help="threads at work")] = 1
     store: options.StoreFolder = Path("runs")

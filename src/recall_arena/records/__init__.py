@@ -8,7 +8,7 @@ Nothing here imports torch: reading and drawing records needs no model.
 from recall_arena.records.files import DamagedRecord
 from recall_arena.records.identity import ADDRESS, address_of
 from recall_arena.records.record import Cost, Outcome, Provenance, Record, Tally
-from recall_arena.records.store import Store, archive, scan_file
+from recall_arena.records.store import Store, archive, scan_file, weights_path
 
 __all__ = [
     "ADDRESS",
@@ -22,4 +22,5 @@ __all__ = [
     "address_of",
     "archive",
     "scan_file",
+    "weights_path",
 ]

@@ -7,6 +7,7 @@ that knows nothing of it reads the file as any other.
 import hashlib
 import io
 import re
+from collections.abc import Mapping
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
@@ -16,12 +17,11 @@ _ZEROS = "0" * 64
 _SEAL = re.compile(NOTE.encode().replace(b".", rb"\.") + rb"\x18@([0-9a-f]{64})")
 
 
-def seal(frame: pl.DataFrame, **notes: str) -> bytes:
-    """The frame as a Parquet file with a checksum, and other notes where there are some."""
+def seal(frame: pl.DataFrame, notes: Mapping[str, str] | None = None, *, level: int = 9) -> bytes:
+    """The frame as a Parquet file with a checksum and other notes, compressed by zstd."""
     file = io.BytesIO()
-    frame.write_parquet(
-        file, compression="zstd", compression_level=9, metadata={**notes, NOTE: _ZEROS}
-    )
+    every = {**(notes or {}), NOTE: _ZEROS}
+    frame.write_parquet(file, compression="zstd", compression_level=level, metadata=every)
     content = file.getvalue()
     found = _last_seal(content)
     if found is None:

@@ -117,6 +117,13 @@ class Store:
         return self.folder / f"{address}.json"
 
 
+def weights_path(store: Path, address: str) -> Path:
+    """Where the weights of a run are, in the folder of its store; ValueError for no address."""
+    if not ADDRESS.fullmatch(address):
+        raise ValueError(f"{address!r} is no address of a run, and has no weights")
+    return store / "weights" / f"{address}.safetensors"
+
+
 def scan_file(path: Path) -> Iterator[Record | DamagedRecord]:
     """The records in a file, or why they cannot be read; nothing if there is no such file."""
     try:
