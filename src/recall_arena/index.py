@@ -25,8 +25,8 @@ from recall_arena.records.sealed import seal, unseal
 from recall_arena.sources import package_build
 
 NAME = ".index.parquet"
-WORTH_AN_INDEX = 8 << 20
-"""Bytes of records that are not in the index from which it is written anew."""
+WORTH_AN_INDEX = 500
+"""How many records that are not in the index have it written anew."""
 
 SETTLED = 2.0
 """Seconds for which a file must have stood unchanged before it is indexed."""
@@ -99,10 +99,10 @@ def _load(path: Path) -> tuple[dict[str, str], pl.DataFrame]:
 def _save(
     path: Path, table: pl.DataFrame, stamps: dict[Path, str], fresh: list[Path], bad: set[Path]
 ) -> None:
-    """Write the index, where much of what it could hold had to be read."""
+    """Write the index, where many of the records that it could hold had to be read."""
     good = {path.name: stamp for path, stamp in stamps.items() if stamp and path not in bad}
-    new = (int(good[path.name].split()[0]) for path in fresh if path.name in good)
-    if sum(new) < WORTH_AN_INDEX:
+    new = {path.name for path in fresh} & good.keys()
+    if table["file"].is_in(new).sum() < WORTH_AN_INDEX:
         return
     notes = {"files": json.dumps(good), "build": package_build()}
     with suppress(OSError):  # a store that only others may write to
