@@ -29,7 +29,7 @@ def fresh_mixer(name: str, width: int) -> nn.Module:
     """One of our mixers, always with the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return MIXERS[name](width)
+        return MIXERS[name].build(width)
 
 
 def logits(model: nn.Module) -> Callable[[Tensor], Tensor]:

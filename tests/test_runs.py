@@ -59,6 +59,10 @@ CHANGES = {
     "model.width": {"width": 16},
     "model.positions": {"positions": "none", "max_length": None},
     "model.max_length": {"max_length": 201},
+    "model.norm": {"norm": "rms"},
+    "model.mlp": {"mlp": "gelu"},
+    "model.mlp_expand": {"mlp": "gelu", "mlp_expand": 2},
+    "model.embedding": {"embedding": "trained"},
     "schedule.rate": {"rate": 0.010000000000000002},
     "schedule.steps": {"steps": 1001},
     "schedule.context": {"context": 65},
@@ -192,7 +196,8 @@ def any_model(draw):
     layers = tuple(draw(st.lists(st.sampled_from(sorted(MIXERS)), min_size=1)))
     reach = draw(st.none() | st.integers(1, 999))
     positions = "none" if reach is None else "learned"
-    return ModelSpec(layers, draw(st.integers(2, 99)), draw(st.integers(1, 99)), positions, reach)
+    vocabulary, width = draw(st.integers(2, 99)), 2 * draw(st.integers(1, 99))
+    return ModelSpec(layers, vocabulary, width, positions, reach)
 
 
 any_schedule = st.builds(

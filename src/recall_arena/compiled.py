@@ -93,18 +93,16 @@ def stack_of(model: nn.Module) -> Stack | None:
     """
     if type(model) is not SequenceModel:
         return None
+    if model.sinusoidal:
+        return None
     embeddings = [e for e in (model.embedding, model.positions) if e is not None]
     blocks = [_pre_norm(block) for block in model.layers]
-    known = (
-        all(stock(e, nn.Embedding, "weight") and _is_plain(e) for e in embeddings)
-        and stock(model.norm_f, nn.LayerNorm, "weight", "bias")
-        and stock(model.lm_head, nn.Linear, "weight")
-    )
-    found = tuple(block for block in blocks if block is not None)
-    if not known or len(found) < len(blocks):
+    known = all(stock(e, nn.Embedding, "weight") and _is_plain(e) for e in embeddings)
+    known = known and stock(model.lm_head, nn.Linear, "weight")
+    norm, found = _norm(model.norm_f), tuple(block for block in blocks if block is not None)
+    if not known or norm is None or len(found) < len(blocks):
         return None
     positions = None if model.positions is None else model.positions.weight
-    norm = Norm.of(model.norm_f)
     stack = Stack(model.embedding.weight, positions, found, norm, model.lm_head.weight)
     weights = stack.weights()
     distinct = len({id(w) for w in weights}) == len(weights)  # none has two places
@@ -112,10 +110,17 @@ def stack_of(model: nn.Module) -> Stack | None:
 
 
 def _pre_norm(block: nn.Module) -> PreNorm | None:
-    if type(block) is not Block or not stock(block.norm, nn.LayerNorm, "weight", "bias"):
+    if type(block) is not Block or block.mlp is not None or block.norm2 is not None:
         return None
+    norm = _norm(block.norm)
     layer = block.mixer.layer() if isinstance(block.mixer, Mixer) else None
-    return None if layer is None else PreNorm(Norm.of(block.norm), layer)
+    return None if norm is None or layer is None else PreNorm(norm, layer)
+
+
+def _norm(module: nn.Module) -> Norm | None:
+    if not isinstance(module, nn.LayerNorm) or not stock(module, nn.LayerNorm, "weight", "bias"):
+        return None
+    return Norm.of(module)
 
 
 def _is_plain(embedding: nn.Embedding) -> bool:
@@ -152,5 +157,5 @@ def logits_by_pieces(model: SequenceModel, tokens: Tokens, piece: int = AT_ONCE)
         x = model.embed(tokens[:, begin : begin + piece], begin)
         for i, block in enumerate(blocks):
             y, states[i] = cast(Mixer, block.mixer).continued(block.norm(x), states[i])
-            x = x + y
+            x = block.after_mixer(x + y)
     return model.lm_head(model.norm_f(x[:, -1]))

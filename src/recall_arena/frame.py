@@ -104,7 +104,7 @@ def _run(record: Record) -> dict[str, object]:
     task, model, schedule, checks = (run[k] for k in ("task", "model", "schedule", "checks"))
     return {
         "address": record.address,
-        "model": name_of(model["layers"], model["positions"]),
+        "model": name_of(model),
         "recurrent": recurrent(model["layers"]),
         "d": model["width"],
         "K": task["vocabulary"],

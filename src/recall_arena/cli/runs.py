@@ -22,7 +22,7 @@ def _brief(record: Record) -> dict[str, object]:
     checks = outcome.checks.accuracy()
     return {
         "address": record.address,
-        "model": name_of(model["layers"], model["positions"]),
+        "model": name_of(model),
         "d": model["width"],
         **{name: run["task"][name] for name in run["task"] if name not in ("kind", "vocabulary")},
         "rate": run["schedule"]["rate"],
