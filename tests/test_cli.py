@@ -1,5 +1,6 @@
 """The command as a person uses it."""
 
+import dataclasses
 import json
 import os
 import re
@@ -14,10 +15,12 @@ import pytest
 from conftest import Smoke, recall
 
 from recall_arena.cli import COMMANDS, main
+from recall_arena.mixers import MIXERS
 from recall_arena.model import ModelSpec
 from recall_arena.records import Store, archive
 from recall_arena.studies import STUDIES, NamedRun, Plan
 from recall_arena.studies.assignment import ASSIGNMENT
+from recall_arena.zoo import SETTINGS
 
 TINY = (
     *("--schedule.steps", "30", "--checks.every", "10", "--checks.sequences", "50"),
@@ -142,6 +145,66 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_any_work(
     said = capsys.readouterr().err
     assert said.startswith("recall: nothing can be written to /proc")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "shown", "code"),
+    [
+        ("runs --help", "runs export", 0),
+        ("help runs", "runs export", 0),
+        ("runs", "runs export", 2),
+        ("help", "study run", 0),
+    ],
+)
+def test_every_level_has_help(
+    words: str, shown: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == code
+    said = capsys.readouterr().out
+    assert shown in said
+    assert ("study run" in said) == (words == "help")
+
+
+def test_help_takes_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["help", "runs", "ls"])
+    assert "usage: recall runs ls" in capsys.readouterr().out
+
+
+def test_models_explains_every_option_that_a_mixer_or_a_model_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["models", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["mixers"]) == set(MIXERS)
+    for mixer in MIXERS.values():
+        options = told[type(mixer).__name__]
+        assert set(options) == {field.name for field in dataclasses.fields(mixer)}
+        assert all(about for _, about in options.values())
+    assert set(told["settings"]) == set(SETTINGS)
+    assert all(about for _, about in told["settings"].values())
+
+
+def test_a_model_with_options_is_trained_tested_and_listed_by_its_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "mamba(state=4, window=1), attention(heads=2, bias=True); norm=rms; mlp=gelu"
+    store = ("--store", str(tmp_path))
+    assert main(["train", "--model", text, *TINY, *store, "--json"]) == 0
+    address = json.loads(capsys.readouterr().out)["address"]
+    assert main(["evaluate", address, "--contexts.stride", "90", *store]) == 0
+    assert main(["runs", "ls", *store, "--json"]) == 0
+    assert "mamba(state=4, window=1),attention(heads=2, bias=True)" in capsys.readouterr().out
+
+
+def test_who_reads_no_further_gets_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m recall_arena models | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
 
 
 def test_nothing_typed_shows_the_help_and_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,11 @@ class Train(Command):
     """Train one model, show its accuracy by context length, keep its record and its weights."""
 
     model: Annotated[
-        str, tyro.conf.arg(help="one of the assignment's models, or mixers such as mamba,attention")
+        str,
+        tyro.conf.arg(
+            help="a name such as hybrid-a, or mixers such as 'mamba(state=32), attention'; "
+            "`recall models` lists all, with their options"
+        ),
     ] = "mamba"
     width: Annotated[int, tyro.conf.arg(help="d, the numbers in an embedding")] = 8
     task: Annotated[
