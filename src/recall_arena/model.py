@@ -11,7 +11,7 @@ from torch import nn
 from recall_arena.config import frozen
 from recall_arena.mixers import MIXERS, Mixer
 from recall_arena.names import unknown
-from recall_arena.shapes import Hidden, Logits, ReadHidden, Tokens
+from recall_arena.shapes import Hidden, Logits, ReadHidden, Tokens, Where
 from recall_arena.watching import watched
 from recall_arena.zoo import ZOO, Positions
 
@@ -104,7 +104,7 @@ class Block(nn.Module):
 
 
 class SequenceModel(nn.Module):
-    """Tokens to the logits after the last one.  The embedding is frozen, the readout not tied.
+    """Tokens to logits, after the last one or where it is asked.  The readout is not tied.
 
     Plain PyTorch: every part is called, so hooks fire and a part may be replaced by another
     module of the same signature.  The last block is asked for the last position alone, unless a
@@ -125,12 +125,19 @@ class SequenceModel(nn.Module):
         self.norm_f = nn.LayerNorm(spec.width)
         self.lm_head = nn.Linear(spec.width, spec.vocabulary, bias=False)
 
-    def forward(self, tokens: Tokens) -> Logits:
-        """Raises ValueError if learned positions do not reach as far as the tokens."""
+    def forward(self, tokens: Tokens, where: Where | None = None) -> Logits:
+        """The logits (batch, vocabulary) after the last token, or (batch, asked, vocabulary) at
+        the positions `where`.
+
+        Raises ValueError if learned positions do not reach as far as the tokens.
+        """
         x = self.embed(tokens)
         *before, final = self.layers
         for block in before:
             x = block(x)
+        if where is not None:
+            read = final(x).take_along_dim(where.unsqueeze(2), dim=1)
+            return self.lm_head(self.norm_f(read))
         alone = isinstance(final, Block) and not watched(final.modules())
         x = final(x, last=True) if alone else final(x)
         return self.lm_head(self.norm_f(x[:, -1]))
