@@ -72,7 +72,8 @@ def _run(name: str, rest: list[str]) -> int:
         options = (tyro.conf.FlagCreatePairsOff,)
         try:
             with handled_by(end_cleanly):
-                return tyro.cli(kind, prog=f"recall {name}", args=rest, config=options).run()
+                command = kind.spelled(rest)
+                return tyro.cli(command, prog=f"recall {name}", args=rest, config=options).run()
         except (Mistake, DamagedRecord, OSError) as mistake:
             errors(str(mistake))
             return 2
