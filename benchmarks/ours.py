@@ -66,7 +66,7 @@ def chunks(batch: Batch) -> list[Batch]:
     size = -(-sequences // number)
     starts = [min(start, sequences - size) for start in range(0, sequences, size)]
     return [
-        Batch(batch.tokens[start : start + size], batch.answers[start : start + size])
+        Batch.asked_last(batch.tokens[start : start + size], batch.answers[start : start + size])
         for start in starts
     ]
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 from conftest import Smoke, recall
 
@@ -20,6 +21,7 @@ from recall_arena.model import ModelSpec
 from recall_arena.records import Store, archive
 from recall_arena.studies import STUDIES, NamedRun, Plan
 from recall_arena.studies.assignment import ASSIGNMENT
+from recall_arena.tasks import TASKS
 from recall_arena.zoo import SETTINGS
 
 TINY = (
@@ -76,6 +78,11 @@ def test_no_flag_lacks_an_explanation(name: str, capsys: pytest.CaptureFixture[s
         ("train --task.quries 4", "--task.queries"),
         ("train --task.queries 17", "queries must be in 1..16, got 17"),
         ("train --task.delay 64", "--schedule.context must be at least 65"),
+        ("train --task mqr", "no task 'mqr'; did you mean 'mqar'?"),
+        ("train --task=mqr", "no task 'mqr'; did you mean 'mqar'?"),
+        ("train --task mqar --task.queries 4", "--task.queries"),
+        ("train --task mqar --task.pairs 17", "--schedule.context must be at least 68"),
+        ("train --task induction-heads --schedule.context 1", "must be at least 2 with this task"),
         ("train --schedule.rate -1", "rate must be positive, got -1"),
         ("train --schedule.steps many", "many"),
         ("runs show 0123 --store nowhere", "nowhere is not a folder"),
@@ -235,6 +242,39 @@ def test_train_keeps_a_record_and_weights_that_evaluate_takes_further(
     assert main(["evaluate", first["address"][:6], *at, *test, *store]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again == [row for row in first["accuracy"] if row["context"] <= 64]
+
+
+SMALL = {
+    "mqar": ("--task.pairs", "2", "--task.vocabulary", "16"),
+    "induction-heads": ("--task.train-on", "all"),
+    "associative-recall": ("--task.queries", "4"),
+}
+
+
+def test_records_of_all_tasks_stand_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert SMALL.keys() == TASKS.keys()
+    for name, flags in SMALL.items():
+        assert main(["train", "--task", name, *flags, "--model", "mamba,attention", *TINY]) == 0
+    addresses = Store(tmp_path / "runs").addresses()
+    assert len(addresses) == len(TASKS)
+    for address in addresses:
+        assert main(["runs", "show", address]) == 0
+        assert main(["evaluate", address, "--contexts.last", "40", *TINY[6:8]]) == 0
+    capsys.readouterr()
+
+    assert main(["runs", "ls"]) == 0
+    listed = capsys.readouterr().out
+    assert len(listed.splitlines()) > len(TASKS)
+    assert main(["runs", "ls", "--json"]) == 0
+    assert {row["task"] for row in json.loads(capsys.readouterr().out)} == set(TASKS)
+    assert main(["runs", "export", "all.csv"]) == 0
+    table = pl.read_csv("all.csv", infer_schema_length=None)
+    assert set(table["task"]) == set(TASKS)
+    assert table.filter(pl.col("task") == "mqar")["n"].unique().to_list() == [100]
+    assert main(["report", "--scale", "smoke"]) == 0
 
 
 def test_train_keeps_no_weights_where_none_are_wanted(

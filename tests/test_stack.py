@@ -69,7 +69,7 @@ def made(name: str, width: int = 8, vocabulary: int = 16) -> SequenceModel:
 def batch_of(batch: int, length: int, vocabulary: int = 16) -> Batch:
     rng = generator("stack", batch, length)
     tokens = torch.randint(vocabulary, (batch, length), generator=rng)
-    return Batch(tokens, torch.randint(vocabulary, (batch,), generator=rng))
+    return Batch.asked_last(tokens, torch.randint(vocabulary, (batch,), generator=rng))
 
 
 def by_autograd(model: SequenceModel, batch: Batch) -> dict[str, Tensor]:

@@ -4,14 +4,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from recall_arena.config import frozen
 from recall_arena.seeds import generator
-from recall_arena.shapes import Logits, Tokens
+from recall_arena.shapes import Logits, Where
 from recall_arena.tasks.task import Batch, Task
 
-LogitsOf = Callable[[Tokens], Logits]
-"""The logits after the last of the tokens."""
+LogitsOf = Callable[..., Logits]
+"""(tokens) to the logits after the last of them, or (inputs, where) to those at the positions."""
 
 TOKENS_AT_ONCE = 1 << 12  # few enough for the second-level cache at width 64
 
@@ -20,8 +21,9 @@ TOKENS_AT_ONCE = 1 << 12  # few enough for the second-level cache at width 64
 class Counts:
     """How many answers were asked for and how many were right.
 
-    by_query  for queries 0, 1, ...: those with that query
-    repeats   those whose value is the query itself
+    by_query  for queries 0, 1, ...: those with that query; none if it is not the last token
+              after which the one answer of a sequence is asked for
+    repeats   those whose answer is the query itself
     """
 
     total: int
@@ -75,19 +77,31 @@ def held_out(task: Task, context: int, sequences: int, purpose: str) -> Batch:
 @torch.inference_mode()
 def accuracy(logits: LogitsOf, batch: Batch) -> Counts:
     """Count the right answers; the answer is the token with the largest logit."""
-    size = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
-    guesses = torch.cat([logits(tokens).argmax(dim=1) for tokens in batch.tokens.split(size)])
-    right = guesses == batch.answers
-    query = batch.tokens[:, -1]
-    repeats = batch.answers == query
+    size = max(1, TOKENS_AT_ONCE // batch.inputs.shape[1])
+    guesses = torch.cat([_guesses(logits, each) for each in batch.split(size)])
+    right = (guesses == batch.targets).flatten()
+    query = batch.inputs.take_along_dim(batch.where, dim=1).flatten()
+    repeats = batch.targets.flatten() == query
+    queries = query if batch.asks_last else query[:0]
     return Counts(
         total=len(right),
         correct=int(right.sum()),
-        total_by_query=query.bincount().tolist(),
-        correct_by_query=query[right].bincount(minlength=int(query.max()) + 1).tolist(),
+        total_by_query=queries.bincount().tolist(),
+        correct_by_query=_right_by_query(queries, right),
         total_repeats=int(repeats.sum()),
         correct_repeats=int((repeats & right).sum()),
     )
+
+
+def _right_by_query(queries: Tensor, right: Tensor) -> list[int]:
+    """As many columns as there are queries, also if none of the last ones was answered right."""
+    return queries.bincount(right[: len(queries)].double()).long().tolist()
+
+
+def _guesses(logits: LogitsOf, batch: Batch) -> Where:
+    if batch.asks_last:
+        return logits(batch.tokens).argmax(dim=1, keepdim=True)
+    return logits(batch.inputs, batch.where).argmax(dim=2)
 
 
 def accuracy_by_context(

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from recall_arena.mixers import Mixer
-from recall_arena.shapes import Hidden, Logits, ReadHidden, Tokens
+from recall_arena.shapes import Hidden, Logits, ReadHidden, Tokens, Where
 from recall_arena.spec import MLPKind, ModelSpec, NormKind, named
 from recall_arena.watching import watched
 
@@ -93,7 +93,7 @@ class Block(nn.Module):
 
 
 class SequenceModel(nn.Module):
-    """Tokens to the logits after the last one.  The readout is not tied to the embedding.
+    """Tokens to logits, after the last one or where it is asked.  The readout is not tied.
 
     Plain PyTorch: every part is called, so hooks fire and a part may be replaced by another
     module of the same signature.  The last block is asked for the last position alone, unless a
@@ -114,12 +114,19 @@ class SequenceModel(nn.Module):
         self.norm_f = norm_of(spec.norm, spec.width)
         self.lm_head = nn.Linear(spec.width, spec.vocabulary, bias=False)
 
-    def forward(self, tokens: Tokens) -> Logits:
-        """Raises ValueError if learned positions do not reach as far as the tokens."""
+    def forward(self, tokens: Tokens, where: Where | None = None) -> Logits:
+        """The logits (batch, vocabulary) after the last token, or (batch, asked, vocabulary) at
+        the positions `where`.
+
+        Raises ValueError if learned positions do not reach as far as the tokens.
+        """
         x = self.embed(tokens)
         *before, final = self.layers
         for block in before:
             x = block(x)
+        if where is not None:
+            read = final(x).take_along_dim(where.unsqueeze(2), dim=1)
+            return self.lm_head(self.norm_f(read))
         alone = isinstance(final, Block) and not watched(final.modules())
         x = final(x, last=True) if alone else final(x)
         return self.lm_head(self.norm_f(x[:, -1]))

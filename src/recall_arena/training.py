@@ -8,7 +8,6 @@ from torch.optim.adamw import adamw
 
 from recall_arena.config import frozen
 from recall_arena.seeds import generator
-from recall_arena.shapes import Answers, Tokens
 from recall_arena.tasks.task import Task
 
 
@@ -53,8 +52,9 @@ class Schedule:
         return self.rate * min(rise, 1.0, fall)
 
 
-LossAndGradient = Callable[[Tokens, Answers], Tensor]
-"""A batch's mean loss; the gradient then stands in each weight's `grad`, written over."""
+LossAndGradient = Callable[..., Tensor]
+"""(tokens, answers), or (inputs, targets, where) where not just the last token is asked, to the
+mean loss; the gradient then stands in each weight's `grad`, written over."""
 
 
 def train(
@@ -72,8 +72,13 @@ def train(
     vector, gradient = _as_one([weight for weight in weights if weight.requires_grad])
     update = _Update(vector, gradient)
     for step in range(schedule.steps):
-        batch = task.sample(schedule.batch, schedule.context, generator("train", seed, step))
-        loss = loss_and_gradient(batch.tokens, batch.answers)
+        batch = task.sample_to_train(
+            schedule.batch, schedule.context, generator("train", seed, step)
+        )
+        if batch.asks_last:
+            loss = loss_and_gradient(batch.tokens, batch.answers)
+        else:
+            loss = loss_and_gradient(batch.inputs, batch.targets, batch.where)
         gradient *= (schedule.clip / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp(max=1)
         update(schedule.rate_at(step))
         yield loss.item()

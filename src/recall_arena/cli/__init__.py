@@ -82,7 +82,8 @@ def _run(name: str, rest: list[str]) -> int:
         options = (tyro.conf.FlagCreatePairsOff,)
         try:
             with handled_by(end_cleanly):
-                return tyro.cli(kind, prog=f"recall {name}", args=rest, config=options).run()
+                command = kind.spelled(rest)
+                return tyro.cli(command, prog=f"recall {name}", args=rest, config=options).run()
         except BrokenPipeError:  # who read the output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE

@@ -24,6 +24,7 @@ def _brief(record: Record) -> dict[str, object]:
         "address": record.address,
         "model": name_of(model),
         "d": model["width"],
+        "task": run["task"]["kind"],
         **{name: run["task"][name] for name in run["task"] if name not in ("kind", "vocabulary")},
         "rate": run["schedule"]["rate"],
         "seed": run["seed"],
@@ -45,8 +46,9 @@ class RunsLs(Command):
         if self.json:
             say_json(rows)
         elif rows:
+            columns = list(dict.fromkeys(name for row in rows for name in row))
             short = [{**row, "address": str(row["address"])[:8]} for row in rows]
-            say_table(list(rows[0]), [list(row.values()) for row in short])
+            say_table(columns, [[row.get(name, "") for name in columns] for row in short])
         else:
             say(f"no records in {self.store}")
         return 0
