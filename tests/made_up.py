@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from recall_arena.records import Cost, Outcome, Provenance, Record, Tally
+from recall_arena.records import Cost, Outcome, Provenance, Record, Tally, address_of
 from recall_arena.zoo import ZOO
 
 SEQUENCES = 1000
@@ -74,4 +74,50 @@ def record(
         ),
         cost=Cost(100, 10, 1.0, 0.5),
         provenance=Provenance({"python": "3"}, "compiled", 1, "Linux", "2026"),
+    )
+
+
+def kept(seed: int = 0, *, parameters: int = 100, checks: int = 3, model: str = "mamba") -> Record:
+    """A small record as a run may have made it, whose counts agree, so that a store keeps it."""
+    steps = range(10, 10 * checks + 1, 10)
+    run = record(model, seed, M=2).run
+    run |= {
+        "schedule": {**run["schedule"], "steps": 10 * checks},
+        "checks": {"every": 10, "sequences": 8, "solved": 0.999, "running": 5},
+        "contexts": {"first": None, "last": 5, "stride": 1, "sequences": 4},
+    }
+    return Record(
+        address=address_of(run),
+        run=run,
+        outcome=Outcome(
+            ended_by="budget",
+            steps=10 * checks,
+            solved_at=None,
+            losses=[1 / 3] * checks,
+            checks=Tally(
+                list(steps),
+                [8] * checks,
+                [5] * checks,
+                [[5, 3]] * checks,
+                [[5, 0]] * checks,
+                [1] * checks,
+                [0] * checks,
+            ),
+            contexts=Tally(
+                at=[2, 3, 4, 5],
+                total=[4, 4, 4, 4],
+                correct=[1, 4, 0, 2],
+                total_by_query=[[4], [3, 1], [0, 4], [2, 2]],
+                correct_by_query=[[1], [3, 1], [0, 0], [1, 1]],
+                total_repeats=[1, 0, 2, 1],
+                correct_repeats=[0, 0, 0, 1],
+            ),
+        ),
+        cost=Cost(parameters, state_size=608, training_seconds=1.25, evaluation_seconds=0.5),
+        provenance=Provenance(
+            {"torch": "2", "recall-arena": "0.1.0"},
+            *("compiled, avx2", 1, "Linux x86_64", "2024-04-18T23:59:00+00:00"),
+            *("kernels' hash", "package's hash"),
+        ),
+        weights="weights' hash",
     )

@@ -88,6 +88,11 @@ def test_no_flag_lacks_an_explanation(name: str, capsys: pytest.CaptureFixture[s
         ("runs show 0123 --store nowhere", "nowhere is not a folder"),
         ("runs show 0123 --store .", "no record begins with '0123' in .; `recall runs ls` shows"),
         ("runs export . --store .", ". is a folder; name the CSV file"),
+        ("runs export all.json --store .", "a file whose name ends in .csv, got all.json"),
+        ("runs ls --store . --sort acuracy", "did you mean 'accuracy'?"),
+        ("runs ls --store . --where sed==1", "no column 'sed'; did you mean 'seed'?"),
+        ("runs rm --store .", "name records by their addresses, or by --where"),
+        ("runs rm 0123 --store .", "no record begins with '0123' in ."),
         ("runs archive all.json --store .", "an archive's name ends in .parquet, got all.json"),
         ("runs archive all.parquet --store .", ". has no records that . does not have archived"),
         ("train --threads 0", "--threads must be at least 1, got 0"),
@@ -311,7 +316,7 @@ def test_a_store_can_be_listed_shown_and_exported(
     assert main(["runs", "ls", *store, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 28
-    assert all(0 <= row["validation at L"] <= 1 for row in rows)
+    assert all(0 <= row["validation"] <= 1 for row in rows)
 
     assert main(["runs", "show", rows[0]["address"], *store]) == 0
     assert rows[0]["address"] in capsys.readouterr().out
@@ -336,13 +341,6 @@ def test_an_archive_is_packed_once_and_read_in_place_of_the_files(
     study = ("study", "run", "assignment", "--scale", "smoke", "--dry-run", "--json")
     assert main([*study, "--store", str(part.parent)]) == 0
     assert {row["state"] for row in json.loads(capsys.readouterr().out)} == {"done"}
-
-
-def test_a_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "0123456789abcdef.json").write_text('{"address": ')
-
-    assert main(["runs", "ls", "--store", str(tmp_path)]) == 2
-    assert "0123456789abcdef.json is not a record" in capsys.readouterr().err
 
 
 def test_the_doctor_tells_which_kernels_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from recall_arena.checkpoints import load_weights, save_weights, weights_path
+from recall_arena.checkpoints import load_weights, save_weights
 from recall_arena.compiled import Compiled
 from recall_arena.evaluation import Contexts, accuracy_by_context
 from recall_arena.executors import Advanced, Event, Failed, Finished, execute_all, missing
 from recall_arena.executors.signals import deferred
 from recall_arena.model import ModelSpec
-from recall_arena.records import Outcome, Store
+from recall_arena.records import Outcome, Store, weights_path
 from recall_arena.runs import Checks, Run, build, tally
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule

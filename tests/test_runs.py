@@ -24,6 +24,7 @@ from recall_arena.mixers import MIXERS
 from recall_arena.model import ModelSpec
 from recall_arena.records import Store, Tally
 from recall_arena.runs import Checks, Run, build, execute, from_json, tally
+from recall_arena.sources import package_build
 from recall_arena.tasks import TASKS, AssociativeRecall
 from recall_arena.training import Schedule
 
@@ -341,6 +342,8 @@ def test_the_record_says_where_it_comes_from():
     assert provenance.versions["torch"] == torch.__version__
     assert {"python", "recall-arena", "numpy"} <= provenance.versions.keys()
     assert provenance.kernels == native.describe()
+    assert provenance.kernels_build == native.build()
+    assert provenance.package_build == package_build()
     assert provenance.threads == torch.get_num_threads()
     finished = datetime.datetime.fromisoformat(provenance.finished)
     age = datetime.datetime.now(datetime.UTC) - finished

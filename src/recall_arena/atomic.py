@@ -34,7 +34,7 @@ def _publish(temporary: Path, path: Path) -> bool:
     except FileExistsError:
         return False
     except OSError:  # a file system without hard links
-        if path.exists():
+        if os.path.lexists(path):
             return False
         temporary.replace(path)
     return True

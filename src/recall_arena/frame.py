@@ -8,7 +8,7 @@ Selecting runs is selecting rows.  Nothing here imports torch.
     model                   text: a name of `zoo.py`, or the layers, "mamba,attention-rope"
     recurrent               whether a layer carries a state of fixed size
     d K M tau L             integers: width, vocabulary, queries, delay, training context
-                            (M and tau are null for a task that has none)
+                            (K, M and tau are null for a task that has none)
     rate budget batch       the schedule: peak rate, most iterations, sequences an iteration,
     warmup decay clip       iterations of warm-up, share of the budget that decays, gradient norm
     every running solved    a check every so many iterations; the run is solved once `running`
@@ -23,16 +23,18 @@ Selecting runs is selecting rows.  Nothing here imports torch.
     versions machine
     kind at                 "run", "check" or "test"; iterations ("run", "check") or length ("test")
     asked correct           sequences, and right answers among them; null for "run"
-    asked_apart             the same for the sequences whose value is not the query itself
-    correct_apart
+    asked_apart             the same for the sequences whose value is not the query itself, null for
+    correct_apart           a task without queries
     asked_by_query          lists: the same for each query, in the order of the tokens
-    correct_by_query
+    correct_by_query        (null for a task without queries)
     loss                    mean training loss since the check before; null but for "check"
 """
 
 from collections.abc import Iterable
-from itertools import zip_longest
+from itertools import chain
+from typing import Any
 
+import numpy as np
 import polars as pl
 
 from recall_arena.records import Record, Tally
@@ -63,11 +65,16 @@ _RUN: dict[str, type[pl.DataType]] = {
     "seconds": pl.Float64,
     **dict.fromkeys(("kernels", "threads", "versions", "machine"), pl.String),
 }
-_ROW: dict[str, pl.DataType | type[pl.DataType]] = {
+LISTS = pl.List(pl.Int64)
+_COUNTED: dict[str, pl.DataType | type[pl.DataType]] = {
+    **dict.fromkeys(("asked", "correct", "asked_apart", "correct_apart"), pl.Int64),
+    **dict.fromkeys(("asked_by_query", "correct_by_query"), LISTS),
+}
+COUNTS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "address": pl.String,
     "kind": pl.String,
     "at": pl.Int64,
-    **dict.fromkeys(("asked", "correct", "asked_apart", "correct_apart"), pl.Int64),
-    **dict.fromkeys(("asked_by_query", "correct_by_query"), pl.List(pl.Int64)),
+    **_COUNTED,
     "loss": pl.Float64,
 }
 
@@ -85,17 +92,49 @@ KNOWN = BY_QUERY.list.eval(pl.element() >= 0.9).list.mean()
 
 def frame_of(records: Iterable[Record]) -> pl.DataFrame:
     """The table of these records; their order does not matter, and none give an empty table."""
-    runs, rows = [], []
+    once = list({record.address: record for record in records}.values())
+    return assembled(facts_of(once), counts_of(once))
+
+
+def facts_of(records: Iterable[Record]) -> pl.DataFrame:
+    """A row a record: the frame's columns that describe runs."""
+    return pl.DataFrame(list(map(_run, records)), schema=_RUN, orient="row")
+
+
+def counts_of(records: Iterable[Record]) -> pl.DataFrame:
+    """The frame's other columns, each row beside its record's address."""
+    columns: dict[str, list[Any]] = {name: [] for name in COUNTS}
     for record in records:
-        run = _run(record)
-        runs.append(run)
-        rows.append((record.address, "run", run["steps"], *[None] * 7))
         outcome = record.outcome
-        rows += [(record.address, *row) for row in _rows("check", outcome.checks, outcome.losses)]
-        rows += [(record.address, *row) for row in _rows("test", outcome.contexts, [])]
-    facts = pl.DataFrame(runs, schema=_RUN, orient="row").unique("address")
-    counts = pl.DataFrame(rows, schema={"address": pl.String, **_ROW}, orient="row")
-    whole = facts.join(counts.unique(["address", "kind", "at"]), on="address", how="inner")
+        for kind, tally, losses in (
+            ("check", outcome.checks, outcome.losses),
+            ("run", None, []),
+            ("test", outcome.contexts, []),
+        ):
+            at = [outcome.steps] if tally is None else tally.at
+            columns["address"] += [record.address] * len(at)
+            columns["kind"] += [kind] * len(at)
+            columns["at"] += at
+            for name, values in _counted(tally).items():
+                columns[name] += values or [None] * len(at)
+            columns["loss"] += losses or [None] * len(at)
+    lists = {name: _lists(columns[name]) for name, kind in COUNTS.items() if kind == LISTS}
+    return pl.DataFrame(columns | lists, schema=COUNTS)
+
+
+def _lists(rows: list[list[int] | None]) -> pl.Series:
+    """Rows of numbers as a column; several times as fast as polars makes it of the rows."""
+    sizes = np.array([len(row or ()) for row in rows], dtype=np.int64)
+    flat = np.fromiter(chain.from_iterable(filter(None, rows)), np.int64, sizes.sum())
+    numbers = pl.DataFrame({"row": np.repeat(np.arange(len(rows)), sizes), "numbers": flat})
+    grouped = numbers.with_columns(pl.col("row").set_sorted()).group_by("row").agg("numbers")
+    every = pl.DataFrame({"row": np.arange(len(rows))})
+    return every.join(grouped, on="row", how="left", maintain_order="left")["numbers"]
+
+
+def assembled(facts: pl.DataFrame, counts: pl.DataFrame) -> pl.DataFrame:
+    """The frame of all rows of both; an address is once among the facts."""
+    whole = facts.select(*_RUN).join(counts.select(*COUNTS), on="address", how="inner")
     return whole.sort("address", "kind", "at")
 
 
@@ -107,7 +146,7 @@ def _run(record: Record) -> dict[str, object]:
         "model": name_of(model),
         "recurrent": recurrent(model["layers"]),
         "d": model["width"],
-        "K": task["vocabulary"],
+        "K": task.get("vocabulary"),
         "M": task.get("queries"),
         "tau": task.get("delay"),
         "L": schedule["context"],
@@ -130,14 +169,22 @@ def _run(record: Record) -> dict[str, object]:
     }
 
 
-def _rows(kind: str, tally: Tally, losses: list[float]) -> Iterable[tuple[object, ...]]:
-    columns = (tally.at, tally.total, tally.correct, tally.total_repeats, tally.correct_repeats)
-    by_query = (tally.total_by_query, tally.correct_by_query)
-    counts = zip(*columns, *by_query, strict=True)
-    for row, loss in zip_longest(counts, losses[: len(tally.at)]):
-        at, asked, correct, repeats, right_repeats, asked_by, correct_by = row
-        apart = (asked - repeats, correct - right_repeats)
-        yield kind, at, asked, correct, *apart, asked_by, correct_by, loss
+def _counted(tally: Tally | None) -> dict[str, list[Any]]:
+    """The columns of a tally; one without rows stands for what was not counted."""
+    if tally is None:
+        return {name: [] for name in _COUNTED}
+    apart = zip(
+        tally.correct, tally.correct_repeats, tally.total, tally.total_repeats, strict=False
+    )
+    pairs = [(correct - right, total - repeats) for correct, right, total, repeats in apart]
+    return {
+        "asked": tally.total,
+        "correct": tally.correct,
+        "asked_apart": [total for _, total in pairs],
+        "correct_apart": [correct for correct, _ in pairs],
+        "asked_by_query": tally.total_by_query,
+        "correct_by_query": tally.correct_by_query,
+    }
 
 
 def runs_of(frame: pl.DataFrame) -> pl.DataFrame:

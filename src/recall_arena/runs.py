@@ -1,8 +1,6 @@
 """Runs: everything that decides an outcome, as a value; where task, model and loop meet."""
 
 import datetime
-import hashlib
-import json
 import math
 import platform
 import time
@@ -14,14 +12,16 @@ from typing import Annotated, Any
 import torch
 from pydantic import BeforeValidator
 
+from recall_arena.checkpoints import weights_hash
 from recall_arena.compiled import Compiled
 from recall_arena.config import as_json, frozen, read
 from recall_arena.evaluation import Contexts, Counts, accuracy, accuracy_by_context, held_out
 from recall_arena.kernels import native
 from recall_arena.model import ModelSpec, SequenceModel
 from recall_arena.names import unknown
-from recall_arena.records import Cost, Outcome, Provenance, Record, Tally
+from recall_arena.records import Cost, Outcome, Provenance, Record, Tally, address_of
 from recall_arena.seeds import generator
+from recall_arena.sources import package_build
 from recall_arena.tasks import TASKS, Task
 from recall_arena.training import Schedule, train
 
@@ -78,8 +78,7 @@ class Run:
     @property
     def address(self) -> str:
         """Sixteen hexadecimal digits: a hash of every field."""
-        text = json.dumps(self.to_json(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return address_of(self.to_json())
 
 
 def from_json(values: dict[str, Any]) -> Run:
@@ -138,7 +137,8 @@ def execute(run: Run) -> Generator[Progress, None, tuple[Record, SequenceModel]]
         evaluation_seconds=round(time.perf_counter() - trained, 3),
     )
     outcome = watch.outcome(tested)
-    return Record(run.address, run.to_json(), outcome, cost, provenance()), model
+    hashed = weights_hash(model.state_dict())
+    return Record(run.address, run.to_json(), outcome, cost, provenance(), hashed), model
 
 
 def _train(
@@ -227,4 +227,6 @@ def provenance() -> Provenance:
         threads=torch.get_num_threads(),
         machine=f"{platform.system()} {platform.machine()}",
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        kernels_build=native.build(),
+        package_build=package_build(),
     )

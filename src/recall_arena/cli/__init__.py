@@ -1,7 +1,8 @@
 """The command `recall`.  Only this package prints.
 
 Each command is a frozen dataclass whose fields are its flags and whose `run` gives the exit
-code: 0; 1 if a run failed; 2 for a mistake in what was typed; 130 or 143 after a clean stop.
+code: 0; 1 if a run failed or a record cannot be read; 2 for a mistake in what was typed; 130 or
+143 after a clean stop.
 Commands are imported when they are called, so that `recall --help` does not wait for torch.
 """
 
@@ -35,8 +36,9 @@ COMMANDS = {
     "report": Entry("write a study's report from the records there are", "report:Report"),
     "runs ls": Entry("the records of a store", "runs:RunsLs"),
     "runs show": Entry("one record", "runs:RunsShow"),
-    "runs export": Entry("all records as one CSV table", "runs:RunsExport"),
-    "runs archive": Entry("pack a store's records into one Parquet file", "runs:RunsArchive"),
+    "runs rm": Entry("remove records and their weights", "removing:RunsRm"),
+    "runs export": Entry("all records as one CSV table", "export:RunsExport"),
+    "runs archive": Entry("pack a store's records into one Parquet file", "export:RunsArchive"),
     "doctor": Entry("versions, threads, and which kernels run and why", "doctor:Doctor"),
 }
 
@@ -76,6 +78,7 @@ def _run(name: str, rest: list[str]) -> int:
     with handled_by(end_at_once):
         import tyro
 
+        from recall_arena.cli.stores import WAY_OUT
         from recall_arena.records import DamagedRecord
 
         kind: type[Command] = pkgutil.resolve_name(f"recall_arena.cli.{COMMANDS[name].place}")
@@ -87,9 +90,12 @@ def _run(name: str, rest: list[str]) -> int:
         except BrokenPipeError:  # who read the output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
-        except (Mistake, DamagedRecord, OSError) as mistake:
+        except (Mistake, OSError) as mistake:
             errors(str(mistake))
             return 2
+        except DamagedRecord as damage:
+            errors(f"{damage}; {WAY_OUT}")
+            return 1
         except Stopped as stop:
             errors(f"{stop}, and the same command goes on from there")
             return stop.code

@@ -1,24 +1,10 @@
 """Accuracy by context length, as a table."""
 
-from recall_arena.cli.command import Mistake
 from recall_arena.cli.console import say_table
-from recall_arena.evaluation import Contexts
 from recall_arena.intervals import wilson
 from recall_arena.records import Tally
-from recall_arena.tasks import Task
 
 SHOWN = 12
-
-
-def checked_contexts(contexts: Contexts, task: Task) -> Contexts:
-    """The contexts; raises Mistake if there is none among them, or one that the task has not."""
-    lengths, shortest = contexts.lengths(task), task.shortest_context
-    if not lengths or lengths[0] < shortest:
-        raise Mistake(
-            f"--contexts.first must be at least {shortest} with this task and --contexts.last at "
-            f"least --contexts.first, got {lengths.start} and {contexts.last}"
-        )
-    return contexts
 
 
 def accuracy_rows(tally: Tally) -> list[dict[str, int | float]]:

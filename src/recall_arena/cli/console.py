@@ -1,6 +1,7 @@
 """Where words for people go: results to standard output, news and errors to standard error."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.text import Text
 
 from recall_arena import __version__
 
+MANY = 200
 out = Console(highlight=False, soft_wrap=True)
 news = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -28,6 +30,12 @@ def errors(text: str) -> None:
     news.print(Text.assemble(("recall: ", "bold red"), text))
 
 
+def ask(question: str) -> bool:
+    """Whether the answer, a line of standard input, is yes; there may be none."""
+    news.print(Text(f"{question} [y/N] "), end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def say_json(value: object) -> None:
     """A result for programs."""
     out.print(json.dumps(value, indent=2, ensure_ascii=False), markup=False)
@@ -39,14 +47,23 @@ def say_version() -> None:
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """A table, as narrow as it can be; long cells are folded, never cut."""
+    """A table, as narrow as it can be; long cells are folded, never cut.
+
+    Of very many rows, whose widths would take rich long to weigh, none is folded.
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
+    if len(cells) > MANY:
+        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        for line in ([*columns], *cells):
+            out.out(" ".join(map(str.ljust, line, widths)).rstrip(), highlight=False)
+        return
     table = Table(
         title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0)
     )
     for column in columns:
         table.add_column(column, overflow="fold", header_style="bold")
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+    for row in cells:
+        table.add_row(*map(Text, row))
     Console(highlight=False).print(table)
 
 

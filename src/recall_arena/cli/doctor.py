@@ -10,7 +10,6 @@ from recall_arena.cli import options
 from recall_arena.cli.command import Command
 from recall_arena.cli.console import say, say_json
 from recall_arena.executors import cores
-from recall_arena.kernels import native
 from recall_arena.runs import provenance
 
 PACKAGES = (
@@ -31,20 +30,23 @@ class Doctor(Command):
     json: options.Json = False
 
     def run(self) -> int:
+        made = provenance()
         facts = {
-            "machine": provenance().machine,
+            "machine": made.machine,
             "executable": sys.executable,
-            **provenance().versions,
+            **made.versions,
             **{name: _version(name) for name in PACKAGES},
             "cores": str(cores()),
             "torch threads": str(torch.get_num_threads()),
-            "kernels": native.describe(),
+            "kernels": made.kernels,
+            "kernels' build": made.kernels_build or "none",
+            "package's build": str(made.package_build),
         }
         if self.json:
             say_json(facts)
         else:
             for name, value in facts.items():
-                say(f"{name:<14} {value}")
+                say(f"{name:<15} {value}")
         return 0
 
 

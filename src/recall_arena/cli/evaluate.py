@@ -7,14 +7,16 @@ from typing import Annotated
 import torch
 import tyro
 
-from recall_arena.checkpoints import load_weights, weights_path
+from recall_arena.checkpoints import load_weights, weights_hash
 from recall_arena.cli import options, stores
-from recall_arena.cli.accuracy import accuracy_rows, checked_contexts, say_accuracy
+from recall_arena.cli.accuracy import accuracy_rows, say_accuracy
 from recall_arena.cli.command import Command, Mistake
-from recall_arena.cli.console import say_json
+from recall_arena.cli.console import say_json, tell
+from recall_arena.cli.contexts import checked_contexts
 from recall_arena.compiled import Compiled
 from recall_arena.evaluation import Contexts, accuracy_by_context
 from recall_arena.model import SequenceModel
+from recall_arena.records import weights_path
 from recall_arena.runs import Run, build, from_json, tally
 
 
@@ -22,9 +24,7 @@ from recall_arena.runs import Run, build, from_json, tally
 class Evaluate(Command):
     """Test a model that `recall train` trained, at any context lengths; nothing is kept."""
 
-    address: Annotated[
-        str, tyro.conf.Positional, tyro.conf.arg(help="the beginning of the record's address")
-    ]
+    address: options.Address
     contexts: Contexts = field(default_factory=Contexts)
     threads: Annotated[int, tyro.conf.arg(help="threads at work")] = 1
     store: options.StoreFolder = Path("runs")
@@ -39,7 +39,7 @@ class Evaluate(Command):
         except ValueError as error:
             raise Mistake(f"record {record.address} is of another version ({error})") from None
         contexts = checked_contexts(self.contexts, run.task)
-        model = self._trained(run)
+        model = self._trained(run, record.weights)
         torch.set_num_threads(self.threads)
         try:
             counts = list(accuracy_by_context(Compiled(model).logits, run.task, contexts))
@@ -52,14 +52,19 @@ class Evaluate(Command):
             say_accuracy(rows, trained=run.schedule.context)
         return 0
 
-    def _trained(self, run: Run) -> SequenceModel:
+    def _trained(self, run: Run, recorded: str | None) -> SequenceModel:
         model = build(run)
+        path = weights_path(self.store, run.address)
         try:
-            load_weights(model, weights_path(self.store, run.address))
+            checked = load_weights(model, path)
         except FileNotFoundError:
             raise Mistake(
                 f"the weights of {run.address} were not kept; `recall train` keeps them"
             ) from None
         except ValueError as error:
             raise Mistake(f"{error}; delete it to train again") from None
+        if not checked:
+            tell(f"{path} holds no hash: an earlier version wrote it")
+        elif recorded not in (None, weights_hash(model.state_dict())):
+            tell(f"{path} is not, to the last bit, what the record tells of: it was trained anew")
         return model

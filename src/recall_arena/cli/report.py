@@ -6,7 +6,8 @@ from pathlib import Path
 from recall_arena.cli import options, stores
 from recall_arena.cli.command import Command
 from recall_arena.cli.console import say, say_json
-from recall_arena.frame import frame_of
+from recall_arena.cli.plans import plan_of, study_named
+from recall_arena.index import contents_of
 from recall_arena.report import write_report
 
 
@@ -23,13 +24,14 @@ class Report(Command):
     json: options.Json = False
 
     def run(self) -> int:
-        study = options.study_named(self.study)
-        plan = options.plan_of(study, self.scale, self.problem, self.seeds)
+        study = study_named(self.study)
+        plan = plan_of(study, self.scale, self.problem, self.seeds)
         store = stores.opened(self.store)
         stores.prepare(self.out)
-        page = write_report(study, plan, frame_of(store), self.out)
+        contents = contents_of(store)
+        page = write_report(study, plan, contents.frame, self.out, contents.damaged)
         if self.json:
             say_json({"report": str(page)})
         else:
             say(str(page))
-        return 0
+        return stores.tell_damaged(contents.damaged)

@@ -4,7 +4,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from recall_arena.cli.command import Mistake
-from recall_arena.records import Record, Store
+from recall_arena.cli.console import errors
+from recall_arena.records import ADDRESS, DamagedRecord, Record, Store
+
+WAY_OUT = "`recall runs rm ADDRESS` removes a record, and its run can then be made again"
 
 
 def opened(folder: Path) -> Store:
@@ -37,8 +40,22 @@ def prepare(*folders: Path) -> None:
 def record_named(folder: Path, address: str) -> Record:
     """The record whose address begins so; raises Mistake if there is none, or more than one."""
     store = opened(folder)
-    matches = [known for known in store.addresses() if known.startswith(address)]
+    return store.read(address_named(store, address))
+
+
+def address_named(store: Store, beginning: str) -> str:
+    """The address that begins so; raises Mistake if there is none, or more than one."""
+    if ADDRESS.fullmatch(beginning) and beginning in store:
+        return beginning
+    matches = [known for known in store.addresses() if known.startswith(beginning)]
     if len(matches) != 1:
         many = f"{len(matches)} records begin with" if matches else "no record begins with"
-        raise Mistake(f"{many} {address!r} in {folder}; `recall runs ls` shows them")
-    return store.read(matches[0])
+        raise Mistake(f"{many} {beginning!r} in {store.folder}; `recall runs ls` shows them")
+    return matches[0]
+
+
+def tell_damaged(damaged: list[DamagedRecord]) -> int:
+    """Name what could not be read, with its reason; the exit code, 1 if there is any."""
+    for damage in damaged:
+        errors(str(damage))
+    return 1 if damaged else 0

@@ -1,5 +1,6 @@
 """`recall study run` and `recall study ls`."""
 
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,15 @@ import tyro
 
 from recall_arena.cli import options, stores
 from recall_arena.cli.command import Command, Mistake
-from recall_arena.cli.console import say, say_json, say_table, tell
+from recall_arena.cli.console import errors, say, say_json, say_table, tell
+from recall_arena.cli.plans import plan_of, study_named
 from recall_arena.cli.progress import follow
 from recall_arena.executors import Failed, cores, execute_all, missing
-from recall_arena.frame import frame_of
-from recall_arena.records import Store
+from recall_arena.index import contents_of
+from recall_arena.records import DamagedRecord, Store
 from recall_arena.report import write_report
 from recall_arena.runs import Run
-from recall_arena.studies import STUDIES, NamedRun
+from recall_arena.studies import STUDIES, NamedRun, Plan, Study
 
 
 @dataclass(frozen=True)
@@ -40,33 +42,48 @@ class StudyRun(Command):
     verbose: options.Verbose = False
 
     def run(self) -> int:
-        study = options.study_named(self.study)
-        plan = options.plan_of(study, self.scale, self.problem, self.seeds)
+        study = study_named(self.study)
+        plan = plan_of(study, self.scale, self.problem, self.seeds)
         if (self.jobs is not None and self.jobs < 1) or self.threads < 1:
             raise Mistake("--jobs and --threads must be at least 1")
         store = stores.to_write(self.store)
         if self.dry_run:
             return self._list(study.runs(plan, store), store)
         stores.prepare(self.store, self.out)
+        names, failed = self._finish(study, plan, store)
+        contents = contents_of(store)
+        page = write_report(study, plan, contents.frame, self.out, contents.damaged)
+        self._say(page, len(names), failed, names)
+        return stores.tell_damaged(contents.damaged) or (1 if failed else 0)
+
+    def _finish(
+        self, study: Study, plan: Plan, store: Store
+    ) -> tuple[dict[str, str], list[Failed]]:
+        """Run what is missing until nothing is; the names of those runs, and which of them failed.
+
+        A run whose record is damaged is not run, since its record could not be written.
+        """
         names: dict[str, str] = {}
-        failed: list[Failed] = []
-        while not failed:
+        while True:
             named = study.runs(plan, store)
             by_address = {one.run.address: one.name for one in named}
-            runs = missing([one.run for one in named], store, keep_weights=self.keep_weights)
+            damaged = [
+                Failed(one, f"{why}; {stores.WAY_OUT}") for one, why in _damaged(named, store)
+            ]
+            blocked = {one.address for one in damaged}
+            sound = [one.run for one in named if one.run.address not in blocked]
+            runs = missing(sound, store, keep_weights=self.keep_weights)
             todo = {run.address: by_address[run.address] for run in runs}
             if not self.quiet and (todo or not names):
                 tell(f"{len(todo)} of {len(named)} runs to do, {self._jobs()} at a time")
-            if not todo:
-                break
-            if self.verbose:
-                for address, name in todo.items():
-                    tell(f"{address} {name}")
-            names |= todo
+            for address, name in todo.items() if self.verbose else ():
+                tell(f"{address} {name}")
             failed = self._execute(runs, store, todo)
-        page = write_report(study, plan, frame_of(store), self.out)
-        self._say(page, len(names), failed, names)
-        return 1 if failed else 0
+            names |= todo
+            if failed or not todo:
+                for one in damaged:
+                    errors(f"{by_address[one.address]}: {one.reason}")
+                return names | {one: by_address[one] for one in blocked}, failed + damaged
 
     def _jobs(self) -> int:
         return self.jobs or cores()
@@ -79,9 +96,12 @@ class StudyRun(Command):
             return follow(events, todo, quiet=self.quiet)
 
     def _list(self, named: list[NamedRun], store: Store) -> int:
+        damaged = {address for address, _ in _damaged(named, store)}
+        states = {True: "done", False: "to do"}
         rows = [
-            (one.run.address, one.name, "done" if one.run.address in store else "to do")
+            (address, one.name, "damaged" if address in damaged else states[address in store])
             for one in named
+            for address in [one.run.address]
         ]
         if self.json:
             say_json([dict(zip(("address", "name", "state"), row, strict=True)) for row in rows])
@@ -97,6 +117,15 @@ class StudyRun(Command):
         if failed:
             say(f"{len(failed)} of {executed} runs failed; the same command tries them again")
         say(str(page))
+
+
+def _damaged(named: list[NamedRun], store: Store) -> Iterator[tuple[str, DamagedRecord]]:
+    """The addresses of the runs whose record cannot be read, and why."""
+    for address in {one.run.address: None for one in named if one.run.address in store}:
+        try:
+            store.read(address)
+        except DamagedRecord as damage:
+            yield address, damage
 
 
 @dataclass(frozen=True)
@@ -134,10 +163,10 @@ class ChooseRates(Command):
     store: options.StoreFolder = Path("results/records")
 
     def run(self) -> int:
-        study = options.study_named(self.study)
+        study = study_named(self.study)
         if study.choose is None:
             raise Mistake(f"the study {study.name!r} chooses nothing")
-        plan = options.plan_of(study, self.scale, (), None)
+        plan = plan_of(study, self.scale, (), None)
         try:
             say(str(study.choose(plan, stores.opened(self.store))))
         except ValueError as lacking:

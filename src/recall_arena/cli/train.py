@@ -9,17 +9,17 @@ from typing import Annotated
 
 import tyro
 
-from recall_arena.checkpoints import weights_path
 from recall_arena.cli import options, stores
-from recall_arena.cli.accuracy import accuracy_rows, checked_contexts, say_accuracy
+from recall_arena.cli.accuracy import accuracy_rows, say_accuracy
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json
+from recall_arena.cli.contexts import checked_contexts
 from recall_arena.cli.progress import follow
 from recall_arena.evaluation import Contexts
 from recall_arena.executors import execute_all
 from recall_arena.model import named
 from recall_arena.names import unknown
-from recall_arena.records import Record
+from recall_arena.records import Record, weights_path
 from recall_arena.runs import Checks, Run
 from recall_arena.tasks import TASKS, AssociativeRecall
 from recall_arena.training import Schedule
@@ -86,6 +86,8 @@ class Train(Command):
             say_json(run.to_json())
             return 0
         stores.prepare(self.store)
+        if run.address in store:
+            store.read(run.address)  # a damaged record is found before anything is trained
         events = execute_all([run], store, threads=self.threads, keep_weights=self.keep_weights)
         with closing(events):
             if follow(events, {run.address: self.model}, quiet=self.quiet):

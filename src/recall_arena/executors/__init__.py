@@ -3,11 +3,10 @@
 import os
 from collections.abc import Generator
 
-from recall_arena.checkpoints import weights_path
 from recall_arena.executors.events import Advanced, Event, Failed, Finished
 from recall_arena.executors.here import execute_here
 from recall_arena.executors.processes import execute_in_processes
-from recall_arena.records import Store
+from recall_arena.records import Store, weights_path
 from recall_arena.runs import Run
 
 __all__ = ["Advanced", "Event", "Failed", "Finished", "cores", "execute_all", "missing"]

@@ -5,15 +5,15 @@ from collections.abc import Generator, Iterable
 
 import torch
 
-from recall_arena.checkpoints import save_weights, weights_path
+from recall_arena.checkpoints import save_weights
 from recall_arena.executors.events import Advanced, Event, Failed, Finished
-from recall_arena.records import Store
+from recall_arena.records import DamagedRecord, Store, weights_path
 from recall_arena.runs import Run, execute
 
 SECONDS_BETWEEN_NEWS = 0.2
 FAILURES = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError),
-    *(OSError, RuntimeError, TypeError, ValueError),
+    *(DamagedRecord, OSError, RuntimeError, TypeError, ValueError),
 )
 """What a broken run may raise; it is reported, and the other runs go on."""
 

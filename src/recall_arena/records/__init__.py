@@ -1,13 +1,17 @@
 """Records: what runs produced, addressed by what was run.
 
-A record is written as a small JSON file; many together are packed into a Parquet archive.
+A record is written as a small JSON file; many together are packed into a Parquet archive.  Both
+hold a checksum, and what is read is held against the hash of its run and the rules of counting.
 Nothing here imports torch: reading and drawing records needs no model.
 """
 
-from recall_arena.records.record import Cost, DamagedRecord, Outcome, Provenance, Record, Tally
-from recall_arena.records.store import Store, archive
+from recall_arena.records.files import DamagedRecord
+from recall_arena.records.identity import ADDRESS, address_of
+from recall_arena.records.record import Cost, Outcome, Provenance, Record, Tally
+from recall_arena.records.store import Store, archive, scan_file, weights_path
 
 __all__ = [
+    "ADDRESS",
     "Cost",
     "DamagedRecord",
     "Outcome",
@@ -15,5 +19,8 @@ __all__ = [
     "Record",
     "Store",
     "Tally",
+    "address_of",
     "archive",
+    "scan_file",
+    "weights_path",
 ]

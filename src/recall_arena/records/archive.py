@@ -1,4 +1,4 @@
-"""Many records in one Parquet file that is written once.
+"""Many records in one Parquet file that is written once, and holds its own checksum.
 
 A row is a record and a column one of its fields; what has fields of its own is a struct, and
 curves are lists.  Dictionaries (the run, the versions of packages) are JSON text: which keys
@@ -7,19 +7,18 @@ version of polars.
 """
 
 import dataclasses
-import io
 import json
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
 import polars as pl
-from polars.exceptions import PanicException, PolarsError
-from pydantic import ValidationError
 
-from recall_arena.records.record import RECORD, DamagedRecord, Record, to_json
+from recall_arena.records.files import DamagedRecord, content_of, from_json, to_json
+from recall_arena.records.identity import check
+from recall_arena.records.record import RECORD, Record
+from recall_arena.records.sealed import NOTE, seal, unseal
 
 _SCALARS = {int: pl.Int64, float: pl.Float64, str: pl.String}
 
@@ -27,16 +26,15 @@ _SCALARS = {int: pl.Int64, float: pl.Float64, str: pl.String}
 def pack(records: Iterable[Record]) -> bytes:
     """The records as a Parquet file, by address.
 
-    Raises ValueError for one that would be read differently, such as an integer beyond int64.
+    Raises ValueError for one that no run can have produced, or that would be read differently.
     """
     ordered = sorted(records, key=lambda record: record.address)
     schema = {field.name: _column(field.type) for field in dataclasses.fields(Record)}
-    frame = pl.DataFrame(list(map(_to_row, ordered)), schema=schema)
-    file = io.BytesIO()
-    frame.write_parquet(file, compression="zstd", compression_level=9)
-    content = file.getvalue()
-    for record, row in zip(ordered, pl.read_parquet(content).iter_rows(named=True), strict=True):
-        if not _holds(row, record):
+    content = seal(pl.DataFrame(list(map(_to_row, ordered)), schema=schema))
+    rows = unseal(content)[0].iter_rows(named=True)
+    for record, row in zip(ordered, rows, strict=True):
+        check(record)
+        if _text(row) != to_json(record):
             raise ValueError(f"record {record.address} would not be read as it is")
     return content
 
@@ -46,23 +44,32 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        column = self._read(["address"]).to_series()
-        self.rows = {address: row for row, address in enumerate(column)}
+        try:
+            self._frame, notes = unseal(content_of(path))
+            self._sealed = NOTE in notes
+            addresses = self._frame.get_column("address").cast(pl.String)
+        except (ValueError, pl.exceptions.PolarsError) as error:
+            reason = str(error).partition("\n")[0]
+            raise DamagedRecord(path, f"is not an archive of records ({reason})") from None
+        self.rows = {address: row for row, address in enumerate(addresses)}
 
     def read(self, address: str) -> Record:
-        """Raises KeyError if there is no such record."""
-        return _from_row(self._frame.row(self.rows[address], named=True))
-
-    @cached_property
-    def _frame(self) -> pl.DataFrame:
-        return self._read(None)
-
-    def _read(self, columns: list[str] | None) -> pl.DataFrame:
+        """Raises KeyError if there is no such record, DamagedRecord if it cannot be read."""
+        row = self._frame.row(self.rows[address], named=True)
         try:
-            return pl.read_parquet(self.path, columns=columns)
-        except (PolarsError, PanicException, OSError) as error:
-            reason = str(error).partition("\n")[0]
-            raise DamagedRecord(f"{self.path} is not an archive of records ({reason})") from None
+            return from_json(_text(row), sealed=self._sealed)
+        except (ValueError, TypeError, LookupError) as error:
+            raise DamagedRecord(
+                self.path, f"holds a record {address} that cannot be read ({error})"
+            ) from None
+
+    def scan(self) -> Iterator[Record | DamagedRecord]:
+        """Its records in their order, and in the place of one that cannot be read why."""
+        for address in self.rows:
+            try:
+                yield self.read(address)
+            except DamagedRecord as damage:
+                yield damage
 
 
 def _column(annotation: Any) -> Any:
@@ -88,15 +95,8 @@ def _to_row(record: Record) -> dict[str, Any]:
     return row
 
 
-def _holds(row: dict[str, Any], record: Record) -> bool:
-    """Whether a row is read as the record, NaNs too; polars writes null for what does not fit."""
-    try:
-        return to_json(_from_row(row)) == to_json(record)
-    except ValidationError:
-        return False
-
-
-def _from_row(row: dict[str, Any]) -> Record:
-    row["run"] = json.loads(row["run"])
-    row["provenance"]["versions"] = json.loads(row["provenance"]["versions"])
-    return RECORD.validate_python(row)
+def _text(row: dict[str, Any]) -> bytes:
+    """A row as the JSON text of its record."""
+    provenance = {**row["provenance"], "versions": json.loads(row["provenance"]["versions"])}
+    whole = {**row, "run": json.loads(row["run"]), "provenance": provenance}
+    return json.dumps(whole, separators=(",", ":")).encode()

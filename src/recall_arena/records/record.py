@@ -1,20 +1,24 @@
-"""What a run produced, as a value and as a line of JSON."""
+"""What a run produced, as a value."""
 
-import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, with_config
+
+_AS_WRITTEN = ConfigDict(extra="forbid", strict=True)
 
 
+@with_config(_AS_WRITTEN)
 @dataclass(frozen=True)
 class Tally:
     """Counts in columns: row i belongs to position i of `at`.
 
     at                steps of training, or context lengths
-    total, correct    sequences, and right answers among them
+    total, correct    answers asked for, and right ones among them
     total_by_query    the same for each query; the order is that of the tokens
     total_repeats     the same for the sequences whose value is the query itself
+
+    The last two pairs are empty for a task that has no queries.
     """
 
     at: list[int]
@@ -37,6 +41,7 @@ class Tally:
         return self.correct[row] / self.total[row]
 
 
+@with_config(_AS_WRITTEN)
 @dataclass(frozen=True)
 class Outcome:
     """What a run found.  The same run finds the same, bit for bit, on the same platform.
@@ -58,6 +63,7 @@ class Outcome:
     contexts: Tally
 
 
+@with_config(_AS_WRITTEN)
 @dataclass(frozen=True)
 class Cost:
     """What a run took: trained numbers, numbers of state at the training context, seconds."""
@@ -68,35 +74,45 @@ class Cost:
     evaluation_seconds: float
 
 
+@with_config(_AS_WRITTEN)
 @dataclass(frozen=True)
 class Provenance:
-    """Where a record comes from; none of it decides the outcome but for rounding."""
+    """Where a record comes from; none of it decides the outcome but for rounding.
+
+    versions         of Python and of packages, by name
+    kernels          which kernels ran
+    threads          those of the run
+    machine          operating system and processor
+    finished         when, as ISO 8601
+    kernels_build    a hash of the sources of the compiled kernels, or None without them
+    package_build    a hash of the package's own sources
+
+    Both hashes are None in records of versions that did not write them.
+    """
 
     versions: dict[str, str]
     kernels: str
     threads: int
     machine: str
     finished: str
+    kernels_build: str | None = None
+    package_build: str | None = None
 
 
+@with_config(_AS_WRITTEN)
 @dataclass(frozen=True)
 class Record:
-    """A run as JSON, its address, and what it produced."""
+    """A run as JSON, its address, what it produced, and a hash of the trained weights.
+
+    `weights` is None in records of versions that did not write it.
+    """
 
     address: str
     run: dict[str, Any]
     outcome: Outcome
     cost: Cost
     provenance: Provenance
-
-
-class DamagedRecord(Exception):
-    """A file does not hold the records that it should; the message names it and the reason."""
+    weights: str | None = None
 
 
 RECORD = TypeAdapter(Record)
-
-
-def to_json(record: Record) -> bytes:
-    """One line; unlike pydantic's own writer this one keeps infinite numbers."""
-    return json.dumps(RECORD.dump_python(record), separators=(",", ":")).encode() + b"\n"

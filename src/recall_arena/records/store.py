@@ -1,21 +1,23 @@
 """A folder of records: a JSON file for each, Parquet archives of many, or both."""
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from recall_arena import atomic
 from recall_arena.records.archive import Archive, pack
-from recall_arena.records.record import RECORD, DamagedRecord, Record, to_json
+from recall_arena.records.files import DamagedRecord, from_file, to_file
+from recall_arena.records.identity import ADDRESS
+from recall_arena.records.record import Record
 
 
 class Store:
     """Records by address.  Any number of processes may use it at once.
 
-    Archives are looked for once, when one is first needed; a file that holds no record and is
-    named like one raises DamagedRecord.
+    Archives are looked for once, when one is first needed.  What is named like a record or an
+    archive and is none hides nothing else: iterating passes it over, and `scan` tells of it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,68 +27,131 @@ class Store:
         return Store, (self.folder,)  # another process reads the archives for itself
 
     def __contains__(self, address: str) -> bool:
-        return self._path(address).exists() or address in self._archived
+        """Whether a record is there, or something else in the place of its file."""
+        if not ADDRESS.fullmatch(address):
+            return False
+        return os.path.lexists(self._path(address)) or address in self.archived
 
     def addresses(self) -> list[str]:
-        """Those of all records, in their order."""
-        return sorted({*self.written(), *self._archived})
+        """Those of all records, in their order; some may turn out to be damaged."""
+        return sorted({*self.written(), *self.archived})
 
     def written(self) -> list[str]:
         """The addresses of those records that are JSON files, in their order."""
-        return sorted(path.stem for path in self.folder.glob("*.json"))
+        return [path.stem for path in self.files() if ADDRESS.fullmatch(path.stem)]
+
+    def files(self, suffix: str = ".json") -> list[Path]:
+        """All that is named like files of records, in the order of their names.
+
+        Raises OSError if the folder exists and cannot be read.
+        """
+        try:
+            found = sorted(self.folder.iterdir())
+        except FileNotFoundError:
+            return []
+        return [one for one in found if one.suffix == suffix and not one.name.startswith(".")]
 
     def read(self, address: str) -> Record:
-        """Raises KeyError if there is no such record, DamagedRecord if its file is broken."""
-        path = self._path(address)
+        """Raises KeyError if there is no such record, DamagedRecord if its file is broken.
+
+        An archived record stands in for a broken file.
+        """
         try:
-            return RECORD.validate_json(path.read_bytes())
-        except FileNotFoundError:
-            if address in self._archived:
-                return self._archived[address].read(address)
-            raise KeyError(f"no record {address} in {self.folder}") from None
-        except ValidationError as error:
-            first = error.errors()[0]["msg"]
-            raise DamagedRecord(
-                f"{path} is not a record ({first}); delete it to run again"
-            ) from None
+            return from_file(self._path(address))
+        except (FileNotFoundError, DamagedRecord) as error:
+            if address in self.archived:
+                return self.archived[address].read(address)
+            if isinstance(error, DamagedRecord):
+                raise
+        raise KeyError(f"no record {address} in {self.folder}")
 
     def read_all(self, addresses: Iterable[str]) -> list[Record]:
-        """Those of the addresses that have a record, in their order."""
-        return [self.read(address) for address in addresses if address in self]
+        """Those of the addresses that have a record that can be read, in their order."""
+        found = map(self._tried, addresses)
+        return [one for one in found if isinstance(one, Record)]
 
     def __iter__(self) -> Iterator[Record]:
-        return map(self.read, self.addresses())
+        return iter(self.read_all(self.addresses()))
+
+    def scan(self) -> Iterator[Record | DamagedRecord]:
+        """Every record once, and in the place of all else that is named like one why it is none."""
+        seen: set[str] = set()
+        for path in (*self.files(), *self.files(".parquet")):
+            for one in scan_file(path):
+                if isinstance(one, DamagedRecord):
+                    yield one
+                elif one.address not in seen:
+                    seen.add(one.address)
+                    yield one
 
     def write(self, record: Record) -> None:
-        """Add a record, whole or not at all.  What is already there stays as it is."""
-        if record.address not in self:
-            atomic.write(self._path(record.address), to_json(record), replace=False)
+        """Add a record, whole or not at all.  What is already there stays as it is.
+
+        Raises DamagedRecord if that is no record, ValueError if no run can have produced this one.
+        """
+        content = to_file(record)
+        path = self._path(record.address)
+        if record.address in self or not atomic.write(path, content, replace=False):
+            self.read(record.address)
 
     @cached_property
-    def _archived(self) -> dict[str, Archive]:
-        archives = map(Archive, sorted(self.folder.glob("*.parquet"), reverse=True))
-        return {address: archive for archive in archives for address in archive.rows}
+    def archived(self) -> dict[str, Archive]:
+        """The archive of each record that is in one; those that cannot be read are passed over."""
+        found: dict[str, Archive] = {}
+        for path in reversed(self.files(".parquet")):
+            with suppress(DamagedRecord, FileNotFoundError):
+                archive = Archive(path)
+                found |= dict.fromkeys(archive.rows, archive)
+        return found
+
+    def _tried(self, address: str) -> Record | None:
+        try:
+            return self.read(address)
+        except (KeyError, DamagedRecord):
+            return None
 
     def _path(self, address: str) -> Path:
+        """Where a record is written; KeyError for what is no address, and might lead elsewhere."""
+        if not ADDRESS.fullmatch(address):
+            raise KeyError(f"no record {address} in {self.folder}: it is no address")
         return self.folder / f"{address}.json"
+
+
+def weights_path(store: Path, address: str) -> Path:
+    """Where the weights of a run are, in the folder of its store; ValueError for no address."""
+    if not ADDRESS.fullmatch(address):
+        raise ValueError(f"{address!r} is no address of a run, and has no weights")
+    return store / "weights" / f"{address}.safetensors"
+
+
+def scan_file(path: Path) -> Iterator[Record | DamagedRecord]:
+    """The records in a file, or why they cannot be read; nothing if there is no such file."""
+    try:
+        if path.suffix == ".parquet":
+            yield from Archive(path).scan()
+        else:
+            yield from_file(path)
+    except DamagedRecord as damage:
+        yield damage
+    except FileNotFoundError:  # removed meanwhile
+        return
 
 
 def archive(store: Store, path: Path) -> int:
     """Pack a store's JSON records into a new archive, and return how many they are.
 
-    Those that another archive in the same folder holds are left out; no JSON file is removed.
-    Raises FileExistsError if the archive exists, ValueError if its name does not end in
-    .parquet or there is nothing to pack.
+    Those that cannot be read, or that another archive in the same folder holds, are left out; no
+    JSON file is removed.  Raises FileExistsError if the archive exists, ValueError if its name
+    does not end in .parquet or there is nothing to pack.
     """
     if path.suffix != ".parquet":
         raise ValueError(f"an archive's name ends in .parquet, got {path}")
     if path.exists():
         raise FileExistsError(f"{path} exists, and an archive is never written again")
-    beside = [Archive(other) for other in path.parent.glob("*.parquet")]
-    new = [one for one in store.written() if not any(one in other.rows for other in beside)]
+    beside = Store(path.parent).archived
+    new = store.read_all(one for one in store.written() if one not in beside)
     if not new:
         raise ValueError(f"{store.folder} has no records that {path.parent} does not have archived")
-    content = pack(map(store.read, new))
-    if not atomic.write(path, content, replace=False):
+    if not atomic.write(path, pack(new), replace=False):
         raise FileExistsError(f"{path} exists, and an archive is never written again")
     return len(new)

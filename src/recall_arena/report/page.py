@@ -1,6 +1,7 @@
 """A report: a study's sections as index.html, report.md, figures and tables in a folder."""
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from recall_arena import atomic
 from recall_arena.canvas import save
+from recall_arena.records import DamagedRecord
 from recall_arena.studies import Picture, Plan, Section, Study
 from recall_arena.wording import values
 
@@ -26,18 +28,29 @@ _TEMPLATES = Environment(
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a report's runs come from: `made` says with what, as far as their records tell."""
+    """Where a report's runs come from: `made` says with what, as far as their records tell.
+
+    `damaged` names the files of the store that could not be read.
+    """
 
     runs: int
     finished: int
     revisions: str
     made: dict[str, str]
+    damaged: list[str]
 
 
-def write_report(study: Study, plan: Plan, frame: pl.DataFrame, folder: Path) -> Path:
+def write_report(
+    study: Study,
+    plan: Plan,
+    frame: pl.DataFrame,
+    folder: Path,
+    damaged: Sequence[DamagedRecord] = (),
+) -> Path:
     """Write the report of a study from the runs in a frame, and return the page's path.
 
-    Parts without runs say so.  Writes only inside `folder`; needs no model and no training.
+    Parts without runs say so, and what could not be read is named.  Writes only inside `folder`;
+    needs no model and no training.
     """
     folder.mkdir(parents=True, exist_ok=True)
     own = study.select(frame, plan)
@@ -54,7 +67,7 @@ def write_report(study: Study, plan: Plan, frame: pl.DataFrame, folder: Path) ->
         "study": study,
         "plan": plan,
         "sections": sections,
-        "origin": _origin(own.filter(pl.col("kind") == "run"), study.size(plan)),
+        "origin": _origin(own.filter(pl.col("kind") == "run"), study.size(plan), damaged),
         "command": command(study, plan),
     }
     images = {p.name: _data_uri(folder, p) for section in sections for p in section.pictures}
@@ -86,13 +99,15 @@ def _data_uri(folder: Path, picture: Picture) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
-def _origin(runs: pl.DataFrame, wanted: int) -> Origin:
+def _origin(runs: pl.DataFrame, wanted: int, damaged: Sequence[DamagedRecord]) -> Origin:
     columns = ("kernels", "threads", "versions", "machine")
     made = {
         "Time": f"{runs['seconds'].sum():,.0f} seconds of training and testing, all runs added up",
         **{name.capitalize(): _counted(runs[name]) for name in columns},
     }
-    return Origin(wanted, runs.height, values(runs, "revision"), made if runs.height else {})
+    named = [f"{one.path.name} {one.reason}" for one in damaged]
+    made = made if runs.height else {}
+    return Origin(wanted, runs.height, values(runs, "revision"), made, named)
 
 
 def _counted(values: pl.Series) -> str:
