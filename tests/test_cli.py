@@ -274,11 +274,11 @@ def test_records_of_all_tasks_stand_side_by_side(
     listed = capsys.readouterr().out
     assert len(listed.splitlines()) > len(TASKS)
     assert main(["runs", "ls", "--json"]) == 0
-    assert {row["task"] for row in json.loads(capsys.readouterr().out)} == set(TASKS)
+    assert {row["task.kind"] for row in json.loads(capsys.readouterr().out)} == set(TASKS)
     assert main(["runs", "export", "all.csv"]) == 0
     table = pl.read_csv("all.csv", infer_schema_length=None)
-    assert set(table["task"]) == set(TASKS)
-    assert table.filter(pl.col("task") == "mqar")["n"].unique().to_list() == [100]
+    assert set(table["task.kind"]) == set(TASKS)
+    assert table.filter(pl.col("task.kind") == "mqar")["n"].unique().to_list() == [100]
     assert main(["report", "--scale", "smoke"]) == 0
 
 
