@@ -1,15 +1,14 @@
-"""Published records can be made again: of a sample, the outcome is the same to the last bit."""
+"""Published records can be made again: a sample is, to the last bit on the same platform."""
 
 from functools import cache
 
 import pytest
-import torch
 from conftest import ROOT
-from training_checks import finish
+from test_verification import verdict
 
-from recall_arena.kernels import native
 from recall_arena.records import Record, Store
-from recall_arena.runs import REVISION, from_json, provenance
+from recall_arena.runs import REVISION, from_json
+from recall_arena.verification import elsewhere, obstacle
 from recall_arena.zoo import ZOO, name_of
 
 PUBLISHED = Store(ROOT / "results" / "records")
@@ -17,15 +16,12 @@ AFFORDABLE = 150  # seconds of training, of a record of the sample
 
 
 @cache
-def comparable() -> list[Record]:
-    """Those of this revision that were made with the same instruction set and libraries."""
-    here = provenance()
+def affordable() -> list[Record]:
+    """Those of this revision whose training takes no more than the affordable time."""
     return [
         record
         for record in PUBLISHED
-        if record.run["revision"] == REVISION
-        and record.provenance.kernels == here.kernels
-        and record.provenance.versions["torch"] == here.versions["torch"]
+        if obstacle(record) is None and record.cost.training_seconds < AFFORDABLE
     ]
 
 
@@ -36,24 +32,22 @@ def model_of(record: Record) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ZOO)
-def test_a_published_record_is_made_again_to_the_last_bit(model):
-    """Of each model, the longest training that takes no more than the affordable time."""
-    torch.set_num_threads(1)
-    found = [
-        record
-        for record in comparable()
-        if model_of(record) == model and record.cost.training_seconds < AFFORDABLE
-    ]
+def test_a_published_record_is_made_again(model: str) -> None:
+    """Of each model, the longest training, of a record of this platform if there is one."""
+    found = [record for record in affordable() if model_of(record) == model]
     if not found:
-        pytest.skip(f"no record of this revision was made with {native.describe()}")
-    record = max(found, key=lambda record: (record.outcome.steps, record.address))
-    _, made, _ = finish(from_json(record.run))
-    assert made.address == record.address
-    assert made.outcome == record.outcome
+        pytest.skip("no record of this revision is affordable")
+    record = max(found, key=lambda one: (elsewhere(one) is None, one.outcome.steps, one.address))
+    expected = "identical" if elsewhere(record) is None else "within rounding"
+    assert verdict(record).kind == expected, verdict(record)
 
 
-def test_records_of_this_revision_have_the_addresses_of_their_runs():
+def test_records_of_this_revision_have_the_addresses_of_their_runs() -> None:
     """A new field or another way of writing one must not orphan what is published."""
     records = [record for record in PUBLISHED if record.run["revision"] == REVISION]
     assert len(records) > 100
     assert [from_json(one.run).address for one in records] == [one.address for one in records]
+
+
+def test_every_published_record_can_be_read() -> None:
+    assert all(isinstance(one, Record) for one in PUBLISHED.scan())

@@ -39,6 +39,7 @@ COMMANDS = {
     "runs rm": Entry("remove records and their weights", "removing:RunsRm"),
     "runs export": Entry("all records as one CSV table", "export:RunsExport"),
     "runs archive": Entry("pack a store's records into one Parquet file", "export:RunsArchive"),
+    "verify": Entry("train records' runs again, and compare", "verify:Verify"),
     "doctor": Entry("versions, threads, and which kernels run and why", "doctor:Doctor"),
 }
 
