@@ -115,10 +115,12 @@ class SequenceModel(nn.Module):
         super().__init__()
         rows = unit_embedding(spec.vocabulary, spec.width)
         self.embedding = nn.Embedding.from_pretrained(rows, freeze=True)
+        self.embedding.weight._no_weight_decay = True
         self.positions: nn.Embedding | None = None
         if spec.max_length is not None:
             self.positions = nn.Embedding(spec.max_length, spec.width)
             nn.init.normal_(self.positions.weight, std=spec.width**-0.5)  # as long as a token's row
+            self.positions.weight._no_weight_decay = True  # type: ignore[attr-defined]
         self.layers = nn.ModuleList(
             Block(spec.width, MIXERS[name](spec.width)) for name in spec.layers
         )

@@ -21,8 +21,23 @@ Parts = Annotated[
 Seeds = Annotated[int | None, tyro.conf.arg(help="seeds a setting; the default is the scale's")]
 Json = Annotated[bool, tyro.conf.arg(help="print the result as JSON")]
 DryRun = Annotated[bool, tyro.conf.arg(help="say what would run, and run nothing")]
+Lengths = Annotated[
+    str,
+    tyro.conf.arg(
+        name="contexts", help="the lengths to test, such as 64,128,2^20, in place of a range"
+    ),
+]
 Quiet = Annotated[bool, tyro.conf.arg(aliases=["-q"], help="no progress")]
 Verbose = Annotated[bool, tyro.conf.arg(aliases=["-v"], help="name every run at the start")]
+
+
+def lengths_of(text: str) -> tuple[int, ...]:
+    """The lengths in "64,128,2^20"; raises Mistake for anything else."""
+    powers = [word.strip().split("^") for word in text.split(",")] if text else []
+    try:
+        return tuple(sorted({int(base) ** int(*(power or "1")) for base, *power in powers}))
+    except (TypeError, ValueError):
+        raise Mistake(f"--contexts must be lengths such as 64,128,2^20, got {text!r}") from None
 
 
 def study_named(name: str) -> Study:
