@@ -95,6 +95,15 @@ def test_no_flag_lacks_an_explanation(name: str, capsys: pytest.CaptureFixture[s
         ("runs rm 0123 --store .", "no record begins with '0123' in ."),
         ("runs archive all.json --store .", "an archive's name ends in .parquet, got all.json"),
         ("runs archive all.parquet --store .", ". has no records that . does not have archived"),
+        ("train --contexts 64,2^x", "--contexts must be lengths such as 64,128,2^20, got '64,2^x'"),
+        ("train --contexts 64,1^2^3", "--contexts must be lengths such as"),
+        ("train --contexts 1,64", "--contexts must be at least 2 with this task, got 1"),
+        ("train --schedule.shortest 1", "context must be at least 2 with"),
+        ("train --schedule.curriculum.kind lineal", "lineal"),
+        (
+            "train --schedule.curriculum.over delai",
+            "no curriculum.over 'delai'; did you mean 'delay'?",
+        ),
         ("train --threads 0", "--threads must be at least 1, got 0"),
         ("train --width 0", "width must be at least 1"),
         ("train --contexts.first 1", "--contexts.first must be at least 2 with this task"),
@@ -280,6 +289,20 @@ def test_records_of_all_tasks_stand_side_by_side(
     assert set(table["task.kind"]) == set(TASKS)
     assert table.filter(pl.col("task.kind") == "mqar")["n"].unique().to_list() == [100]
     assert main(["report", "--scale", "smoke"]) == 0
+
+
+def test_any_lengths_are_tested_after_any_curriculum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    gated = ("--schedule.curriculum.kind", "gated", "--schedule.curriculum.gate", "0.01")
+    ranged = ("--schedule.shortest", "8", "--schedule.weight-decay", "0.1")
+    lengths = ("--contexts", "16,2^5,8")
+    assert main(["train", *gated, *ranged, *lengths, *TINY, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [row["context"] for row in said["accuracy"]] == [8, 16, 32]
+    assert main(["evaluate", said["address"], "--contexts", "2^6", "--json"]) == 0
+    assert [row["context"] for row in json.loads(capsys.readouterr().out)] == [64]
 
 
 def test_train_keeps_no_weights_where_none_are_wanted(

@@ -1,12 +1,16 @@
 """Accuracy, as counts: at one context length, and at every length of a range."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from functools import reduce
+from itertools import zip_longest
+from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from recall_arena.config import frozen
+from recall_arena.config import added, frozen
 from recall_arena.seeds import generator
 from recall_arena.shapes import Logits, Where
 from recall_arena.tasks.task import Batch, Task
@@ -15,11 +19,14 @@ LogitsOf = Callable[..., Logits]
 """(tokens) to the logits after the last of them, or (inputs, where) to those at the positions."""
 
 TOKENS_AT_ONCE = 1 << 12  # few enough for the second-level cache at width 64
+TOKENS_DRAWN = 1 << 22  # of a test set at once: 32 MiB
 
 
 @dataclass(frozen=True)
 class Counts:
     """How many answers were asked for and how many were right.
+
+    Counts of several batches add up.
 
     by_query  for queries 0, 1, ...: those with that query; none if it is not the last token
               after which the one answer of a sequence is asked for
@@ -38,33 +45,56 @@ class Counts:
         """The share of right answers, in 0..1."""
         return self.correct / self.total
 
+    def __add__(self, other: "Counts") -> "Counts":
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Counts(*(_sum(one, two) for one, two in pairs))
+
+
+def _sum(one: Any, two: Any) -> Any:
+    """Of two counts, or of two lists of them, of which the shorter one has zeros behind."""
+    if isinstance(one, int):
+        return one + two
+    return [a + b for a, b in zip_longest(one, two, fillvalue=0)]
+
 
 @frozen
 class Contexts:
-    """The context lengths at which a trained model is tested: first, first + stride, ... last.
+    """The context lengths at which a trained model is tested: first, first + stride, ... last,
+    or those that are listed.
 
     Attributes:
         first: tokens before the query; None is the shortest that the task allows
         last: the longest length
         stride: from one length to the next
         sequences: fresh ones a length, the same for every model
+        at: these lengths alone, in place of first, last and stride
 
     Raises:
-        ValueError: for a stride or a number of sequences below 1
+        ValueError: for a stride or a number of sequences below 1, lengths that do not rise
     """
 
     first: int | None = None
     last: int = 192
     stride: int = 1
     sequences: int = 1000
+    at: tuple[int, ...] = added(default=())
 
     def __post_init__(self) -> None:
         for name in ("stride", "sequences"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if list(self.at) != sorted(set(self.at)):
+            raise ValueError(f"lengths must rise from one to the next, got {self.at}")
 
-    def lengths(self, task: Task) -> range:
+    @property
+    def longest(self) -> int:
+        """No length is longer."""
+        return self.at[-1] if self.at else self.last
+
+    def lengths(self, task: Task) -> Sequence[int]:
         """The lengths themselves, for a task."""
+        if self.at:
+            return self.at
         first = task.shortest_context if self.first is None else self.first
         return range(first, self.last + 1, self.stride)
 
@@ -72,6 +102,15 @@ class Contexts:
 def held_out(task: Task, context: int, sequences: int, purpose: str) -> Batch:
     """The sequences for `purpose`, "validation" or "test": a function of (task, context) alone."""
     return task.sample(sequences, context, generator(purpose, task, context))
+
+
+def held_out_chunks(task: Task, context: int, sequences: int) -> Iterator[Batch]:
+    """The test sequences of a length, few enough at a time that they fit into bounded memory."""
+    size = max(1, TOKENS_DRAWN // context)
+    yield held_out(task, context, min(size, sequences), "test")
+    for begin in range(size, sequences, size):
+        rng = generator("test", task, context, begin)
+        yield task.sample(min(size, sequences - begin), context, rng)
 
 
 @torch.inference_mode()
@@ -109,4 +148,5 @@ def accuracy_by_context(
 ) -> Iterator[tuple[int, Counts]]:
     """Yield (context length, counts) for each length, shortest first, on fresh test sequences."""
     for length in contexts.lengths(task):
-        yield length, accuracy(logits, held_out(task, length, contexts.sequences, "test"))
+        batches = held_out_chunks(task, length, contexts.sequences)
+        yield length, reduce(add, (accuracy(logits, batch) for batch in batches))

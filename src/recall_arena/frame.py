@@ -151,7 +151,10 @@ def _run(record: Record) -> dict[str, object]:
         "tau": task.get("delay"),
         "L": schedule["context"],
         "budget": schedule["steps"],
-        **{name: schedule[name] for name in ("rate", "batch", "warmup", "decay", "clip")},
+        **{name: schedule[name] for name in ("rate", "batch", "warmup", "clip")},
+        "decay": schedule["decay_steps"] / schedule["steps"]
+        if "decay_steps" in schedule
+        else schedule["decay"],
         **{name: checks[name] for name in ("every", "running", "solved")},
         "tests": len(outcome.contexts.at),
         "seed": run["seed"],

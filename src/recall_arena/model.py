@@ -160,13 +160,20 @@ class SequenceModel(nn.Module):
 def _embedding_of(spec: ModelSpec) -> nn.Embedding:
     if spec.embedding == "trained":
         return _rows_of_length_one(spec.vocabulary, spec.width)
-    return nn.Embedding.from_pretrained(unit_embedding(spec.vocabulary, spec.width), freeze=True)
+    rows = unit_embedding(spec.vocabulary, spec.width)
+    return _undecayed(nn.Embedding.from_pretrained(rows, freeze=True))
 
 
 def _rows_of_length_one(rows: int, width: int) -> nn.Embedding:
     """A trained embedding whose rows start random, about as long as the assignment's."""
     embedding = nn.Embedding(rows, width)
     nn.init.normal_(embedding.weight, std=width**-0.5)
+    return _undecayed(embedding)
+
+
+def _undecayed(embedding: nn.Embedding) -> nn.Embedding:
+    """Marked as one that weight decay leaves alone."""
+    embedding.weight._no_weight_decay = True  # type: ignore[attr-defined]
     return embedding
 
 

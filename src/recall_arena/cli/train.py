@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -47,6 +47,7 @@ class Train(Command):
     schedule: Schedule = field(default_factory=lambda: Schedule(rate=1e-2, steps=10_000))
     checks: Checks = field(default_factory=Checks)
     contexts: Contexts = field(default_factory=Contexts)
+    lengths: options.Lengths = ""
     seed: Annotated[int, tyro.conf.arg(help="decides weights and batches")] = 0
     threads: Annotated[int, tyro.conf.arg(help="threads of the run")] = 1
     keep_weights: Annotated[
@@ -104,14 +105,16 @@ class Train(Command):
                 f"--schedule.context must be at least {shortest} with this task, "
                 f"got {self.schedule.context}"
             )
-        contexts = checked_contexts(self.contexts, self.task)
-        longest = max(contexts.last, self.schedule.context)
+        at = options.lengths_of(self.lengths) or self.contexts.at
+        contexts = checked_contexts(replace(self.contexts, at=at), self.task)
+        longest = max(contexts.longest, self.schedule.context)
         sizes = {"width": self.width, "vocabulary": self.task.vocabulary}
         try:
+            self.schedule.course(self.task)
             model = named(self.model, **sizes, longest_context=longest)
+            return Run(self.task, model, self.schedule, self.checks, contexts, self.seed)
         except ValueError as error:
             raise Mistake(str(error)) from None
-        return Run(self.task, model, self.schedule, self.checks, contexts, self.seed)
 
     def _show(self, record: Record) -> None:
         outcome = record.outcome
