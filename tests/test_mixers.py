@@ -9,14 +9,24 @@ import torch
 from torch import Tensor
 
 from recall_arena.mixers import MIXERS, Attention, GatedDelta, GatedDeltaMixer, Mamba, Mixer
+from recall_arena.mixers.text import read_mixer
 from recall_arena.seeds import generator
 
+VARIANTS = (  # between them, every option
+    "mamba(state=4, expand=3, window=1, rank=2, bias=True, A_log_offset=0.5, dt_offset=0.5)",
+    "mamba(window=3, conv_bias=False)",
+    "attention(heads=2, positions=xpos, bias=True, q_window=3, k_window=2, v_window=4)",
+    "attention-rope(base=100.0, k_window=4)",
+    "gated-delta(heads=2, key_width=3, negative_eigenvalues=True, window=2)",
+)
+CASES = [*itertools.product(MIXERS, [8, 64]), *itertools.product(VARIANTS, [8])]
 
-@pytest.fixture(params=itertools.product(MIXERS, [8, 64]), ids=lambda p: f"{p[0]}, width {p[1]}")
+
+@pytest.fixture(params=CASES, ids=lambda p: f"{p[0]}, width {p[1]}")
 def mixer_and_width(request: pytest.FixtureRequest) -> tuple[Mixer, int]:
     name, width = request.param
     torch.manual_seed(0)
-    return MIXERS[name].build(width).double(), width  # float64: exact zeros mean exact zeros
+    return read_mixer(name).build(width).double(), width  # float64: exact zeros mean exact zeros
 
 
 @pytest.fixture
@@ -108,8 +118,9 @@ def test_float32_agrees_with_float64(mixer, width, length):
     """Above all where float32 runs on compiled kernels and float64 on their definitions."""
     single, x = copy.deepcopy(mixer).float(), normal(2, length, width).requires_grad_()
     rounded = x.detach().float().requires_grad_()
-    # A normalised output near zero divides what was rounded.
-    tolerance = 5e-5 if isinstance(mixer, GatedDeltaMixer) else 1e-5
+    # Gradients that nearly cancel are off by up to 1.7e-5 with the definitions too; and a
+    # normalised output near zero divides what was rounded.
+    tolerance = 5e-5 if isinstance(mixer, GatedDeltaMixer) else 2e-5
     for last in (False, True):
         exact, approximate = partial(mixer, last=last), partial(single, last=last)
         expected = {"out": exact(x), **gradients(exact(x), mixer, x)}
