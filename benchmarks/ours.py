@@ -29,7 +29,7 @@ def fresh_mixer(name: str, width: int) -> nn.Module:
     """One of our mixers, always with the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return MIXERS[name](width)
+        return MIXERS[name].build(width)
 
 
 def logits(model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -66,7 +66,7 @@ def chunks(batch: Batch) -> list[Batch]:
     size = -(-sequences // number)
     starts = [min(start, sequences - size) for start in range(0, sequences, size)]
     return [
-        Batch(batch.tokens[start : start + size], batch.answers[start : start + size])
+        Batch.asked_last(batch.tokens[start : start + size], batch.answers[start : start + size])
         for start in starts
     ]
 

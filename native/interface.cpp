@@ -52,7 +52,7 @@ bool all_below(std::int64_t below, const std::int64_t* ids, std::int64_t count) 
 }
 
 // What the calls of blocks and stacks return; but for `done`, nothing has been done.
-enum Status : int { done = 0, outside_vocabulary = 1, unknown_kind = 2 };
+enum Status : int { done = 0, outside_vocabulary = 1, unknown_kind = 2, outside_sequence = 3 };
 
 Status check(const Block& p) {
   if (!chosen->knows(p.kind)) return unknown_kind;
@@ -63,6 +63,7 @@ Status check(const Block& p) {
 Status check(const Stack& p) {
   for (std::int64_t i = 0; i < p.depth; ++i)
     if (!chosen->knows(p.layers[i]->kind)) return unknown_kind;
+  if (p.where && !all_below(p.length, p.where, p.batch * p.asked)) return outside_sequence;
   return all_below(p.vocabulary, p.tokens, p.batch * p.length) ? done : outside_vocabulary;
 }
 
@@ -176,7 +177,7 @@ int recall_stack_logits(const recall::Stack* p, int threads) {
 
 int recall_stack_gradients(const recall::Stack* p, int threads) {
   if (const recall::Status status = recall::check(*p)) return status;
-  if (!recall::all_below(p->vocabulary, p->answers, p->batch)) return recall::outside_vocabulary;
+  if (!recall::all_below(p->vocabulary, p->answers, p->batch * p->asked)) return recall::outside_vocabulary;
   recall::parallel_for(threads, p->shards, *p, recall::chosen->stack_gradients, recall::chosen->stack_scratch);
   recall::add_partial(p->gradients, p->shards, p->numbers);
   recall::distribute(*p, p->gradients);

@@ -27,7 +27,7 @@ void recall_fill_scratch(int fill, std::uint32_t pattern);
 int recall_elementary(const char* name, const float* x, float* y, std::int64_t count);
 
 // Each operation returns 0; 1 if a token or an answer is not in the vocabulary; 2 if a block's kind is
-// unknown.  But for 0, nothing has been done.
+// unknown; 3 if a position that is asked is not in its sequence.  But for 0, nothing has been done.
 int recall_scan_forward(const recall::Scan* p, int threads);
 int recall_scan_backward(const recall::Scan* p, int threads);
 int recall_conv_forward(const recall::Conv* p, int threads);

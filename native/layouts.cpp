@@ -42,9 +42,9 @@ std::string layouts() {
                      F(epsilon) F(conv_weight) F(A_log) F(dt_bias) F(o_norm) F(before) F(qkv) F(gates) F(z) F(o)
                      F(states) F(errors))
   STRUCT(Place, F(to) F(rows) F(columns))
-  STRUCT(Stack, F(batch) F(length) F(width) F(vocabulary) F(depth) F(tokens) F(answers) F(embedding) F(positions)
-                F(gathered) F(layers) F(norm) F(lm_head) F(logits) F(losses) F(gradients) F(shards) F(numbers)
-                F(places) F(weights))
+  STRUCT(Stack, F(batch) F(length) F(width) F(vocabulary) F(depth) F(asked) F(tokens) F(answers) F(where) F(embedding)
+                F(positions) F(gathered) F(layers) F(norm) F(lm_head) F(logits) F(losses) F(gradients) F(shards)
+                F(numbers) F(places) F(weights))
   return text.substr(1);
 }
 

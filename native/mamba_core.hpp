@@ -11,6 +11,8 @@
 //   du    += x_proj^T (ddelta, dB, dC)        dx_proj = (ddelta, dB, dC)^T u
 //   dbefore, dconvolution                     from the convolution
 //
+// Without a convolution (window 0), u = silu(before).
+//
 // Its weights' gradients, in the order of a shard: convolution (window, channels), its bias, x_proj
 // (rank + 2 state, channels), dt_weight (rank, channels), A_log (state, channels), D, dt_bias.
 
@@ -35,11 +37,16 @@ class MambaCore {
   static constexpr bool adds_by_sequence = false;
 
   MambaCore(const Mamba& of, std::int64_t most, bool trained, Arena& saved, Arena& scratch)
-      : p(of), length_(p.block.length), selected_(p.rank + 2 * p.state) {
+      : p(of),
+        length_(p.block.length),
+        selected_(p.rank + 2 * p.state),
+        window_(p.window ? p.window : 1),
+        conv_numbers_(p.window ? (p.window + 1) * p.channels : 0) {
     const std::int64_t rows = most * length_, inner = rows * p.channels;
     x_proj_ = saved.take(selected_ * p.channels);
     dt_weight_ = saved.take(p.rank * p.channels);
-    window_ = saved.take(p.window * p.channels);
+    conv_weight_ = saved.take(window_ * p.channels);
+    no_bias_ = p.window ? nullptr : saved.take(p.channels);
     A_ = saved.take(p.state * p.channels);
     u_ = saved.take(inner);
     selection_ = saved.take(rows * selected_);
@@ -47,14 +54,14 @@ class MambaCore {
     for (float** buffer : {&steps_, &y_, &du_, &dsteps_}) *buffer = scratch.take(inner);
     for (float** buffer : {&dB_, &dC_}) *buffer = scratch.take(rows * p.state);
     dlow_ = scratch.take(rows * p.rank);
-    partial_ = scratch.take(most * (p.state + 2 + p.window + 1) * p.channels);
+    partial_ = scratch.take(most * (p.state + 2 + window_ + 1) * p.channels);
     scan_scratch_ = scratch.take(scan_scratch(scan(most)));
     if (saved) prepare();
   }
 
   Stream stream(int i) const { return i == 0 ? Stream{p.channels, true, p.before} : Stream{p.channels, false, p.z}; }
   std::int64_t width() const { return p.channels; }
-  std::int64_t numbers() const { return (p.window + 1 + selected_ + p.rank + p.state + 2) * p.channels; }
+  std::int64_t numbers() const { return conv_numbers_ + (selected_ + p.rank + p.state + 2) * p.channels; }
   Rows rows(const Tile&) const { return {y_, p.channels}; }
   void prepare_forward() const { transpose(p.x_proj, selected_, p.channels, x_proj_); }
 
@@ -78,7 +85,7 @@ class MambaCore {
 
   void backward(const Tile& t, const Rows* streams, Rows drows, const Rows* dstreams, float* gradients) const {
     float* const of_conv = gradients;
-    float* const of_x_proj = of_conv + (p.window + 1) * p.channels;
+    float* const of_x_proj = of_conv + conv_numbers_;
     float* const of_dt_weight = of_x_proj + selected_ * p.channels;
     float* const of_A_log = of_dt_weight + p.rank * p.channels;
     backward_scan(t, streams[1], drows, dstreams[1], of_A_log);
@@ -89,7 +96,8 @@ class MambaCore {
  private:
   void prepare() const {
     transpose(p.dt_weight, p.channels, p.rank, dt_weight_);
-    transpose(p.conv_weight, p.channels, p.window, window_);
+    if (p.window) transpose(p.conv_weight, p.channels, p.window, conv_weight_);
+    for (std::int64_t i = 0; !p.window && i < p.channels; ++i) conv_weight_[i] = 1.0f, no_bias_[i] = 0.0f;
     transpose(p.A_log, p.channels, p.state, A_);
     const std::int64_t numbers = p.state * p.channels;
     for (std::int64_t i = 0; i < numbers; i += lanes)
@@ -104,9 +112,9 @@ class MambaCore {
 
   Conv conv(const Tile& t, ConstRows from) const {
     Conv c{};
-    c.batch = t.sequences, c.length = length_, c.channels = p.channels, c.window = p.window;
+    c.batch = t.sequences, c.length = length_, c.channels = p.channels, c.window = window_;
     c.x = from.first, c.x_stride = c.grad_out_stride = p.channels;
-    c.weight = window_, c.bias = p.conv_bias;
+    c.weight = conv_weight_, c.bias = p.window ? p.conv_bias : no_bias_;
     return c;
   }
 
@@ -164,9 +172,9 @@ class MambaCore {
   void backward_conv(const Tile& t, ConstRows before, Rows dbefore, float* of_conv) const {
     Conv c = conv(t, before);
     c.grad_out = du_, c.grad_x = dbefore.first;
-    c.grad_weight = partial_, c.grad_bias = partial_ + p.window * p.channels;
+    c.grad_weight = partial_, c.grad_bias = partial_ + window_ * p.channels;
     conv_backward(c, 0, t.sequences);
-    add_partial(t.sequences, (p.window + 1) * p.channels, of_conv);
+    if (p.window) add_partial(t.sequences, conv_numbers_, of_conv);
   }
 
   // Adds the partial gradients of a tile's sequences, one after another.
@@ -177,7 +185,9 @@ class MambaCore {
 
   const Mamba& p;
   const std::int64_t length_, selected_;            // positions; numbers of a row of x_proj u
-  float *x_proj_, *dt_weight_, *window_, *A_;       // weights, transposed; A (state, channels)
+  const std::int64_t window_, conv_numbers_;             // 1 without a convolution; its gradients, none then
+  float *x_proj_, *dt_weight_, *conv_weight_, *A_;  // weights, transposed; A (state, channels)
+  float* no_bias_;                                  // zeros where there is no convolution
   float *u_, *selection_, *states_;                 // of one tile, where the caller keeps none
   float *steps_, *y_, *du_, *dsteps_, *dB_, *dC_, *dlow_;
   float *partial_, *scan_scratch_;                  // gradients of each sequence of a tile

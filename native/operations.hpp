@@ -152,16 +152,18 @@ struct Place {
   std::int64_t rows, columns;
 };
 
-// A whole model: embedded tokens, blocks with norms, final norm, readout of the last position.
+// A whole model: embedded tokens, blocks with norms, final norm, readout where it is asked.
 struct Stack {
   std::int64_t batch, length, width, vocabulary, depth;
-  const std::int64_t *tokens, *answers;  // (batch, length); (batch,)
+  std::int64_t asked;  // positions of a sequence that are read
+  const std::int64_t *tokens, *answers;  // (batch, length); (batch, asked)
+  const std::int64_t* where;             // (batch, asked): the positions; null: the last one alone, asked is 1
   const float *embedding, *positions;    // (vocabulary, width); (at least length, width), null: none
   std::int64_t gathered;  // not 0: the first layer projects each token once; there are no positions
-  const Block* const* layers;  // (depth,); the last one reads the last position alone
+  const Block* const* layers;  // (depth,); without `where` the last one reads the last position alone
   Norm norm;
   const float* lm_head;  // (vocabulary, width)
-  float *logits, *losses;  // (batch, vocabulary); (batch,): cross-entropies
+  float *logits, *losses;  // (batch, asked, vocabulary), null where only the loss is wanted; (batch, asked)
   float* gradients;  // of the mean loss, (shards, numbers): layers, norm, lm_head, positions; or null
   std::int64_t shards, numbers;
   const Place* places;  // (weights,): in the order of a shard

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <memory>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "interface.hpp"
@@ -218,30 +219,38 @@ bool block(Mixer mixer, Sizes s, bool normal, int threads) {
   return right;
 }
 
-bool stack(Mixer first, Mixer second, Sizes s, int64_t vocabulary, bool positions, int threads) {
+bool stack(Mixer first, Mixer second, Sizes s, int64_t vocabulary, bool positions, bool everywhere, int threads) {
   Buffers make;
   s.saved = s.last = false;
   recall::Block& below = head(make, first, s, true);
-  s.last = true;
+  s.last = !everywhere;
   const recall::Block* layers[] = {&below, &head(make, second, s, true)};
-  std::vector<int64_t> tokens(s.rows()), answers(s.batch);
+  const int64_t asked = everywhere ? s.length + 1 : 1;  // one position twice
+  std::vector<int64_t> tokens(s.rows()), answers(s.batch * asked), where(s.batch * asked);
+  for (auto& position : where) position = random_bits() % s.length;
   for (auto* ids : {&tokens, &answers})
     for (auto& id : *ids) id = random_bits() % vocabulary;
   auto& p = make.zeroed<recall::Stack>();
   p.batch = s.batch, p.length = s.length, p.width = s.width, p.vocabulary = vocabulary, p.depth = 2;
   p.tokens = tokens.data(), p.answers = answers.data(), p.layers = layers;
+  p.asked = asked, p.where = everywhere ? where.data() : nullptr;
   const int64_t reach = positions ? s.length + 1 : 0;
   p.gathered = !positions && vocabulary % 2;
   p.embedding = make(vocabulary * s.width), p.positions = positions ? make(reach * s.width) : nullptr;
   p.norm = norm(make, s.width), p.lm_head = make(vocabulary * s.width);
-  p.logits = make(s.batch * vocabulary), p.losses = make(s.batch);
+  p.logits = make(s.batch * asked * vocabulary), p.losses = make(s.batch * asked);
   bool right = recall_stack_logits(&p, threads) == 0;
   p.shards = 2, p.numbers = layers[0]->numbers + layers[1]->numbers + (2 + vocabulary + reach) * s.width;
   p.gradients = make(p.shards * p.numbers);
   const recall::Place places[] = {{make(p.numbers - s.width), 1, p.numbers - s.width}, {nullptr, s.width, 1}};
   p.places = places, p.weights = 2;
   right &= recall_stack_gradients(&p, threads) == 0;
-  right &= finite(p.logits, s.batch * vocabulary) && finite(p.gradients, p.numbers);
+  right &= finite(p.logits, s.batch * asked * vocabulary) && finite(p.gradients, p.numbers);
+  float* const logits = std::exchange(p.logits, nullptr);
+  right &= recall_stack_gradients(&p, threads) == 0 && finite(p.gradients, p.numbers);
+  p.logits = logits, where.back() = s.length;
+  if (everywhere) right &= recall_stack_logits(&p, threads) == 3 && recall_stack_gradients(&p, threads) == 3;
+  where.back() = 0;
   tokens.back() = vocabulary;
   right &= recall_stack_logits(&p, threads) == 1 && recall_stack_gradients(&p, threads) == 1;
   below.kind = recall::Kind{0};
@@ -273,7 +282,9 @@ int run_all() {
           for (Mixer other : mixers)
             for (int64_t vocabulary : {2, 3, 16, 41})
               for (bool positions : {false, true})
-                check(stack(mixer, other, {3, length, width, state, false, false}, vocabulary, positions, threads));
+                for (bool everywhere : {false, true})
+                  check(stack(mixer, other, {3, length, width, state, false, false}, vocabulary, positions, everywhere,
+                              threads));
         }
       }
   std::printf("%s: %d operations forward and backward, %d wrong\n", recall_instruction_set(), calls, wrong);

@@ -2,11 +2,14 @@
 // weight's gradient, so that of a batch nothing leaves the cache but partial gradients.
 //
 //   x      = embedding[token] (+ positions)
-//   x      = x + mixer(norm(x))             layer after layer, of the last one the last position alone
-//   logits = lm_head norm(x)                loss = mean over sequences of -log softmax(logits)[answer]
+//   x      = x + mixer(norm(x))             layer after layer
+//   logits = lm_head norm(x)                where it is asked; of -log softmax(logits)[answer] the loss is the mean
 //
-//   dlogits  = (softmax(logits) - onehot(answer)) / batch
+//   dlogits  = (softmax(logits) - onehot(answer)) / answers
 //   dlm_head = dlogits^T norm(x)            dnorm(x) = dlogits lm_head
+//
+// Where only the last position is asked, the last layer computes no other.  Elsewhere the rows that are
+// asked are gathered behind it, and their gradients scattered.
 //
 // Without positions the first layer's input has no more distinct rows than there are tokens (`gather.hpp`).
 
@@ -27,17 +30,18 @@ class StackKernel {
   // What lasts from the forward pass to the backward pass lies in `saved`; each layer has all of `scratch`
   // to itself while it works.
   StackKernel(const Stack& of, Arena& saved, Arena& scratch)
-      : most(tile_sequences(of.length, of.width, of.batch)), p(of), norm(p.norm, p.width, most, saved) {
-    const std::int64_t rows = most * p.length;
+      : most(tile_sequences(of.length, of.width, of.batch)), p(of), norm(p.norm, p.width, most * p.asked, saved) {
+    const std::int64_t rows = most * p.length, read = most * p.asked;
     lm_head = saved.take(p.width * p.vocabulary);
-    dlogits = saved.take(most * p.vocabulary);
+    dlogits = saved.take(read * p.vocabulary);
     embedded = saved.take(p.gathered ? 0 : rows * p.width);
-    last = saved.take(most * p.width), dlast = saved.take(most * p.width);
+    last = saved.take(read * p.width), dlast = saved.take(read * p.width);
+    top = p.where ? saved.take(rows * p.width) : last;
     for (float*& gradient : dx) gradient = saved.take(rows * p.width);
     const float* x = p.gathered ? p.embedding : embedded;
     const Arena start = scratch;
     for (std::int64_t i = 0; i < p.depth; ++i) {
-      float* out = i + 1 == p.depth ? last : saved.take(rows * p.width);
+      float* out = i + 1 == p.depth ? top : saved.take(rows * p.width);
       Arena own = start;
       layers.push_back(Kinds::make(*p.layers[i], head(i, x, out), p.gradients, saved, own));
       if (own.used() > scratch.used()) scratch = own;
@@ -55,19 +59,25 @@ class StackKernel {
       layer->head().tokens.rows = tokens;
       layer->forward(0, sequences);
     }
-    product(sequences, p.vocabulary, p.width, scalars(norm.forward(sequences, {last, p.width})),
-            {lm_head, p.vocabulary}, {p.logits + first * p.vocabulary, p.vocabulary});
+    const std::int64_t read = sequences * p.asked;
+    for (std::int64_t i = 0; p.where && i < read; ++i)
+      std::memcpy(last + i * p.width, top + row(first, i) * p.width, sizeof(float) * p.width);
+    product(read, p.vocabulary, p.width, scalars(norm.forward(read, {last, p.width})), {lm_head, p.vocabulary},
+            {logits(first), p.vocabulary});
   }
 
   void backward(std::int64_t first, std::int64_t sequences, float* shard) const {
-    for (std::int64_t i = 0; i < sequences; ++i) cross_entropy(first + i, dlogits + i * p.vocabulary);
+    const std::int64_t read = sequences * p.asked;
+    for (std::int64_t i = 0; i < read; ++i)
+      cross_entropy(first * p.asked + i, logits(first) + i * p.vocabulary, dlogits + i * p.vocabulary);
     float* to = shard;
     for (const auto& layer : layers) to += layer->head().numbers;
     const ConstRows gradient{dlogits, p.vocabulary};
-    product(sequences, p.width, p.vocabulary, scalars(gradient), {p.lm_head, p.width}, {norm.dy, p.width});
-    add_product(p.vocabulary, p.width, sequences, transposed(gradient), {norm.y, p.width},
+    product(read, p.width, p.vocabulary, scalars(gradient), {p.lm_head, p.width}, {norm.dy, p.width});
+    add_product(p.vocabulary, p.width, read, transposed(gradient), {norm.y, p.width},
                 {to + 2 * p.width, p.width});
-    norm.backward(sequences, {last, p.width}, {dlast, p.width}, to);
+    norm.backward(read, {last, p.width}, {dlast, p.width}, to);
+    if (p.where) scatter(first, sequences);
     float* const of_positions = to + 2 * p.width + p.vocabulary * p.width;
     for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
       to -= (*layer)->head().numbers;
@@ -86,7 +96,7 @@ class StackKernel {
     Block own = *p.layers[i];
     own.batch = most, own.x = x, own.out = out;
     own.tokens = {nullptr, i == 0 && p.gathered ? p.vocabulary : 0};
-    own.grad_x = dx[i % 2], own.grad_out = i + 1 == p.depth ? dlast : dx[(i + 1) % 2];
+    own.grad_x = dx[i % 2], own.grad_out = i + 1 == p.depth && !p.where ? dlast : dx[(i + 1) % 2];
     return own;
   }
 
@@ -97,9 +107,27 @@ class StackKernel {
       add_rows(p.length, p.width, {p.positions, p.width}, {embedded + i * p.length * p.width, p.width});
   }
 
-  void cross_entropy(std::int64_t sequence, float* gradient) const {
-    const float* logits = p.logits + sequence * p.vocabulary;
-    const std::int64_t answer = p.answers[sequence];
+  // Of a tile; where the caller wants none, their gradients take their place.
+  float* logits(std::int64_t first) const {
+    return p.logits ? p.logits + first * p.asked * p.vocabulary : dlogits;
+  }
+
+  // Which of a tile's positions the i-th is that is asked.
+  std::int64_t row(std::int64_t first, std::int64_t i) const {
+    return i / p.asked * p.length + p.where[first * p.asked + i];
+  }
+
+  void scatter(std::int64_t first, std::int64_t sequences) const {
+    float* const to = dx[p.depth % 2];
+    std::memset(to, 0, sizeof(float) * sequences * p.length * p.width);
+    for (std::int64_t i = 0; i < sequences * p.asked; ++i)
+      add_rows(1, p.width, {dlast + i * p.width, p.width}, {to + row(first, i) * p.width, p.width});
+  }
+
+  // `gradient` may be `logits`.
+  void cross_entropy(std::int64_t asked, const float* logits, float* gradient) const {
+    const std::int64_t answer = p.answers[asked];
+    const float of_answer = logits[answer];
     float most_likely = logits[0], total = 0.0f;
     for (std::int64_t i = 1; i < p.vocabulary; ++i)
       if (logits[i] > most_likely) most_likely = logits[i];
@@ -109,17 +137,18 @@ class StackKernel {
       total += sum(first_of(e, count));
       store(gradient + i, e, count);
     }
-    p.losses[sequence] = std::log(total) - (logits[answer] - most_likely);
-    const float each = 1.0f / static_cast<float>(p.batch);
+    p.losses[asked] = std::log(total) - (of_answer - most_likely);
+    const float each = 1.0f / static_cast<float>(p.batch * p.asked);
     for (std::int64_t i = 0; i < p.vocabulary; ++i) gradient[i] *= each / total;
     gradient[answer] -= each;
   }
 
   const Stack& p;
   NormKernel norm;
-  float *lm_head, *dlogits;  // transposed; (most, vocabulary)
+  float *lm_head, *dlogits;  // transposed; (most, asked, vocabulary)
   float *embedded, *dx[2];   // (rows, width): the first layer's input; gradients, layers alternate between them
-  float *last, *dlast;       // (most, width): the last layer's output, and its gradient
+  float *last, *dlast;       // (most, asked, width): the last layer's output where it is read, and its gradient
+  float* top;                // (rows, width): all of that output; `last` itself where that is all
   std::vector<std::unique_ptr<AnyBlock>> layers;
 };
 

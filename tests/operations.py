@@ -142,7 +142,7 @@ KDA = replace(
 LAYERS: dict[str, Layer] = {
     "mamba": MAMBA,
     "attention mixer": ATTENTION,
-    "attention mixer rope": replace(ATTENTION, rotary=True),
+    "attention mixer rope": replace(ATTENTION, base=10_000.0),
     "gated delta mixer": GATED_DELTA,
     "KDA mixer": KDA,
 }

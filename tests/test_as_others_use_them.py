@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from recall_arena.compiled import Compiled
-from recall_arena.mixers import MIXERS, Attention, Mamba, Mixer
+from recall_arena.mixers import MIXERS, AttentionMixer, Mamba, MambaMixer, Mixer
 from recall_arena.model import Block, ModelSpec, SequenceModel, named
 from recall_arena.seeds import generator
 from recall_arena.zoo import ZOO
@@ -29,7 +29,7 @@ each_model = pytest.mark.parametrize("name", ZOO)
 def mixer_named(name: str) -> Mixer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return MIXERS[name](WIDTH)
+        return MIXERS[name].build(WIDTH)
 
 
 def model_named(name: str) -> SequenceModel:
@@ -215,12 +215,12 @@ CHANGES = [give_a_bias, adapt, adapt_the_class, replace_the_method, parametrize,
 
 def by_hand(mixer: Mixer, x: Tensor) -> Tensor:
     """The mixer from the outputs of its parts, in PyTorch alone."""
-    if isinstance(mixer, Attention):
+    if isinstance(mixer, AttentionMixer):
         q, k, v = mixer.in_proj(x).chunk(3, dim=-1)
         mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
         scores = (q @ k.transpose(1, 2) / WIDTH**0.5).masked_fill(mask, -torch.inf)
         return mixer.out_proj(scores.softmax(-1) @ v)
-    assert isinstance(mixer, Mamba)
+    assert isinstance(mixer, MambaMixer)
     u, z = mixer.in_proj(x).chunk(2, dim=-1)
     u = nn.functional.silu(mixer.conv1d(u.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2))
     low, B, C = mixer.x_proj(u).split([1, 16, 16], dim=-1)
@@ -391,7 +391,7 @@ def test_a_model_may_be_compiled_by_torch():
 
 
 def test_the_weights_that_must_not_be_initialised_or_decayed_are_marked():
-    mixer = Mamba(WIDTH)
+    mixer = Mamba().build(WIDTH)
     marked = {name: set(vars(weight)) for name, weight in mixer.named_parameters() if vars(weight)}
     assert marked == {
         "dt_proj.bias": {"_no_reinit"},

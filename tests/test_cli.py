@@ -1,5 +1,6 @@
 """The command as a person uses it."""
 
+import dataclasses
 import json
 import os
 import re
@@ -10,14 +11,18 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 from conftest import Smoke, recall
 
 from recall_arena.cli import COMMANDS, main
+from recall_arena.mixers import MIXERS
 from recall_arena.model import ModelSpec
 from recall_arena.records import Store, archive
 from recall_arena.studies import STUDIES, NamedRun, Plan
 from recall_arena.studies.assignment import ASSIGNMENT
+from recall_arena.tasks import TASKS
+from recall_arena.zoo import SETTINGS
 
 TINY = (
     *("--schedule.steps", "30", "--checks.every", "10", "--checks.sequences", "50"),
@@ -73,6 +78,11 @@ def test_no_flag_lacks_an_explanation(name: str, capsys: pytest.CaptureFixture[s
         ("train --task.quries 4", "--task.queries"),
         ("train --task.queries 17", "queries must be in 1..16, got 17"),
         ("train --task.delay 64", "--schedule.context must be at least 65"),
+        ("train --task mqr", "no task 'mqr'; did you mean 'mqar'?"),
+        ("train --task=mqr", "no task 'mqr'; did you mean 'mqar'?"),
+        ("train --task mqar --task.queries 4", "--task.queries"),
+        ("train --task mqar --task.pairs 17", "--schedule.context must be at least 68"),
+        ("train --task induction-heads --schedule.context 1", "must be at least 2 with this task"),
         ("train --schedule.rate -1", "rate must be positive, got -1"),
         ("train --schedule.steps many", "many"),
         ("runs show 0123 --store nowhere", "nowhere is not a folder"),
@@ -85,6 +95,15 @@ def test_no_flag_lacks_an_explanation(name: str, capsys: pytest.CaptureFixture[s
         ("runs rm 0123 --store .", "no record begins with '0123' in ."),
         ("runs archive all.json --store .", "an archive's name ends in .parquet, got all.json"),
         ("runs archive all.parquet --store .", ". has no records that . does not have archived"),
+        ("train --contexts 64,2^x", "--contexts must be lengths such as 64,128,2^20, got '64,2^x'"),
+        ("train --contexts 64,1^2^3", "--contexts must be lengths such as"),
+        ("train --contexts 1,64", "--contexts must be at least 2 with this task, got 1"),
+        ("train --schedule.shortest 1", "context must be at least 2 with"),
+        ("train --schedule.curriculum.kind lineal", "lineal"),
+        (
+            "train --schedule.curriculum.over delai",
+            "no curriculum.over 'delai'; did you mean 'delay'?",
+        ),
         ("train --threads 0", "--threads must be at least 1, got 0"),
         ("train --width 0", "width must be at least 1"),
         ("train --contexts.first 1", "--contexts.first must be at least 2 with this task"),
@@ -149,6 +168,66 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_any_work(
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "shown", "code"),
+    [
+        ("runs --help", "runs export", 0),
+        ("help runs", "runs export", 0),
+        ("runs", "runs export", 2),
+        ("help", "study run", 0),
+    ],
+)
+def test_every_level_has_help(
+    words: str, shown: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == code
+    said = capsys.readouterr().out
+    assert shown in said
+    assert ("study run" in said) == (words == "help")
+
+
+def test_help_takes_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["help", "runs", "ls"])
+    assert "usage: recall runs ls" in capsys.readouterr().out
+
+
+def test_models_explains_every_option_that_a_mixer_or_a_model_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["models", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["mixers"]) == set(MIXERS)
+    for mixer in MIXERS.values():
+        options = told[type(mixer).__name__]
+        assert set(options) == {field.name for field in dataclasses.fields(mixer)}
+        assert all(about for _, about in options.values())
+    assert set(told["settings"]) == set(SETTINGS)
+    assert all(about for _, about in told["settings"].values())
+
+
+def test_a_model_with_options_is_trained_tested_and_listed_by_its_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "mamba(state=4, window=1), attention(heads=2, bias=True); norm=rms; mlp=gelu"
+    store = ("--store", str(tmp_path))
+    assert main(["train", "--model", text, *TINY, *store, "--json"]) == 0
+    address = json.loads(capsys.readouterr().out)["address"]
+    assert main(["evaluate", address, "--contexts.stride", "90", *store]) == 0
+    assert main(["runs", "ls", *store, "--json"]) == 0
+    assert "mamba(state=4, window=1),attention(heads=2, bias=True)" in capsys.readouterr().out
+
+
+def test_who_reads_no_further_gets_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m recall_arena models | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+
+
 def test_nothing_typed_shows_the_help_and_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "study run" in capsys.readouterr().out
@@ -177,6 +256,53 @@ def test_train_keeps_a_record_and_weights_that_evaluate_takes_further(
     assert main(["evaluate", first["address"][:6], *at, *test, *store]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again == [row for row in first["accuracy"] if row["context"] <= 64]
+
+
+SMALL = {
+    "mqar": ("--task.pairs", "2", "--task.vocabulary", "16"),
+    "induction-heads": ("--task.train-on", "all"),
+    "associative-recall": ("--task.queries", "4"),
+}
+
+
+def test_records_of_all_tasks_stand_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert SMALL.keys() == TASKS.keys()
+    for name, flags in SMALL.items():
+        assert main(["train", "--task", name, *flags, "--model", "mamba,attention", *TINY]) == 0
+    addresses = Store(tmp_path / "runs").addresses()
+    assert len(addresses) == len(TASKS)
+    for address in addresses:
+        assert main(["runs", "show", address]) == 0
+        assert main(["evaluate", address, "--contexts.last", "40", *TINY[6:8]]) == 0
+    capsys.readouterr()
+
+    assert main(["runs", "ls"]) == 0
+    listed = capsys.readouterr().out
+    assert len(listed.splitlines()) > len(TASKS)
+    assert main(["runs", "ls", "--json"]) == 0
+    assert {row["task.kind"] for row in json.loads(capsys.readouterr().out)} == set(TASKS)
+    assert main(["runs", "export", "all.csv"]) == 0
+    table = pl.read_csv("all.csv", infer_schema_length=None)
+    assert set(table["task.kind"]) == set(TASKS)
+    assert table.filter(pl.col("task.kind") == "mqar")["n"].unique().to_list() == [100]
+    assert main(["report", "--scale", "smoke"]) == 0
+
+
+def test_any_lengths_are_tested_after_any_curriculum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    gated = ("--schedule.curriculum.kind", "gated", "--schedule.curriculum.gate", "0.01")
+    ranged = ("--schedule.shortest", "8", "--schedule.weight-decay", "0.1")
+    lengths = ("--contexts", "16,2^5,8")
+    assert main(["train", *gated, *ranged, *lengths, *TINY, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [row["context"] for row in said["accuracy"]] == [8, 16, 32]
+    assert main(["evaluate", said["address"], "--contexts", "2^6", "--json"]) == 0
+    assert [row["context"] for row in json.loads(capsys.readouterr().out)] == [64]
 
 
 def test_train_keeps_no_weights_where_none_are_wanted(

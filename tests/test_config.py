@@ -158,7 +158,7 @@ def test_a_field_added_later_is_written_only_where_it_differs():
     class Grown:
         plan: Plan
         seed: int = 0
-        decay: float = added(0.5)
+        decay: float = added(default=0.5)
 
     before = {"plan": as_json(Plan(1.0)), "seed": 3}
     assert as_json(Grown(Plan(1.0), 3)) == before

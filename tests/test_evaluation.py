@@ -13,7 +13,14 @@ from training_checks import steps
 
 from recall_arena import evaluation
 from recall_arena.compiled import Compiled
-from recall_arena.evaluation import Contexts, Counts, accuracy, accuracy_by_context, held_out
+from recall_arena.evaluation import (
+    Contexts,
+    Counts,
+    accuracy,
+    accuracy_by_context,
+    held_out,
+    held_out_chunks,
+)
 from recall_arena.model import ModelSpec, SequenceModel
 from recall_arena.seeds import generator
 from recall_arena.tasks import AssociativeRecall
@@ -244,3 +251,44 @@ def test_a_length_is_worked_on_only_when_it_is_asked_for():
     rows = accuracy_by_context(model, TASK, Contexts(last=100, sequences=5))
     list(itertools.islice(rows, 2))
     assert lengths == [5, 6]
+
+
+def test_listed_lengths_are_those_that_are_tested():
+    contexts = Contexts(at=(4, 9, 40), sequences=20)
+    rows = list(accuracy_by_context(Lookup(TASK), TASK, contexts))
+    assert [length for length, _ in rows] == [4, 9, 40]
+    assert contexts.longest == 40
+    assert Contexts().longest == 192
+
+
+# Test sets that would not fit into memory
+
+
+def test_up_to_four_million_tokens_the_test_set_is_drawn_at_once():
+    (batch,) = held_out_chunks(TASK, 192, 1000)
+    assert torch.equal(batch.tokens, held_out(TASK, 192, 1000, "test").tokens)
+
+
+def test_a_long_test_set_comes_in_chunks_of_bounded_size_that_are_always_the_same(monkeypatch):
+    monkeypatch.setattr(evaluation, "TOKENS_DRAWN", 300)
+    chunks = list(held_out_chunks(TASK, 50, 20))
+    assert [len(chunk.tokens) for chunk in chunks] == [6, 6, 6, 2]
+    again = list(held_out_chunks(TASK, 50, 20))
+    for one, other in zip(chunks, again, strict=True):
+        assert torch.equal(one.tokens, other.tokens)
+    assert len({tuple(row) for chunk in chunks for row in chunk.tokens.tolist()}) == 20
+    more = list(held_out_chunks(TASK, 50, 30))
+    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(chunks[:3], more, strict=False))
+    ((_, counts),) = accuracy_by_context(Lookup(TASK), TASK, Contexts(at=(50,), sequences=20))
+    assert counts.correct == counts.total == sum(counts.total_by_query) == 20
+
+
+def test_a_million_tokens_are_tested_in_bounded_memory():
+    """Four sequences of 2^20 tokens a chunk: 32 MiB, whatever the number of sequences."""
+    chunks = held_out_chunks(TASK, 1 << 20, 10**6)
+    assert next(chunks).tokens.shape == (4, (1 << 20) + 1)
+
+
+def test_counts_add_up_whatever_the_number_of_queries():
+    one, other = Counts(3, 2, [3], [2], 1, 0), Counts(5, 4, [0, 2, 3], [0, 2, 2], 0, 0)
+    assert one + other == other + one == Counts(8, 6, [3, 2, 3], [2, 2, 2], 1, 0)

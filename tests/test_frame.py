@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from dataclasses import asdict
 
 import polars as pl
 import pytest
@@ -88,9 +89,11 @@ def test_a_query_is_known_from_nine_answers_in_ten_and_unasked_ones_do_not_count
 
 
 def test_a_stack_without_a_name_is_called_by_its_layers() -> None:
-    assert name_of(["mamba", "attention-rope"], "none") == "mamba,attention-rope"
+    stack = {"layers": ["mamba", "attention-rope"], "positions": "none"}
+    assert name_of(stack) == "mamba,attention-rope"
+    assert name_of({**stack, "norm": "rms"}) == "mamba,attention-rope; norm=rms"
     assert look_of("mamba,attention-rope").label == "mamba,attention-rope"
-    assert [name_of(look.layers, look.positions) for look in ZOO.values()] == list(ZOO)
+    assert [name_of(asdict(look)) for look in ZOO.values()] == list(ZOO)
 
 
 @pytest.mark.parametrize(

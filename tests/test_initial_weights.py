@@ -9,21 +9,21 @@ import torch
 from scipy.stats import kstest
 from torch.nn import functional as F
 
-from recall_arena.mixers import GatedDelta, Mamba
+from recall_arena.mixers import GatedDelta, Mamba, MambaMixer
 from recall_arena.model import ModelSpec, SequenceModel
 
 
-def fresh_mamba(width: int) -> Mamba:
+def fresh_mamba(width: int) -> MambaMixer:
     torch.manual_seed(0)
-    return Mamba(width)
+    return Mamba().build(width)
 
 
-def mamba_in_a_model(width: int) -> Mamba:
+def mamba_in_a_model(width: int) -> MambaMixer:
     """The last of three layers, after everything that a model does to its parts."""
     torch.manual_seed(0)
     model = SequenceModel(ModelSpec(layers=("mamba", "attention", "mamba"), width=width))
     mixer = model.layers[2].mixer
-    assert isinstance(mixer, Mamba)
+    assert isinstance(mixer, MambaMixer)
     return mixer
 
 
@@ -70,7 +70,7 @@ def test_two_mambas_in_a_model_start_different():
 @pytest.mark.parametrize("decay", ["head", "channel"])
 def test_a_gated_delta_starts_with_rates_up_to_16_and_time_steps_as_mambas(decay):
     torch.manual_seed(0)
-    mixer = GatedDelta(4, heads=2048, key_width=2, window=1, decay=decay)
+    mixer = GatedDelta(heads=2048, key_width=2, window=1, decay=decay).build(4)
     rates, steps = mixer.A_log.detach().exp(), F.softplus(mixer.dt_bias.double()).detach()
     assert rates.shape == (2048,)
     assert len(steps) == (4096 if decay == "channel" else 2048)

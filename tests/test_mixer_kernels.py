@@ -10,7 +10,7 @@ from kernel_checks import assert_identical, assert_near, needs_kernels
 from torch import Tensor
 
 from recall_arena.kernels import AttentionLayer, GatedDeltaLayer, MambaLayer, mix, native
-from recall_arena.mixers import Attention, GatedDelta, Mamba
+from recall_arena.mixers import Attention, GatedDelta, GatedDeltaMixer, Mamba
 from recall_arena.model import Block
 from recall_arena.seeds import generator
 
@@ -18,21 +18,18 @@ TOLERANCE = 1e-5  # of the largest number: the weights' gradients have up to 10,
 DIVIDED = 5e-5  # where an output is normalised, rounding is divided by outputs that are near zero
 
 MIXERS = {
-    "mamba": lambda width: Mamba(width),
-    "mamba, odd sizes": lambda width: Mamba(width, state=5, expand=3, window=3),
-    "attention": lambda width: Attention(width),
-    "RoPE, two heads": lambda width: Attention(width, heads=2, rotary=True),
-    "gated delta": lambda width: GatedDelta(width),
-    "gated delta, odd sizes": lambda width: GatedDelta(
-        width, heads=2, key_width=3, expand=3, window=3
+    "mamba": Mamba(),
+    "mamba, no convolution": Mamba(window=1),
+    "mamba, odd sizes": Mamba(state=5, expand=3, window=3),
+    "attention": Attention(),
+    "RoPE, two heads": Attention(heads=2, positions="rope"),
+    "gated delta": GatedDelta(),
+    "gated delta, odd sizes": GatedDelta(heads=2, key_width=3, expand=3, window=3),
+    "gated delta, no convolution": GatedDelta(
+        heads=4, window=1, gate="none", negative_eigenvalues=True
     ),
-    "gated delta, no convolution": lambda width: GatedDelta(
-        width, heads=4, window=1, gate="none", negative_eigenvalues=True
-    ),
-    "DeltaNet": lambda width: GatedDelta(
-        width, expand=1, decay="none", gate="none", negative_eigenvalues=True
-    ),
-    "KDA": lambda width: GatedDelta(width, heads=2, expand=1, decay="channel", gate="sigmoid"),
+    "DeltaNet": GatedDelta(expand=1, decay="none", gate="none", negative_eigenvalues=True),
+    "KDA": GatedDelta(heads=2, expand=1, decay="channel", gate="sigmoid"),
 }
 SHAPES = [  # batch, length, width
     *((2, length, 8) for length in (1, 2, 3, 15, 16, 17, 64, 100, 257)),
@@ -52,7 +49,7 @@ each_reading = pytest.mark.parametrize("reading", READINGS)
 def made(name: str, width: int) -> Block:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        block = Block(width, MIXERS[name](width))
+        block = Block(width, MIXERS[name].build(width))
         torch.nn.init.normal_(block.norm.weight)
         torch.nn.init.normal_(block.norm.bias)
         return block
@@ -97,7 +94,7 @@ def test_values_and_gradients_are_those_of_the_definition(name, reading, shape):
     block, x = made(name, shape[2]), input_of(*shape)
     assert runs_compiled(block.mixer(x))
     exact = value_and_gradients(copy.deepcopy(block).double(), x.double(), reading)
-    tolerance = DIVIDED if isinstance(block.mixer, GatedDelta) else TOLERANCE
+    tolerance = DIVIDED if isinstance(block.mixer, GatedDeltaMixer) else TOLERANCE
     assert_near(value_and_gradients(block, x, reading), exact, tolerance)
 
 
@@ -179,15 +176,15 @@ def test_float64_runs_as_the_definition(name):
 
 def test_sizes_beyond_the_kernel_run_as_the_definition():
     x = input_of(2, 5, 8)
-    assert not runs_compiled(Mamba(8, state=native.LARGEST_STATE + 1)(x))
-    assert not runs_compiled(Mamba(8, window=native.LARGEST_WINDOW + 1)(x))
-    assert not runs_compiled(Attention(8)(input_of(1, 513, 8)))
-    assert not runs_compiled(GatedDelta(8, window=native.LARGEST_WINDOW + 1)(x))
+    assert not runs_compiled(Mamba(state=native.LARGEST_STATE + 1).build(8)(x))
+    assert not runs_compiled(Mamba(window=native.LARGEST_WINDOW + 1).build(8)(x))
+    assert not runs_compiled(Attention().build(8)(input_of(1, 513, 8)))
+    assert not runs_compiled(GatedDelta(window=native.LARGEST_WINDOW + 1).build(8)(x))
 
 
 @pytest.mark.parametrize("wrong", [field.name for field in fields(MambaLayer)])
 def test_a_mamba_weight_that_does_not_fit_is_refused(wrong):
-    layer = Mamba(8).layer()
+    layer = Mamba().build(8).layer()
     assert layer is not None
     with pytest.raises(Exception, match=r"must be|Type-check error"):
         mix(replace(layer, **{wrong: getattr(layer, wrong)[:-1]}), input_of(2, 5, 8))
@@ -195,33 +192,33 @@ def test_a_mamba_weight_that_does_not_fit_is_refused(wrong):
 
 @pytest.mark.parametrize("wrong", [field.name for field in fields(GatedDeltaLayer)][:-1])
 def test_a_gated_delta_weight_that_does_not_fit_is_refused(wrong):
-    layer = GatedDelta(8, heads=2).layer()
+    layer = GatedDelta(heads=2).build(8).layer()
     assert layer is not None
     with pytest.raises(Exception, match=r"must be|Type-check error"):
         mix(replace(layer, **{wrong: getattr(layer, wrong)[:-1]}), input_of(2, 5, 8))
 
 
 def test_a_decay_needs_both_of_its_weights():
-    layer = GatedDelta(8).layer()
+    layer = GatedDelta().build(8).layer()
     assert layer is not None
     with pytest.raises(ValueError, match="come together"):
         mix(replace(layer, A_log=None), input_of(2, 5, 8))
 
 
 @pytest.mark.parametrize(
-    ("in_proj", "out_proj", "heads", "rotary"),
+    ("in_proj", "out_proj", "heads", "base"),
     [
-        ((24, 7), (8, 8), 1, False),
-        ((23, 8), (8, 8), 1, False),
-        ((24, 8), (8, 7), 1, False),
-        ((24, 8), (8, 8), 3, False),
-        ((24, 8), (8, 8), 0, False),
-        ((24, 8), (8, 8), 8, True),
+        ((24, 7), (8, 8), 1, None),
+        ((23, 8), (8, 8), 1, None),
+        ((24, 8), (8, 7), 1, None),
+        ((24, 8), (8, 8), 3, None),
+        ((24, 8), (8, 8), 0, None),
+        ((24, 8), (8, 8), 8, 1e4),
     ],
 )
-def test_attention_that_does_not_fit_is_refused(in_proj, out_proj, heads, rotary):
+def test_attention_that_does_not_fit_is_refused(in_proj, out_proj, heads, base):
     def mixed() -> Tensor:
-        layer = AttentionLayer(torch.zeros(in_proj), torch.zeros(out_proj), heads, rotary)
+        layer = AttentionLayer(torch.zeros(in_proj), torch.zeros(out_proj), heads, base)
         return mix(layer, input_of(2, 5, 8))
 
     with pytest.raises(Exception, match=r"must be|Type-check error"):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from training_checks import steps
 
 from recall_arena.compiled import AT_ONCE, Compiled, continues, logits_by_pieces
-from recall_arena.mixers import MIXERS, Attention, Mamba
+from recall_arena.mixers import MIXERS, AttentionMixer, MambaMixer
 from recall_arena.model import ModelSpec, SequenceModel, named, unit_embedding
 from recall_arena.names import unknown
 from recall_arena.runs import Run, build
@@ -16,7 +16,7 @@ from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
 from recall_arena.zoo import ZOO
 
-continued = Mamba.continued
+continued = MambaMixer.continued
 SIX = {name: named(name, vocabulary=16, width=8, longest_context=64) for name in ZOO}
 
 
@@ -94,12 +94,12 @@ def test_the_readout_is_not_tied_to_the_embedding(model):
 @pytest.mark.parametrize(
     ("name", "kinds", "rotary", "positions"),
     [
-        ("transformer-learned", [Attention, Attention], [False, False], 193),
-        ("transformer-rope", [Attention, Attention], [True, True], None),
-        ("transformer-nope", [Attention, Attention], [False, False], None),
-        ("mamba", [Mamba, Mamba], [None, None], None),
-        ("hybrid-a", [Mamba, Attention], [None, False], None),
-        ("hybrid-b", [Mamba, Attention, Mamba], [None, False, None], None),
+        ("transformer-learned", [AttentionMixer, AttentionMixer], ["none", "none"], 193),
+        ("transformer-rope", [AttentionMixer, AttentionMixer], ["rope", "rope"], None),
+        ("transformer-nope", [AttentionMixer, AttentionMixer], ["none", "none"], None),
+        ("mamba", [MambaMixer, MambaMixer], [None, None], None),
+        ("hybrid-a", [MambaMixer, AttentionMixer], [None, "none"], None),
+        ("hybrid-b", [MambaMixer, AttentionMixer, MambaMixer], [None, "none", None], None),
     ],
 )
 def test_the_assignments_models_have_its_layers_and_positions(name, kinds, rotary, positions):
@@ -108,8 +108,8 @@ def test_the_assignments_models_have_its_layers_and_positions(name, kinds, rotar
     mixers = [block.mixer for block in model.layers]
 
     assert [type(mixer) for mixer in mixers] == kinds
-    assert [m.rotary if isinstance(m, Attention) else None for m in mixers] == rotary
-    assert all(mixer.heads == 1 for mixer in mixers if isinstance(mixer, Attention))
+    assert [m.positions if isinstance(m, AttentionMixer) else None for m in mixers] == rotary
+    assert all(mixer.heads == 1 for mixer in mixers if isinstance(mixer, AttentionMixer))
     assert (spec.vocabulary, spec.width) == (16, 8)
     if positions is None:
         assert model.positions is None
@@ -162,8 +162,14 @@ def test_a_model_may_be_written_as_the_names_of_its_mixers():
         ({"layers": ()}, "at least one mixer"),
         ({"layers": ("mambo",)}, "no mixer 'mambo'; did you mean 'mamba'"),
         ({"layers": ("mamba", "atention")}, "no mixer 'atention'; did you mean 'attention'"),
-        ({"width": 0}, "width must be at least 1 .* got 0 and 16"),
-        ({"vocabulary": 1}, "vocabulary at least 2, got 8 and 1"),
+        ({"width": 0}, "width must be at least 1, got 0"),
+        ({"vocabulary": 1}, "vocabulary must be at least 2, got 1"),
+        ({"layers": ("attention-rope",), "width": 7}, "a head's width must be even, got 7"),
+        ({"layers": "mamba"}, "layers: should be a valid"),
+        ({"layers": (3,)}, "layers"),
+        ({"norm": "batch"}, "norm: should be 'layer' or 'rms', got 'batch'"),
+        ({"mlp_expand": 0}, "mlp_expand must be at least 1, got 0"),
+        ({"mlp_expand": 2}, "mlp_expand is of an MLP, and mlp is none; got 2"),
         ({"positions": "learned"}, "learned positions need max_length"),
         ({"max_length": 9}, "nothing else takes it"),
     ],
@@ -179,7 +185,15 @@ def test_impossible_specs_are_refused(fields, message):
         ("transformer-rop", "no model 'transformer-rop'; did you mean 'transformer-rope'"),
         ("Hybrid-A", "no model 'Hybrid-A'; did you mean 'hybrid-a'"),
         ("mamba,atention", "no mixer 'atention'; did you mean 'attention'"),
-        ("mamba,", "no mixer ''"),
+        ("mamba,", "'mamba,' is not a list of mixers"),
+        ("mamba(state=32", "is not a list of mixers"),
+        ("mamba(stat=32)", "mamba: no option 'stat'; did you mean 'state'"),
+        ("mamba(state)", "'state' is not an option and its one value"),
+        ("mamba(state=0)", "mamba: state must be at least 1, got 0"),
+        ("mamba(state=few)", "mamba: state: should be a valid integer, got 'few'"),
+        ("mamba; nrom=rms", "no setting of a model 'nrom'; did you mean 'norm'"),
+        ("mamba; norm", "norm needs a value"),
+        ("mamba; norm=batch", "norm: should be 'layer' or 'rms', got 'batch'"),
     ],
 )
 def test_an_unknown_model_is_answered_with_the_nearest_name(name, message):
@@ -384,7 +398,7 @@ def test_attention_says_that_it_cannot_work_in_parts():
     for name in ("hybrid-a", "transformer-rope"):
         model = fresh(SIX[name])
         assert not continues(model)
-        with pytest.raises(NotImplementedError, match="Attention keeps every token of the past"):
+        with pytest.raises(NotImplementedError, match="keeps every token of the past"):
             logits_by_pieces(model, some_tokens(2, 9))
 
 
@@ -392,7 +406,7 @@ def test_long_sequences_are_worked_through_in_parts_where_no_gradient_is_wanted(
     model, tokens = fresh(SIX["mamba"]), some_tokens(1, AT_ONCE + 1)
     lengths = []
     monkeypatch.setattr(
-        Mamba,
+        MambaMixer,
         "continued",
         lambda self, x, state: (lengths.append(x.shape[1]), continued(self, x, state))[1],
     )

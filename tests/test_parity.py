@@ -63,7 +63,7 @@ each_mamba = pytest.mark.parametrize(
 @pytest.mark.usefixtures("float64_throughout")
 def test_mamba_equals_other_implementations_with_the_same_weights(build, width, length):
     torch.manual_seed(0)
-    ours, theirs = Mamba(width).double(), build(width).double()
+    ours, theirs = Mamba().build(width).double(), build(width).double()
     x = torch.randn(2, length, width, dtype=torch.double)
 
     theirs.load_state_dict(ours.state_dict(), strict=True)
@@ -75,7 +75,7 @@ def test_mamba_equals_other_implementations_with_the_same_weights(build, width, 
 def test_mamba_loads_the_weights_of_other_implementations(build, width):
     """In float32, so that on most machines the compiled kernels run; errors of 1e-6 are usual."""
     torch.manual_seed(0)
-    ours, theirs = Mamba(width), build(width)
+    ours, theirs = Mamba().build(width), build(width)
     x = torch.randn(2, 64, width)
 
     ours.load_state_dict(theirs.state_dict(), strict=True)
@@ -113,7 +113,7 @@ def test_gated_delta_equals_that_of_olmo_hybrid(negative):
     )
     torch.manual_seed(0)
     theirs = olmo.OlmoHybridGatedDeltaNet(config, layer_idx=0)
-    ours = GatedDelta(16, heads=2, key_width=6, negative_eigenvalues=negative)
+    ours = GatedDelta(heads=2, key_width=6, negative_eigenvalues=negative).build(16)
     state = fused(theirs, theirs.a_proj.weight, theirs.g_proj.weight)
     ours.load_state_dict({**state, "A_log": theirs.A_log, "dt_bias": theirs.dt_bias})
     x = torch.randn(2, 70, 16)
@@ -136,7 +136,7 @@ def test_gated_delta_by_channel_equals_kimi_delta_attention():
     with torch.no_grad():
         theirs.forget_gate.A_log.normal_()
         theirs.forget_gate.dt_bias.normal_()
-    ours = GatedDelta(16, heads=2, key_width=6, expand=1, decay="channel", gate="sigmoid")
+    ours = GatedDelta(heads=2, key_width=6, expand=1, decay="channel", gate="sigmoid").build(16)
     gate, forget = theirs.g_b_proj.weight @ theirs.g_a_proj.weight, theirs.forget_gate
     state = fused(theirs, forget.f_b_proj.weight @ forget.f_a_proj.weight, gate)
     rates = {"A_log": forget.A_log.flatten(), "dt_bias": forget.dt_bias}
@@ -155,7 +155,7 @@ def test_gated_delta_by_channel_equals_kimi_delta_attention():
 @pytest.mark.parametrize("length", [1, 17])
 def test_attention_equals_torchs_module(width, heads, length):
     torch.manual_seed(0)
-    ours = Attention(width, heads=heads).double()
+    ours = Attention(heads=heads).build(width).double()
     theirs = nn.MultiheadAttention(width, heads, bias=False, batch_first=True).double()
     theirs.in_proj_weight.data.copy_(ours.in_proj.weight)
     theirs.out_proj.weight.data.copy_(ours.out_proj.weight)
@@ -171,7 +171,7 @@ def test_attention_equals_torchs_module(width, heads, length):
 def test_rotary_attention_equals_llamas(width, heads):
     llama = pytest.importorskip("transformers.models.llama.modeling_llama")
     torch.manual_seed(0)
-    ours = Attention(width, heads=heads, rotary=True).double()
+    ours = Attention(heads=heads, positions="rope").build(width).double()
     config = llama.LlamaConfig(
         hidden_size=width, num_attention_heads=heads, attn_implementation="sdpa"
     )

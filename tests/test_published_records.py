@@ -27,7 +27,7 @@ def affordable() -> list[Record]:
 
 def model_of(record: Record) -> str:
     model = record.run["model"]
-    return name_of(model["layers"], model["positions"])
+    return name_of(model)
 
 
 @pytest.mark.slow

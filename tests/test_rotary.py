@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recall_arena.kernels.causal_attention import rotary_table, rotate
+from recall_arena.kernels.rotary import rotary_table, rotate, xpos_tables
 from recall_arena.seeds import generator
 
 
@@ -74,3 +74,19 @@ def test_rotation_in_float32_is_right_far_beyond_any_training_length(position, t
     single = rotated(x.float(), positions)
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), rotated(x, positions), rtol=0, atol=tolerance)
+
+
+def test_xpos_scores_are_the_papers():
+    """Of arXiv:2212.10554, in its own complex form: pair by pair, with positions from 0."""
+    length, width = 700, 6
+    q, k = heads_of(width, length).unbind()
+    of_q, of_k = xpos_tables(q, length, width)
+    scores = rotate(q[None], of_q)[0] @ rotate(k[None], of_k)[0].mT
+
+    half = width // 2
+    pair, position = torch.arange(half, dtype=torch.float64), torch.arange(length).double()
+    theta, zeta = 10_000.0 ** (-pair / half), (pair / half + 0.4) / 1.4
+    turned = torch.polar(torch.ones(length, half).double(), position.unsqueeze(1) * theta)
+    scale = zeta ** (position / 512).unsqueeze(1)
+    of_q, of_k = (torch.complex(*x.chunk(2, dim=2)) * turned for x in (q, k))
+    torch.testing.assert_close(scores, ((of_q * scale) @ (of_k / scale).conj().mT).real)

@@ -18,6 +18,7 @@ from training_checks import finish, steps
 
 from recall_arena import runs
 from recall_arena.compiled import Compiled
+from recall_arena.curriculum import Curriculum
 from recall_arena.evaluation import Contexts, accuracy, accuracy_by_context, held_out
 from recall_arena.kernels import native
 from recall_arena.mixers import MIXERS
@@ -60,6 +61,10 @@ CHANGES = {
     "model.width": {"width": 16},
     "model.positions": {"positions": "none", "max_length": None},
     "model.max_length": {"max_length": 201},
+    "model.norm": {"norm": "rms"},
+    "model.mlp": {"mlp": "gelu"},
+    "model.mlp_expand": {"mlp": "gelu", "mlp_expand": 2},
+    "model.embedding": {"embedding": "trained"},
     "schedule.rate": {"rate": 0.010000000000000002},
     "schedule.steps": {"steps": 1001},
     "schedule.context": {"context": 65},
@@ -67,6 +72,16 @@ CHANGES = {
     "schedule.warmup": {"warmup": 0},
     "schedule.decay": {"decay": 0.0},
     "schedule.clip": {"clip": 2.0},
+    "schedule.decay_steps": {"decay_steps": 200},
+    "schedule.optimizer": {"optimizer": "adam"},
+    "schedule.weight_decay": {"weight_decay": 0.1},
+    "schedule.shortest": {"shortest": 60},
+    "schedule.curriculum.kind": {"curriculum": Curriculum("linear")},
+    "schedule.curriculum.over": {"curriculum": Curriculum(over="delay")},
+    "schedule.curriculum.begin": {"curriculum": Curriculum(begin=5)},
+    "schedule.curriculum.until": {"curriculum": Curriculum(until=0.5)},
+    "schedule.curriculum.gate": {"curriculum": Curriculum(gate=0.5)},
+    "schedule.curriculum.stages": {"curriculum": Curriculum(stages=5)},
     "checks.every": {"every": 50},
     "checks.sequences": {"sequences": 999},
     "checks.solved": {"solved": 1.0},
@@ -75,6 +90,7 @@ CHANGES = {
     "contexts.last": {"last": 191},
     "contexts.stride": {"stride": 2},
     "contexts.sequences": {"sequences": 999},
+    "contexts.at": {"at": (64, 128)},
     "seed": {},
 }
 
@@ -193,7 +209,8 @@ def any_model(draw):
     layers = tuple(draw(st.lists(st.sampled_from(sorted(MIXERS)), min_size=1)))
     reach = draw(st.none() | st.integers(1, 999))
     positions = "none" if reach is None else "learned"
-    return ModelSpec(layers, draw(st.integers(2, 99)), draw(st.integers(1, 99)), positions, reach)
+    vocabulary, width = draw(st.integers(2, 99)), 2 * draw(st.integers(1, 99))
+    return ModelSpec(layers, vocabulary, width, positions, reach)
 
 
 any_schedule = st.builds(
@@ -458,9 +475,9 @@ def test_checks_that_cannot_be_made_are_refused(broken):
         Checks(**broken)
 
 
-@pytest.mark.parametrize("broken", [{"stride": 0}, {"sequences": 0}])
+@pytest.mark.parametrize("broken", [{"stride": 0}, {"sequences": 0}, {"at": (8, 4)}])
 def test_contexts_that_cannot_be_tested_are_refused(broken):
-    with pytest.raises(ValueError, match=next(iter(broken))):
+    with pytest.raises(ValueError, match="lengths" if "at" in broken else next(iter(broken))):
         Contexts(**broken)
 
 

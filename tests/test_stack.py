@@ -16,7 +16,7 @@ from training_checks import steps
 from recall_arena.compiled import Compiled, stack_of
 from recall_arena.kernels import Stack, StackLogits, native
 from recall_arena.kernels.stack import _LossCall, are_ids
-from recall_arena.mixers import Attention, GatedDelta, Mamba
+from recall_arena.mixers import Attention, GatedDelta, GatedDeltaMixer, Mamba, MambaMixer
 from recall_arena.model import Block, ModelSpec, SequenceModel, named
 from recall_arena.seeds import generator
 from recall_arena.tasks import AssociativeRecall, Batch
@@ -28,15 +28,16 @@ DIVIDED = 5e-5  # where an output is normalised, rounding is divided by outputs 
 REACH = 300
 
 ODD = {  # each layer's mixer, of sizes that no study uses
-    "odd mamba": lambda width: [Mamba(width, state=5, expand=3, window=3), Mamba(width, state=16)],
-    "two heads": lambda width: [Attention(width, heads=2), Attention(width, heads=2, rotary=True)],
-    "one layer": lambda width: [Mamba(width)],
-    "gated delta": lambda width: [GatedDelta(width), GatedDelta(width, heads=2, window=3)],
-    "KDA and DeltaNet": lambda width: [
-        GatedDelta(width, expand=1, decay="channel", gate="sigmoid"),
-        GatedDelta(width, heads=4, decay="none", gate="none", window=1, negative_eigenvalues=True),
-    ],
-    "one attention": lambda width: [Attention(width, rotary=True)],
+    "odd mamba": (Mamba(state=5, expand=3, window=3), Mamba(state=16)),
+    "mamba without convolution": (Mamba(window=1), Mamba(window=1)),
+    "two heads": (Attention(heads=2), Attention(heads=2, positions="rope", base=100.0)),
+    "one layer": (Mamba(),),
+    "gated delta": (GatedDelta(), GatedDelta(heads=2, window=3)),
+    "KDA and DeltaNet": (
+        GatedDelta(expand=1, decay="channel", gate="sigmoid"),
+        GatedDelta(heads=4, decay="none", gate="none", window=1, negative_eigenvalues=True),
+    ),
+    "one attention": (Attention(positions="rope"),),
 }
 SHAPES = [  # batch, length, width, vocabulary; the first layer looks tokens up where they are few
     *((2, length, 8, 16) for length in (1, 2, 3, 15, 16, 17, 64, 100, 257)),
@@ -55,10 +56,7 @@ def made(name: str, width: int = 8, vocabulary: int = 16) -> SequenceModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if name in ODD:
-            mixers = ODD[name](width)
-            model = SequenceModel(ModelSpec(("attention",) * len(mixers), vocabulary, width))
-            for block, mixer in zip(model.layers, mixers, strict=True):
-                block.mixer = mixer
+            model = SequenceModel(ModelSpec(ODD[name], vocabulary, width))
         else:
             spec = named(name, vocabulary=vocabulary, width=width, longest_context=REACH)
             model = SequenceModel(spec)
@@ -71,7 +69,7 @@ def made(name: str, width: int = 8, vocabulary: int = 16) -> SequenceModel:
 def batch_of(batch: int, length: int, vocabulary: int = 16) -> Batch:
     rng = generator("stack", batch, length)
     tokens = torch.randint(vocabulary, (batch, length), generator=rng)
-    return Batch(tokens, torch.randint(vocabulary, (batch,), generator=rng))
+    return Batch.asked_last(tokens, torch.randint(vocabulary, (batch,), generator=rng))
 
 
 def by_autograd(model: SequenceModel, batch: Batch) -> dict[str, Tensor]:
@@ -117,7 +115,7 @@ def test_logits_loss_and_gradients_are_those_of_the_model(name, shape):
     model, data = made(name, width, vocabulary), batch_of(batch, length, vocabulary)
     exact = by_autograd(copy.deepcopy(model).double(), data)
     assert is_served(model, data.tokens)
-    delta = any(isinstance(block.mixer, GatedDelta) for block in model.layers)
+    delta = any(isinstance(block.mixer, GatedDeltaMixer) for block in model.layers)
     assert_near(by_stack(model, data), exact, DIVIDED if delta else TOLERANCE)
 
 
@@ -290,7 +288,7 @@ def go_to_float64(model: SequenceModel) -> None:
     model.double()
 
 
-class Doubled(Mamba):
+class Doubled(MambaMixer):
     def forward(self, x: Tensor, last: bool = False) -> Tensor:
         return 2 * super().forward(x, last)
 
@@ -306,7 +304,7 @@ class Halved(Block):
 
 
 def use_another_mixer(model: SequenceModel) -> None:
-    model.layers[0].mixer = Doubled(8)
+    model.layers[0].mixer = Doubled(8, Mamba())
 
 
 def use_another_block(model: SequenceModel) -> None:

@@ -9,6 +9,7 @@ from conftest import ROOT
 from made_up import record, tally
 
 from recall_arena.claims import SETTING, Finding, decide
+from recall_arena.config import as_json
 from recall_arena.frame import frame_of, runs_of
 from recall_arena.records import Record, Store
 from recall_arena.studies import STUDIES, Plan, Section
@@ -63,7 +64,7 @@ def test_the_runs_have_the_rates_that_the_search_chose() -> None:
     for named in STUDY.runs(Plan("quick", (1, 2, 3), 1), NOTHING):
         run = named.run
         own = (
-            name_of(run.model.layers, run.model.positions),
+            name_of(as_json(run.model)),
             run.model.width,
             run.task.queries,
             run.task.delay,

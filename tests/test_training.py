@@ -1,6 +1,7 @@
 """Training: the rate's schedule, what a step does, and that the same seed does the same."""
 
 import copy
+import dataclasses
 import itertools
 import math
 from dataclasses import dataclass, field
@@ -306,3 +307,68 @@ def test_training_leaves_the_global_generator_alone():
     model, before = fresh("mamba", "attention"), torch.get_rng_state()
     list(steps(model, TASK, SHORT, seed=0))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# The final decay, and weight decay
+
+
+def test_a_decay_of_a_fixed_number_of_steps_falls_over_these():
+    schedule = Schedule(rate=1.0, steps=1000, warmup=0, decay_steps=10)
+    rates = [schedule.rate_at(step) for step in range(1000)]
+    assert rates[:991] == [1.0] * 991
+    assert rates[990:] == pytest.approx([0.1 * (1000 - step) for step in range(990, 1000)])
+    constant = Schedule(rate=1.0, steps=1000, warmup=0, decay_steps=0)
+    assert {constant.rate_at(step) for step in range(1000)} == {1.0}
+
+
+def by_torch(model: SequenceModel, kind: type[torch.optim.Optimizer], decay: float) -> None:
+    """SHORT's steps by PyTorch's optimizer, with the parameter groups that people write."""
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    spared = {n for n in named if "norm" in n or n.endswith(("bias", "A_log", ".D"))}
+    spared |= {n for n in named if n.startswith("positions")}
+    groups = [
+        {"params": [p for n, p in named.items() if n not in spared], "weight_decay": decay},
+        {"params": [named[n] for n in spared], "weight_decay": 0.0},
+    ]
+    optimizer = kind(groups, lr=1.0)
+    for step in range(SHORT.steps):
+        batch = TASK.sample(SHORT.batch, SHORT.context, generator("train", 0, step))
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(batch.tokens), batch.answers).backward()
+        torch.nn.utils.clip_grad_norm_(named.values(), SHORT.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = SHORT.rate_at(step)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1, 3.0])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+)
+def test_adam_and_adamw_are_pytorchs_and_spare_norms_biases_embeddings_and_marked_weights(
+    name, kind, decay
+):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        spec = ModelSpec(("mamba", "attention"), positions="learned", max_length=9)
+        model = SequenceModel(spec).double()
+        other = SequenceModel(spec).double()
+    other.load_state_dict(model.state_dict())
+    schedule = dataclasses.replace(SHORT, optimizer=name, weight_decay=decay)
+    list(steps(model, TASK, schedule, seed=0))
+    by_torch(other, kind, decay)
+    torch.testing.assert_close(weights(model), weights(other), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"decay_steps": 9}, r"decay_steps must be in 0\.\.8, got 9"),
+        ({"decay_steps": -1}, r"decay_steps must be in 0\.\.8, got -1"),
+        ({"weight_decay": -0.1}, "weight_decay must not be negative"),
+        ({"optimizer": "sgd"}, "optimizer: .*'adam' or 'adamw', got 'sgd'"),
+    ],
+)
+def test_impossible_decays_and_optimizers_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SHORT, **fields)

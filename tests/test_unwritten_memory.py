@@ -92,6 +92,14 @@ def test_a_model(name, batch, width, threads):
     model = SequenceModel(named(name, width=width, vocabulary=5))
     tokens = torch.randint(5, (batch, 19), generator=generator("tokens"))
 
+    where = torch.tensor([[3, 18, 3]]).expand(batch, 3)
+
+    def asked_elsewhere() -> dict[str, Tensor]:
+        compiled = Compiled(model)
+        loss = compiled.loss_and_gradient(tokens, tokens[:, :3], where).detach()
+        gradients = {n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None}
+        return {"logits": compiled.logits(tokens, where), "loss": loss, **gradients}
+
     def results() -> dict[str, Tensor]:
         compiled = Compiled(model)
         loss = compiled.loss_and_gradient(tokens, tokens[:, 3]).detach()
@@ -99,6 +107,7 @@ def test_a_model(name, batch, width, threads):
         return {"logits": compiled.logits(tokens), "loss": loss, **gradients}
 
     assert_same_over_patterns(results)
+    assert_same_over_patterns(asked_elsewhere)
 
 
 def test_memory_is_really_filled():

@@ -15,7 +15,7 @@ from recall_arena.kernels import Norm, PreNorm, Stack, StackLogits, StackLoss
 from recall_arena.mixers import Mixer
 from recall_arena.mixers.mixer import State
 from recall_arena.model import Block, SequenceModel
-from recall_arena.shapes import Answers, Logits, Tokens
+from recall_arena.shapes import Answers, Logits, Tokens, Where
 from recall_arena.watching import Watch, stock, watched
 
 AT_ONCE = 1 << 13
@@ -34,37 +34,43 @@ class Compiled:
         self._plan: _Plan | None = None
 
     @torch.no_grad()
-    def logits(self, tokens: Tokens) -> Logits:
-        """The logits after the last of the tokens, in evaluation mode; no gradient flows.
+    def logits(self, tokens: Tokens, where: Where | None = None) -> Logits:
+        """The logits (batch, vocabulary) after the last of the tokens, or (batch, asked,
+        vocabulary) at the positions `where`; in evaluation mode, and no gradient flows.
 
-        Raises IndexError for a token that is not in the vocabulary, ValueError if learned
-        positions do not reach as far as the tokens.
+        Raises IndexError for a token that is not in the vocabulary or a position that is not in
+        the sequence, ValueError if learned positions do not reach as far as the tokens.
         """
         if self._model.training:
             self._model.eval()
         if tokens.shape[1] > AT_ONCE and continues(self._model):
-            return logits_by_pieces(cast(SequenceModel, self._model), tokens)
+            return logits_by_pieces(cast(SequenceModel, self._model), tokens, where=where)
         plan = self._current()
-        compiled = None if plan is None else plan.logits(tokens)
-        return self._model(tokens) if compiled is None else compiled
+        compiled = None if plan is None else plan.logits(tokens, where)
+        return _called(self._model, tokens, where) if compiled is None else compiled
 
-    def loss_and_gradient(self, tokens: Tokens, answers: Answers) -> Tensor:
+    def loss_and_gradient(
+        self, tokens: Tokens, answers: Answers, where: Where | None = None
+    ) -> Tensor:
         """The mean cross-entropy, in training mode; each weight's gradient then is in its `grad`.
 
-        What stood there before is written over; a weight that wants no gradient gets none.
-        Raises IndexError for a token or an answer that is not in the vocabulary.
+        The answers (batch,) follow the last of the tokens, or (batch, asked) the positions
+        `where`.  What stood in `grad` is written over; a weight that wants no gradient gets none.
+        Raises IndexError for a token or an answer that is not in the vocabulary or a position
+        that is not in the sequence.
         """
         if not self._model.training:
             self._model.train()
         plan = self._current()
-        compiled = None if plan is None else plan.loss(tokens, answers)
+        compiled = None if plan is None else plan.loss(tokens, answers, where)
         if compiled is not None:
             return compiled
         for weight in self._model.parameters():
             if weight.grad is not None:
                 weight.grad.zero_()
         with torch.enable_grad():
-            loss = F.cross_entropy(self._model(tokens), answers)
+            logits = _called(self._model, tokens, where)
+            loss = F.cross_entropy(logits.flatten(0, -2), answers.flatten())
             loss.backward()
         return loss.detach()
 
@@ -76,6 +82,11 @@ class Compiled:
             if self._plan is not None and not self._plan.holds():
                 self._plan = None  # somebody watches it
         return self._plan
+
+
+def _called(model: nn.Module, tokens: Tokens, where: Where | None) -> Logits:
+    """By the model itself; one that only knows its last position can be given tokens alone."""
+    return model(tokens) if where is None else model(tokens, where)
 
 
 class _Plan:
@@ -93,18 +104,16 @@ def stack_of(model: nn.Module) -> Stack | None:
     """
     if type(model) is not SequenceModel:
         return None
+    if model.sinusoidal:
+        return None
     embeddings = [e for e in (model.embedding, model.positions) if e is not None]
     blocks = [_pre_norm(block) for block in model.layers]
-    known = (
-        all(stock(e, nn.Embedding, "weight") and _is_plain(e) for e in embeddings)
-        and stock(model.norm_f, nn.LayerNorm, "weight", "bias")
-        and stock(model.lm_head, nn.Linear, "weight")
-    )
-    found = tuple(block for block in blocks if block is not None)
-    if not known or len(found) < len(blocks):
+    known = all(stock(e, nn.Embedding, "weight") and _is_plain(e) for e in embeddings)
+    known = known and stock(model.lm_head, nn.Linear, "weight")
+    norm, found = _norm(model.norm_f), tuple(block for block in blocks if block is not None)
+    if not known or norm is None or len(found) < len(blocks):
         return None
     positions = None if model.positions is None else model.positions.weight
-    norm = Norm.of(model.norm_f)
     stack = Stack(model.embedding.weight, positions, found, norm, model.lm_head.weight)
     weights = stack.weights()
     distinct = len({id(w) for w in weights}) == len(weights)  # none has two places
@@ -112,10 +121,17 @@ def stack_of(model: nn.Module) -> Stack | None:
 
 
 def _pre_norm(block: nn.Module) -> PreNorm | None:
-    if type(block) is not Block or not stock(block.norm, nn.LayerNorm, "weight", "bias"):
+    if type(block) is not Block or block.mlp is not None or block.norm2 is not None:
         return None
+    norm = _norm(block.norm)
     layer = block.mixer.layer() if isinstance(block.mixer, Mixer) else None
-    return None if layer is None else PreNorm(Norm.of(block.norm), layer)
+    return None if norm is None or layer is None else PreNorm(norm, layer)
+
+
+def _norm(module: nn.Module) -> Norm | None:
+    if not isinstance(module, nn.LayerNorm) or not stock(module, nn.LayerNorm, "weight", "bias"):
+        return None
+    return Norm.of(module)
 
 
 def _is_plain(embedding: nn.Embedding) -> bool:
@@ -141,16 +157,27 @@ def _continues(mixer: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def logits_by_pieces(model: SequenceModel, tokens: Tokens, piece: int = AT_ONCE) -> Logits:
+def logits_by_pieces(
+    model: SequenceModel, tokens: Tokens, piece: int = AT_ONCE, where: Where | None = None
+) -> Logits:
     """The same logits, `piece` tokens at a time, in memory that does not grow with the length.
 
-    Raises NotImplementedError if a mixer keeps every token of the past, as attention does.
+    Raises NotImplementedError if a mixer keeps every token of the past, as attention does, and
+    IndexError for a position that is not in the sequence.
     """
     blocks = cast("list[Block]", list(model.layers))
     states: list[State | None] = [None] * len(blocks)
+    last = tokens.shape[1] - 1
+    asked = torch.full((len(tokens), 1), last) if where is None else where
+    if not ((asked >= 0) & (asked <= last)).all():
+        raise IndexError(f"index out of range: positions must be in 0..{last}")
+    read = model.lm_head.weight.new_empty(asked.numel(), model.lm_head.in_features)
     for begin in range(0, tokens.shape[1], piece):
         x = model.embed(tokens[:, begin : begin + piece], begin)
         for i, block in enumerate(blocks):
             y, states[i] = cast(Mixer, block.mixer).continued(block.norm(x), states[i])
-            x = x + y
-    return model.lm_head(model.norm_f(x[:, -1]))
+            x = block.after_mixer(x + y)
+        here = (asked >= begin) & (asked < begin + piece)
+        read[here.flatten()] = x[here.nonzero()[:, 0], asked[here] - begin]
+    logits = model.lm_head(model.norm_f(read))
+    return logits if where is None else logits.unflatten(0, where.shape)

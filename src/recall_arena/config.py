@@ -19,7 +19,7 @@ from pydantic import dataclasses as checked
 T = TypeVar("T")
 
 
-def added(default: T) -> T:
+def added(*, default: T) -> T:
     """A field that a description got after records of it existed; `as_json` then writes it only
     where it differs from its default, so that the earlier records keep their addresses."""
     field: Any = dataclasses.field(default=default, metadata={"added": True})

@@ -143,7 +143,7 @@ def _run(record: Record) -> dict[str, object]:
     task, model, schedule, checks = (run[k] for k in ("task", "model", "schedule", "checks"))
     return {
         "address": record.address,
-        "model": name_of(model["layers"], model["positions"]),
+        "model": name_of(model),
         "recurrent": recurrent(model["layers"]),
         "d": model["width"],
         "K": task.get("vocabulary"),
@@ -151,7 +151,10 @@ def _run(record: Record) -> dict[str, object]:
         "tau": task.get("delay"),
         "L": schedule["context"],
         "budget": schedule["steps"],
-        **{name: schedule[name] for name in ("rate", "batch", "warmup", "decay", "clip")},
+        **{name: schedule[name] for name in ("rate", "batch", "warmup", "clip")},
+        "decay": schedule["decay_steps"] / schedule["steps"]
+        if "decay_steps" in schedule
+        else schedule["decay"],
         **{name: checks[name] for name in ("every", "running", "solved")},
         "tests": len(outcome.contexts.at),
         "seed": run["seed"],

@@ -1,74 +1,16 @@
-"""A sequence model: embedding, mixers with norm and residual, readout of the last position.
-
-A model is spelled by the names of its mixers: ("mamba", "attention") is the whole difference
-between Hybrid-A and Mamba.
-"""
+"""A sequence model: embedding, mixers with norm and residual, readout of the last position."""
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from recall_arena.config import frozen
-from recall_arena.mixers import MIXERS, Mixer
-from recall_arena.names import unknown
-from recall_arena.shapes import Hidden, Logits, ReadHidden, Tokens
+from recall_arena.mixers import Mixer
+from recall_arena.shapes import Hidden, Logits, ReadHidden, Tokens, Where
+from recall_arena.spec import MLPKind, ModelSpec, NormKind, named
 from recall_arena.watching import watched
-from recall_arena.zoo import ZOO, Positions
 
-
-@frozen
-class ModelSpec:
-    """Everything that decides a model's function, but its weights.
-
-    layers      the mixers' names, first to last
-    vocabulary  K, how many tokens there are
-    width       d, the numbers in an embedding and in the residual stream
-    positions   "none", or "learned": one trained vector for each of max_length positions
-    max_length  how many positions have a vector; positions that training never reaches keep
-                their first, random vector
-
-    Raises ValueError for an unknown mixer, no layers, or learned positions without max_length.
-    """
-
-    layers: tuple[str, ...]
-    vocabulary: int = 16
-    width: int = 8
-    positions: Positions = "none"
-    max_length: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.layers:
-            raise ValueError("layers must name at least one mixer")
-        for name in self.layers:
-            if name not in MIXERS:
-                raise ValueError(unknown("mixer", name, MIXERS))
-        if self.width < 1 or self.vocabulary < 2:
-            raise ValueError(
-                "width must be at least 1 and vocabulary at least 2, "
-                f"got {self.width} and {self.vocabulary}"
-            )
-        if self.positions not in ("none", "learned"):
-            raise ValueError(unknown("positions", self.positions, ("none", "learned")))
-        if (self.positions == "learned") != (self.max_length is not None):
-            raise ValueError("learned positions need max_length, and nothing else takes it")
-
-
-def named(
-    name: str, *, width: int = 8, vocabulary: int = 16, longest_context: int = 192
-) -> ModelSpec:
-    """One of the named models of `zoo.py`, or any stack written as "mamba,attention-rope".
-
-    `longest_context` is the longest context that learned positions have a vector for; the
-    query behind it takes one more.  Raises ValueError for a name that does not exist.
-    """
-    if name in ZOO:
-        layers, positions = ZOO[name].layers, ZOO[name].positions
-    elif "," in name or name in MIXERS:
-        layers, positions = tuple(name.split(",")), "none"
-    else:
-        raise ValueError(unknown("model", name, ZOO))
-    reach = longest_context + 1 if positions == "learned" else None
-    return ModelSpec(layers, vocabulary, width, positions, reach)
+__all__ = ["MLP", "Block", "ModelSpec", "SequenceModel", "named", "sinusoids", "unit_embedding"]
 
 
 def unit_embedding(vocabulary: int, width: int) -> torch.Tensor:
@@ -82,20 +24,67 @@ def unit_embedding(vocabulary: int, width: int) -> torch.Tensor:
     return torch.from_numpy(rows).float()
 
 
+def sinusoids(length: int, width: int, like: torch.Tensor) -> torch.Tensor:
+    """Fixed vectors of length 1 for positions 0 .. length - 1, of the type of `like`.
+
+    Sines and cosines (arXiv:1706.03762, section 3.5), scaled to the length of a token's row;
+    (length, width), without the last column if the width is odd.
+    """
+    half = (width + 1) // 2
+    position, pair = (torch.arange(n, dtype=like.dtype, device=like.device) for n in (length, half))
+    angles = position.unsqueeze(1) * 10_000.0 ** (-pair / half)
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width] * half**-0.5
+
+
+def norm_of(kind: NormKind, width: int) -> nn.LayerNorm | nn.RMSNorm:
+    """A norm of vectors of `width` numbers."""
+    return nn.LayerNorm(width) if kind == "layer" else nn.RMSNorm(width, eps=1e-5)
+
+
+class MLP(nn.Module):
+    """fc2 gelu(fc1 x), as in GPT-2; or fc2(a silu(b)), a, b = fc1 x (arXiv:2002.05202)."""
+
+    def __init__(self, width: int, hidden: int, kind: MLPKind) -> None:
+        super().__init__()
+        self.gated = kind == "swiglu"
+        self.fc1 = nn.Linear(width, 2 * hidden if self.gated else hidden, bias=not self.gated)
+        self.fc2 = nn.Linear(hidden, width, bias=not self.gated)
+
+    def forward(self, x: ReadHidden) -> ReadHidden:
+        """Each position's output from its own numbers."""
+        if not self.gated:
+            return self.fc2(F.gelu(self.fc1(x)))
+        y, gate = self.fc1(x).chunk(2, dim=-1)
+        return self.fc2(y * F.silu(gate))
+
+
 class Block(nn.Module):
-    """Pre-norm residual: x + mixer(norm(x)).
+    """Pre-norm residual: x + mixer(norm(x)); with an MLP, then x + mlp(norm2(x)).
 
     `mixer` may be any module (batch, length, width) -> same; a Mixer reads its last position
     alone where nothing else is wanted.
     """
 
-    def __init__(self, width: int, mixer: nn.Module) -> None:
+    def __init__(
+        self, width: int, mixer: nn.Module, norm: NormKind = "layer", mlp: MLP | None = None
+    ) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = norm_of(norm, width)
         self.mixer = mixer
+        self.norm2 = None if mlp is None else norm_of(norm, width)
+        self.mlp = mlp
 
     def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
         """Every position's output, or with `last` that of the last one alone, (batch, 1, width)."""
+        return self.after_mixer(self._mixed(x, last=last))
+
+    def after_mixer(self, x: ReadHidden) -> ReadHidden:
+        """What the rest of the block makes of x + mixer(norm(x))."""
+        if self.norm2 is None or self.mlp is None:
+            return x
+        return x + self.mlp(self.norm2(x))
+
+    def _mixed(self, x: Hidden, *, last: bool) -> ReadHidden:
         normed = self.norm(x)
         if not last:
             return x + self.mixer(normed)
@@ -104,7 +93,7 @@ class Block(nn.Module):
 
 
 class SequenceModel(nn.Module):
-    """Tokens to the logits after the last one.  The embedding is frozen, the readout not tied.
+    """Tokens to logits, after the last one or where it is asked.  The readout is not tied.
 
     Plain PyTorch: every part is called, so hooks fire and a part may be replaced by another
     module of the same signature.  The last block is asked for the last position alone, unless a
@@ -113,24 +102,31 @@ class SequenceModel(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        rows = unit_embedding(spec.vocabulary, spec.width)
-        self.embedding = nn.Embedding.from_pretrained(rows, freeze=True)
+        self.sinusoidal = spec.positions == "sinusoidal"
+        self.embedding = _embedding_of(spec)
         self.positions: nn.Embedding | None = None
         if spec.max_length is not None:
-            self.positions = nn.Embedding(spec.max_length, spec.width)
-            nn.init.normal_(self.positions.weight, std=spec.width**-0.5)  # as long as a token's row
+            self.positions = _rows_of_length_one(spec.max_length, spec.width)
         self.layers = nn.ModuleList(
-            Block(spec.width, MIXERS[name](spec.width)) for name in spec.layers
+            Block(spec.width, options.build(spec.width), spec.norm, _mlp_of(spec))
+            for options in spec.mixers
         )
-        self.norm_f = nn.LayerNorm(spec.width)
+        self.norm_f = norm_of(spec.norm, spec.width)
         self.lm_head = nn.Linear(spec.width, spec.vocabulary, bias=False)
 
-    def forward(self, tokens: Tokens) -> Logits:
-        """Raises ValueError if learned positions do not reach as far as the tokens."""
+    def forward(self, tokens: Tokens, where: Where | None = None) -> Logits:
+        """The logits (batch, vocabulary) after the last token, or (batch, asked, vocabulary) at
+        the positions `where`.
+
+        Raises ValueError if learned positions do not reach as far as the tokens.
+        """
         x = self.embed(tokens)
         *before, final = self.layers
         for block in before:
             x = block(x)
+        if where is not None:
+            read = final(x).take_along_dim(where.unsqueeze(2), dim=1)
+            return self.lm_head(self.norm_f(read))
         alone = isinstance(final, Block) and not watched(final.modules())
         x = final(x, last=True) if alone else final(x)
         return self.lm_head(self.norm_f(x[:, -1]))
@@ -141,9 +137,12 @@ class SequenceModel(nn.Module):
         Raises ValueError if learned positions do not reach as far.
         """
         x = self.embedding(tokens)
+        end = begin + tokens.shape[1]
+        if self.sinusoidal:
+            return x + sinusoids(end, x.shape[2], x)[begin:]
         if self.positions is None:
             return x
-        end, reach = begin + tokens.shape[1], self.positions.num_embeddings
+        reach = self.positions.num_embeddings
         if end > reach:
             raise ValueError(f"learned positions reach {reach} tokens, got a sequence of {end}")
         return x + self.positions(torch.arange(begin, end, device=tokens.device))
@@ -156,3 +155,29 @@ class SequenceModel(nn.Module):
     def trained_parameters(self) -> int:
         """How many numbers training changes."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def _embedding_of(spec: ModelSpec) -> nn.Embedding:
+    if spec.embedding == "trained":
+        return _rows_of_length_one(spec.vocabulary, spec.width)
+    rows = unit_embedding(spec.vocabulary, spec.width)
+    return _undecayed(nn.Embedding.from_pretrained(rows, freeze=True))
+
+
+def _rows_of_length_one(rows: int, width: int) -> nn.Embedding:
+    """A trained embedding whose rows start random, about as long as the assignment's."""
+    embedding = nn.Embedding(rows, width)
+    nn.init.normal_(embedding.weight, std=width**-0.5)
+    return _undecayed(embedding)
+
+
+def _undecayed(embedding: nn.Embedding) -> nn.Embedding:
+    """Marked as one that weight decay leaves alone."""
+    embedding.weight._no_weight_decay = True  # type: ignore[attr-defined]
+    return embedding
+
+
+def _mlp_of(spec: ModelSpec) -> MLP | None:
+    if spec.mlp == "none":
+        return None
+    return MLP(spec.width, spec.mlp_expand * spec.width, spec.mlp)

@@ -117,8 +117,9 @@ def build(run: Run) -> SequenceModel:
 def execute(run: Run) -> Generator[Progress, None, tuple[Record, SequenceModel]]:
     """Train and test a run, yielding its progress; the value returned is (record, trained model).
 
-    Close the generator to give the run up.  The outcome depends on the run and on torch's number
-    of threads (the commands use one) alone, not on other runs beside it nor on their order.
+    Raises ValueError before the first step if the schedule's lengths or curriculum do not fit the
+    task.  Close the generator to give the run up.  The outcome depends on the run and on torch's
+    number of threads (the commands use one) alone, not on other runs beside it nor on their order.
     """
     model = build(run)
     compiled = Compiled(model)
@@ -144,14 +145,17 @@ def execute(run: Run) -> Generator[Progress, None, tuple[Record, SequenceModel]]
 def _train(
     run: Run, model: SequenceModel, compiled: Compiled
 ) -> Generator[Progress, None, "_Watch"]:
-    watch = _Watch(run)
-    loop = (compiled.loss_and_gradient, run.task, run.schedule, run.seed)
+    watch, course = _Watch(run), run.schedule.course(run.task)
+    loop = (compiled.loss_and_gradient, run.task, run.schedule, run.seed, course)
     for step, loss in enumerate(train(model.parameters(), *loop), start=1):
         watch.add(step, loss)
         if watch.diverged:
             break
         if step % run.checks.every == 0 or step == run.schedule.steps:
             watch.check(accuracy(compiled.logits, watch.batch))
+            if course.waits:
+                present = held_out(*course.at(step), run.checks.sequences, "validation")
+                course.measured(accuracy(compiled.logits, present).accuracy)
         yield Progress(step, run.schedule.steps, watch.latest)
         if watch.solved:
             break

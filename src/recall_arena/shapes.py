@@ -7,6 +7,7 @@ channels   numbers inside a mixer: width times the expansion
 state      numbers that a channel remembers, N in the papers
 vocabulary how many tokens there are, K
 read       positions whose outputs are wanted: all of them, or the last alone
+asked      positions of a sequence after which a task wants an answer
 heads      attention heads, each of head_width numbers; or those of a delta rule, whose keys
            have key_width and whose values value_width
 """
@@ -15,10 +16,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 Tokens = Int64[Tensor, "batch length"]
-Answers = Int64[Tensor, " batch"]
+Where = Int64[Tensor, "batch asked"]
+Answers = Int64[Tensor, "batch *asked"]
 Hidden = Float[Tensor, "batch length width"]
 ReadHidden = Float[Tensor, "batch read width"]
-Logits = Float[Tensor, "batch vocabulary"]
+Logits = Float[Tensor, "batch *asked vocabulary"]
 Channels = Float[Tensor, "batch length channels"]
 Selection = Float[Tensor, "batch length state"]
 Heads = Float[Tensor, "batch heads length head_width"]

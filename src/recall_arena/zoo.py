@@ -4,11 +4,11 @@ Colours are those of Okabe & Ito (2008), which people with any colour vision can
 each model also has a marker of its own, the same in every figure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-Positions = Literal["none", "learned"]
+Positions = Literal["none", "learned", "sinusoidal"]
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,33 @@ ZOO = {
 }
 """The assignment's six models."""
 
-RECURRENT = frozenset({"gated-delta", "mamba"})
+RECURRENT = frozenset({"deltanet", "gated-delta", "kda", "mamba"})
 """The mixers that carry a state of fixed size."""
 
 UNNAMED = Named("", (), "none", "#E69F00", "P")
 """How a model without a name is drawn."""
 
 
-def name_of(layers: Sequence[str], positions: Positions) -> str:
-    """The name of a model with these layers and positions, or the layers: "mamba,attention"."""
-    for name, model in ZOO.items():
-        if (model.layers, model.positions) == (tuple(layers), positions):
-            return name
-    return ",".join(layers)
+SETTINGS = ("positions", "norm", "mlp", "mlp_expand", "embedding")
+"""What a model's text may say beside its layers; a model's JSON has the last four where they are
+not the usual ones."""
+
+
+def name_of(model: Mapping[str, Any]) -> str:
+    """The text of a model, from its JSON: "hybrid-a", "mamba,attention; norm=rms".
+
+    `spec.named` reads it back.
+    """
+    layers, positions = tuple(model["layers"]), model["positions"]
+    said = {name: model[name] for name in SETTINGS if name in model}
+    text = ",".join(layers)
+    for name, known in ZOO.items():
+        if (known.layers, known.positions) == (layers, positions):
+            text = name
+            del said["positions"]
+    if said.get("positions") == "none":
+        del said["positions"]
+    return "; ".join([text, *(f"{name}={value}" for name, value in said.items())])
 
 
 def look_of(model: str) -> Named:
@@ -66,4 +80,4 @@ def look_of(model: str) -> Named:
 
 def recurrent(layers: Sequence[str]) -> bool:
     """Whether a layer carries a state of fixed size, as Mamba does."""
-    return not RECURRENT.isdisjoint(layers)
+    return not RECURRENT.isdisjoint(layer.partition("(")[0] for layer in layers)

@@ -6,6 +6,7 @@ code: 0; 1 if a run failed or a record cannot be read; 2 for a mistake in what w
 Commands are imported when they are called, so that `recall --help` does not wait for torch.
 """
 
+import os
 import pkgutil
 import signal
 import sys
@@ -30,6 +31,7 @@ COMMANDS = {
     "study ls": Entry("the studies and their scales", "study:StudyLs"),
     "study choose-rates": Entry("choose among the rates that a search tried", "study:ChooseRates"),
     "train": Entry("train one model, show its accuracy, keep record and weights", "train:Train"),
+    "models": Entry("the models and mixers, and all options of each", "models:Models"),
     "evaluate": Entry("test a trained model at other context lengths", "evaluate:Evaluate"),
     "report": Entry("write a study's report from the records there are", "report:Report"),
     "runs ls": Entry("the records of a store", "runs:RunsLs"),
@@ -42,27 +44,35 @@ COMMANDS = {
 }
 
 
+GROUPS = sorted({command.split()[0] for command in COMMANDS if " " in command})
+HELP = ("-h", "--help")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command that the arguments spell, and return its exit code."""
     words = list(arguments)
-    if not words or words[0] in ("-h", "--help"):
-        show_help({name: entry.about for name, entry in COMMANDS.items()})
-        return 0 if words else 2
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    if not words or words[0] in HELP or words in ([[group] for group in GROUPS]):
+        return _explain(words, 0 if words and words[0] in HELP else 2)
+    if words[0] in GROUPS and words[1] in HELP:
+        return _explain(words, 0)
     if words[0] == "--version":
         say_version()
         return 0
-    name, rest = _split(words)
+    size = 2 if words[0] in GROUPS else 1
+    name = " ".join(words[:size])
     if name not in COMMANDS:
-        errors(unknown("command", " ".join(words[:2]) if name == words[0] else name, COMMANDS))
+        errors(unknown("command", " ".join(words[:2]) if size == 1 else name, COMMANDS))
         return 2
-    return _run(name, rest)
+    return _run(name, words[size:])
 
 
-def _split(words: list[str]) -> tuple[str, list[str]]:
-    """The command's name, of one word or two, and what follows it."""
-    grouped = {command.split()[0] for command in COMMANDS if " " in command}
-    size = 2 if words[0] in grouped else 1
-    return " ".join(words[:size]), words[size:]
+def _explain(words: list[str], code: int) -> int:
+    """Show the commands, or those of a group; the exit code."""
+    group = words[0] + " " if words and words[0] in GROUPS else ""
+    show_help({n: entry.about for n, entry in COMMANDS.items() if n.startswith(group)}, group)
+    return code
 
 
 def _run(name: str, rest: list[str]) -> int:
@@ -76,7 +86,11 @@ def _run(name: str, rest: list[str]) -> int:
         options = (tyro.conf.FlagCreatePairsOff,)
         try:
             with handled_by(end_cleanly):
-                return tyro.cli(kind, prog=f"recall {name}", args=rest, config=options).run()
+                command = kind.spelled(rest)
+                return tyro.cli(command, prog=f"recall {name}", args=rest, config=options).run()
+        except BrokenPipeError:  # who read the output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         except (Mistake, OSError) as mistake:
             errors(str(mistake))
             return 2

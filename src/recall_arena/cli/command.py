@@ -1,10 +1,19 @@
 """What a command is, and what it raises for a mistake in what was typed."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 
 class Command(ABC):
     """A parsed command: a frozen dataclass whose fields are its flags."""
+
+    @classmethod
+    def spelled(cls, words: Sequence[str]) -> "type[Command]":
+        """The class whose flags these words are, where a word decides which flags there are.
+
+        Raises Mistake for a word that cannot be meant.
+        """
+        return cls
 
     @abstractmethod
     def run(self) -> int:

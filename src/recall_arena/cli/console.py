@@ -67,14 +67,16 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: s
     Console(highlight=False).print(table)
 
 
-def show_help(commands: Mapping[str, str]) -> None:
-    """What `recall --help` prints."""
-    say("usage: recall COMMAND [--help] ...")
+def show_help(commands: Mapping[str, str], group: str = "") -> None:
+    """What `recall --help` prints, or with a group, such as "runs ", what its help does."""
+    say(f"usage: recall {group or 'COMMAND '}{'COMMAND ' if group else ''}[--help] ...")
     say()
-    say("Which sequence mixers can recall: attention, selective state spaces, or hybrids of both?")
-    say()
+    if not group:
+        say("Which sequence mixers can recall: attention, state spaces, or hybrids of both?")
+        say()
     for name, about in commands.items():
         say(f"  {name:<18} {about}")
     say()
-    say("`recall study run assignment` trains everything and writes the report.")
+    if not group:
+        say("`recall study run assignment` trains everything and writes the report.")
     say("`recall COMMAND --help` explains a command; `recall --version` says which one this is.")

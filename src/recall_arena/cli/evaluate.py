@@ -1,6 +1,6 @@
 """`recall evaluate`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +26,7 @@ class Evaluate(Command):
 
     address: options.Address
     contexts: Contexts = field(default_factory=Contexts)
+    lengths: options.Lengths = ""
     threads: Annotated[int, tyro.conf.arg(help="threads at work")] = 1
     store: options.StoreFolder = Path("runs")
     json: options.Json = False
@@ -38,7 +39,8 @@ class Evaluate(Command):
             run = from_json(record.run)
         except ValueError as error:
             raise Mistake(f"record {record.address} is of another version ({error})") from None
-        contexts = checked_contexts(self.contexts, run.task)
+        at = options.lengths_of(self.lengths) or self.contexts.at
+        contexts = checked_contexts(replace(self.contexts, at=at), run.task)
         model = self._trained(run, record.weights)
         torch.set_num_threads(self.threads)
         try:

@@ -37,12 +37,13 @@ def listed(
 
 
 def brief(table: pl.DataFrame) -> pl.DataFrame:
-    """The few columns of a listed table that a list shows; fields that no task here has are out."""
-    task = [
-        name
-        for name in table.columns
-        if name.startswith("task.") and name not in ("task.kind", "task.vocabulary")
-    ]
+    """The few columns of a listed table that a list shows; fields that no task here has are out.
+
+    The kinds of tasks are shown where there are several.
+    """
+    kinds = table["task.kind"].n_unique() if "task.kind" in table.columns else 0
+    hidden = ("task.vocabulary", *(["task.kind"] if kinds < 2 else []))
+    task = [name for name in table.columns if name.startswith("task.") and name not in hidden]
     return table.select("address", *BRIEF[:2], *task, *BRIEF[2:])
 
 

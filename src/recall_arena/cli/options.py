@@ -5,6 +5,8 @@ from typing import Annotated
 
 import tyro
 
+from recall_arena.cli.command import Mistake
+
 StoreFolder = Annotated[Path, tyro.conf.arg(help="the folder of the records")]
 Out = Annotated[Path, tyro.conf.arg(help="the folder of the report")]
 StudyName = Annotated[
@@ -21,7 +23,29 @@ Address = Annotated[
 Where = Annotated[
     str, tyro.conf.arg(help="only runs such as \"task.queries == 16 and model == 'mamba'\"")
 ]
+LONGEST_NUMBER, LARGEST_POWER = 18, 62  # of a length and its power, so that all fit into int64
 Json = Annotated[bool, tyro.conf.arg(help="print the result as JSON")]
 DryRun = Annotated[bool, tyro.conf.arg(help="say what would run, and run nothing")]
+Lengths = Annotated[
+    str,
+    tyro.conf.arg(
+        name="contexts", help="the lengths to test, such as 64,128,2^20, in place of a range"
+    ),
+]
 Quiet = Annotated[bool, tyro.conf.arg(aliases=["-q"], help="no progress")]
 Verbose = Annotated[bool, tyro.conf.arg(aliases=["-v"], help="name every run at the start")]
+
+
+def lengths_of(text: str) -> tuple[int, ...]:
+    """The lengths in "64,128,2^20"; raises Mistake for anything else."""
+    try:
+        return tuple(sorted({_length(word) for word in text.split(",")})) if text else ()
+    except ValueError:
+        raise Mistake(f"--contexts must be lengths such as 64,128,2^20, got {text!r}") from None
+
+
+def _length(word: str) -> int:
+    base, _, power = word.strip().partition("^")
+    if len(base) > LONGEST_NUMBER or int(power or 1) > LARGEST_POWER:
+        raise ValueError
+    return int(base) ** int(power or 1)

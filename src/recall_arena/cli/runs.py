@@ -74,7 +74,7 @@ def _facts(record: Record) -> dict[str, object]:
     model, checks = run["model"], outcome.checks.accuracy()
     return {
         "address": record.address,
-        "model": name_of(model["layers"], model["positions"]),
+        "model": name_of(model),
         "d": model["width"],
         **{name: value for name, value in run["task"].items() if name != "kind"},
         "rate": run["schedule"]["rate"],

@@ -1,7 +1,9 @@
 """`recall train`."""
 
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +18,10 @@ from recall_arena.cli.progress import follow
 from recall_arena.evaluation import Contexts
 from recall_arena.executors import execute_all
 from recall_arena.model import named
+from recall_arena.names import unknown
 from recall_arena.records import Record, weights_path
 from recall_arena.runs import Checks, Run
-from recall_arena.tasks import AssociativeRecall
+from recall_arena.tasks import TASKS, AssociativeRecall
 from recall_arena.training import Schedule
 
 
@@ -27,15 +30,24 @@ class Train(Command):
     """Train one model, show its accuracy by context length, keep its record and its weights."""
 
     model: Annotated[
-        str, tyro.conf.arg(help="one of the assignment's models, or mixers such as mamba,attention")
+        str,
+        tyro.conf.arg(
+            help="a name such as hybrid-a, or mixers such as 'mamba(state=32), attention'; "
+            "`recall models` lists all, with their options"
+        ),
     ] = "mamba"
     width: Annotated[int, tyro.conf.arg(help="d, the numbers in an embedding")] = 8
+    kind: Annotated[
+        str,
+        tyro.conf.arg(name="task", help=f"{', '.join(TASKS)}; `--task NAME --help` has its flags"),
+    ] = "associative-recall"
     task: Annotated[
         AssociativeRecall, tyro.conf.arg(help="associative recall: what stood after the query?")
     ] = field(default_factory=AssociativeRecall)
     schedule: Schedule = field(default_factory=lambda: Schedule(rate=1e-2, steps=10_000))
     checks: Checks = field(default_factory=Checks)
     contexts: Contexts = field(default_factory=Contexts)
+    lengths: options.Lengths = ""
     seed: Annotated[int, tyro.conf.arg(help="decides weights and batches")] = 0
     threads: Annotated[int, tyro.conf.arg(help="threads of the run")] = 1
     keep_weights: Annotated[
@@ -49,6 +61,25 @@ class Train(Command):
     dry_run: options.DryRun = False
     json: options.Json = False
     quiet: options.Quiet = False
+
+    @classmethod
+    def spelled(cls, words: Sequence[str]) -> type[Command]:
+        """With the flags of the task that `--task` names."""
+        names = [word for flag, word in pairwise(words) if flag == "--task"]
+        names += [word.removeprefix("--task=") for word in words if word.startswith("--task=")]
+        return cls.on(names[-1]) if names else cls
+
+    @classmethod
+    def on(cls, name: str) -> type[Command]:
+        """The command with the flags of one of the tasks; raises Mistake for an unknown one."""
+        if name not in TASKS:
+            raise Mistake(unknown("task", name, TASKS))
+        kind = TASKS[name]
+        about = (kind.__doc__ or name).splitlines()[0]
+        task = ("task", Annotated[kind, tyro.conf.arg(help=about)], field(default_factory=kind))
+        made = make_dataclass(cls.__name__, [task], bases=(cls,), frozen=True)
+        made.__doc__ = cls.__doc__
+        return made
 
     def run(self) -> int:
         run, store = self._planned(), stores.to_write(self.store)
@@ -71,17 +102,19 @@ class Train(Command):
         shortest = self.task.shortest_context
         if self.schedule.context < shortest:
             raise Mistake(
-                f"--schedule.context must be at least {shortest} with this delay, "
+                f"--schedule.context must be at least {shortest} with this task, "
                 f"got {self.schedule.context}"
             )
-        contexts = checked_contexts(self.contexts, self.task)
-        longest = max(contexts.last, self.schedule.context)
+        at = options.lengths_of(self.lengths) or self.contexts.at
+        contexts = checked_contexts(replace(self.contexts, at=at), self.task)
+        longest = max(contexts.longest, self.schedule.context)
         sizes = {"width": self.width, "vocabulary": self.task.vocabulary}
         try:
+            self.schedule.course(self.task)
             model = named(self.model, **sizes, longest_context=longest)
+            return Run(self.task, model, self.schedule, self.checks, contexts, self.seed)
         except ValueError as error:
             raise Mistake(str(error)) from None
-        return Run(self.task, model, self.schedule, self.checks, contexts, self.seed)
 
     def _show(self, record: Record) -> None:
         outcome = record.outcome

@@ -4,8 +4,6 @@ from recall_arena.kernels.attention_mixer import AttentionLayer, attention_mixer
 from recall_arena.kernels.causal_attention import (
     causal_attention,
     causal_attention_definition,
-    rotary_table,
-    rotary_table_of,
 )
 from recall_arena.kernels.causal_conv import causal_conv, causal_conv_definition
 from recall_arena.kernels.gated_delta import gated_delta, gated_delta_definition
@@ -18,6 +16,7 @@ from recall_arena.kernels.gated_delta_mixer import (
 from recall_arena.kernels.layer import Layer, Shape, mix
 from recall_arena.kernels.mamba_mixer import MambaLayer, mamba_mixer_definition
 from recall_arena.kernels.norm import Norm
+from recall_arena.kernels.rotary import rotary_table, rotary_table_of
 from recall_arena.kernels.scan_definition import (
     continued_scan_definition,
     selective_scan_definition,

@@ -1,6 +1,6 @@
 """Self-attention between its projections (Vaswani et al. 2017, arXiv:1706.03762, section 3.2).
 
-    q, k, v = in_proj x
+    q, k, v = in_proj x                 each then by a function of its own, such as a convolution
     out     = out_proj attention(q, k, v)
 
 `attention_mixer_definition` says what this means; `AttentionLayer` is what the compiled kernel
@@ -10,15 +10,20 @@ is given.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from recall_arena.kernels import structs
-from recall_arena.kernels.causal_attention import causal_attention, is_small, rotary_table_of
+from recall_arena.kernels.causal_attention import causal_attention, is_small
 from recall_arena.kernels.layer import Layer, Map, Shape, head
+from recall_arena.kernels.rotary import BASE, rotary_table_of, rotate, xpos_tables
 from recall_arena.shapes import Hidden, ReadHidden
+
+Positions = Literal["none", "rope", "xpos"]
+POSITIONS: tuple[Positions, ...] = ("none", "rope", "xpos")
 
 
 def attention_mixer_definition(
@@ -27,18 +32,30 @@ def attention_mixer_definition(
     out_proj: Map,
     heads: int,
     *,
-    rotary: bool = False,
+    positions: Positions = "none",
+    base: float = BASE,
+    each: Sequence[Map | None] = (None, None, None),
     last: bool = False,
 ) -> ReadHidden:
-    """The equations, with RoPE if `rotary`.  Any float type, any device.
+    """The equations.  Any float type, any device.
 
-    The projections are functions, so that modules serve as well as weights.
+    The projections are functions, so that modules serve as well as weights; those of `each`,
+    (batch, length, width) -> same, stand between in_proj and q, k and v, where there are any.
+    `base` is that of the angles of RoPE and xPos.
     """
-    batch, length, width = x.shape
-    qkv = in_proj(x).reshape(batch, length, 3, heads, width // heads)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
-    table = rotary_table_of(x, length, width // heads) if rotary else None
-    mixed = causal_attention(q[:, :, -1:] if last else q, k, v, table)
+    length, head_width = x.shape[1], x.shape[2] // heads
+    parts = zip(in_proj(x).chunk(3, dim=2), each, strict=True)
+    mapped = (part if map_ is None else map_(part) for part, map_ in parts)
+    q, k, v = (part.unflatten(2, (heads, head_width)).transpose(1, 2) for part in mapped)
+    q = q[:, :, -1:] if last else q
+    table = None
+    match positions:
+        case "rope":
+            table = rotary_table_of(x, length, head_width, base)
+        case "xpos":
+            of_q, of_k = xpos_tables(x, length, head_width, base)
+            q, k = rotate(q, of_q[:, length - q.shape[2] :]), rotate(k, of_k)
+    mixed = causal_attention(q, k, v, table)
     return out_proj(mixed.transpose(1, 2).flatten(2))
 
 
@@ -51,7 +68,7 @@ class AttentionLayer(Layer):
     in_proj: Float[Tensor, "three_widths width"]
     out_proj: Float[Tensor, "width width"]
     heads: int
-    rotary: bool = False
+    base: float | None = None  # of RoPE's angles; None: no positions
 
     def weights(self) -> tuple[Tensor, ...]:
         return self.in_proj, self.out_proj
@@ -66,7 +83,7 @@ class AttentionLayer(Layer):
     def check(self, width: int) -> None:
         given = tuple(self.in_proj.shape), tuple(self.out_proj.shape)
         heads = self.heads
-        fit = heads > 0 and width % heads == 0 and not (self.rotary and width // heads % 2)
+        fit = heads > 0 and width % heads == 0 and not (self.base and width // heads % 2)
         if not fit or given != ((3 * width, width), (width, width)):
             raise ValueError(
                 f"for x of width {width} in_proj must be {(3 * width, width)} and out_proj "
@@ -81,7 +98,10 @@ class AttentionLayer(Layer):
         in_proj = partial(F.linear, weight=self.in_proj)
         out_proj = partial(F.linear, weight=self.out_proj)
         return attention_mixer_definition(
-            x, in_proj, out_proj, self.heads, rotary=self.rotary, last=last
+            *(x, in_proj, out_proj, self.heads),
+            positions="none" if self.base is None else "rope",
+            base=self.base or BASE,
+            last=last,
         )
 
     def saved(self, shape: Shape) -> dict[str, tuple[int, ...]]:
@@ -95,8 +115,9 @@ class AttentionLayer(Layer):
 
     def arguments(self, shape: Shape) -> tuple[structs.SelfAttention, Tensor | None]:
         table = None
-        if self.rotary:
-            table = rotary_table_of(self.in_proj, shape.length, shape.width // self.heads)
+        if self.base is not None:
+            head_width = shape.width // self.heads
+            table = rotary_table_of(self.in_proj, shape.length, head_width, self.base)
         block = head(self, shape, self.in_proj, self.out_proj)
         return structs.SelfAttention(block=block, heads=self.heads, **structs.rotary(table)), table
 

@@ -2,70 +2,27 @@
 
     out_i = sum_{j <= i} softmax_j(q_i . k_j / sqrt(head_width)) v_j
 
-RoPE (Su et al. 2021, arXiv:2104.09864) turns each pair of a query's and of a key's numbers by
-an angle proportional to the position (section 3.2.2, eq. 15), so a score depends on the
-distance between the two alone.  Nothing here fixes a length: the table of cosines and sines is
-computed for the positions at hand.
+With a table of `rotary.py`, queries and keys are rotated first.
 
 `causal_attention_definition` says what this means.  `causal_attention` runs compiled for small
 heads and short sequences, where PyTorch's `scaled_dot_product_attention` spends its time on
 other things than arithmetic, and leaves the rest to that function.
 """
 
-from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from recall_arena.kernels import native, plain, structs
+from recall_arena.kernels import native, structs
 from recall_arena.kernels.function import Operation, Tensors, compiled
+from recall_arena.kernels.rotary import RotaryTable, rotate
 from recall_arena.shapes import Heads, Queries
 
 LONGEST = 512
 """Positions up to which the compiled kernel is the faster one, at head widths from 8 to 256: 1.2
 to 2.9 times, measured on AVX-512; at 1,024 its tables leave the cache and it is the slower one."""
-
-RotaryTable = Float[Tensor, "2 length half_width"]
-"""RoPE's cosines and sines."""
-
-
-def rotary_table(
-    positions: Float[Tensor, " length"], head_width: int, base: float = 10_000.0
-) -> RotaryTable:
-    """Of the angles position * base^(-2i / head_width), for each pair i of a head's numbers."""
-    half = head_width // 2
-    frequency = base ** -(torch.arange(half, dtype=positions.dtype, device=positions.device) / half)
-    angles = positions.unsqueeze(1) * frequency
-    return torch.stack([angles.cos(), angles.sin()])
-
-
-def rotary_table_of(x: Tensor, length: int, head_width: int) -> RotaryTable:
-    """The table of positions 0 .. length - 1, of x's type and on its device."""
-    make = _cached_table if plain.eager() else _table
-    return make(length, head_width, x.dtype, x.device)
-
-
-def _table(length: int, head_width: int, dtype: torch.dtype, device: torch.device) -> RotaryTable:
-    return rotary_table(torch.arange(length, dtype=dtype, device=device), head_width)
-
-
-@lru_cache(maxsize=512)
-@torch.inference_mode(False)
-def _cached_table(
-    length: int, head_width: int, dtype: torch.dtype, device: torch.device
-) -> RotaryTable:
-    """Cached, for each layer wants the same at each step."""
-    return _table(length, head_width, dtype, device)
-
-
-def rotate(x: Heads, rotary: RotaryTable) -> Heads:
-    """Turn the numbers i and i + w / 2 of each position's head, w its width, by its angle i."""
-    left, right = x.chunk(2, dim=-1)
-    cos, sin = rotary
-    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
 
 
 def causal_attention_definition(

@@ -108,7 +108,7 @@ def delta_inputs(
 
 def gated_norm(o: Tensor, z: Tensor, weight: Tensor, gate: OutputGate) -> Tensor:
     """Each head's output over its root mean square, gated; (batch, length, heads * value_width)."""
-    normed = F.rms_norm(o, weight.shape, weight, NORM_EPSILON).flatten(2)
+    normed = (F.rms_norm(o, weight.shape, eps=NORM_EPSILON) * weight).flatten(2)
     match gate:
         case "none":
             return normed

@@ -9,8 +9,9 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,7 +21,7 @@ from recall_arena.kernels import native, structs
 from recall_arena.kernels.causal_conv import causal_conv
 from recall_arena.kernels.layer import Layer, Map, Shape, head
 from recall_arena.kernels.selective_scan import selective_scan
-from recall_arena.shapes import Hidden, ReadHidden
+from recall_arena.shapes import Channels, Hidden, ReadHidden
 
 PerChannel = Float[Tensor, " channels"]
 
@@ -54,13 +55,16 @@ def mamba_mixer_definition(
 
 @dataclass(frozen=True)
 class MambaLayer(Layer):
-    """The mixer's weights, as torch's modules and the authors' code lay them out."""
+    """The mixer's weights, as torch's modules and the authors' code lay them out.
+
+    conv1d and its bias are None where nothing is convolved.
+    """
 
     KIND = structs.Kind.MAMBA
 
     in_proj: Float[Tensor, "twice_channels width"]
-    conv1d: Float[Tensor, "channels 1 window"]
-    conv_bias: PerChannel
+    conv1d: Float[Tensor, "channels 1 window"] | None
+    conv_bias: PerChannel | None
     x_proj: Float[Tensor, "selected channels"]
     dt_proj: Float[Tensor, "channels rank"]
     A_log: Float[Tensor, "channels state"]
@@ -68,55 +72,67 @@ class MambaLayer(Layer):
     dt_bias: PerChannel
     out_proj: Float[Tensor, "width channels"]
 
+    def _named(self) -> dict[str, Tensor]:
+        """The weights that there are, in the kernel's order."""
+        every = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: x for name, x in every.items() if x is not None}
+
     def weights(self) -> tuple[Tensor, ...]:
-        return (
-            *(self.in_proj, self.conv1d, self.conv_bias, self.x_proj, self.dt_proj),
-            *(self.A_log, self.D, self.dt_bias, self.out_proj),
-        )
+        return tuple(self._named().values())
 
     def with_weights(self, weights: Sequence[Tensor]) -> "MambaLayer":
-        return MambaLayer(*weights)
+        return replace(self, **dict[str, Any](zip(self._named(), weights, strict=True)))
 
     def transposed(self) -> tuple[bool, ...]:
-        return tuple(each.name in ("conv1d", "dt_proj", "A_log") for each in fields(self))
+        return tuple(name in ("conv1d", "dt_proj", "A_log") for name in self._named())
 
     def check(self, width: int) -> None:
         (channels, state), rank = self.A_log.shape, self.dt_proj.shape[1]
-        window = self.conv1d.shape[2]
-        expected = (
-            (2 * channels, width),
-            (channels, 1, window),
-            (channels,),
-            (rank + 2 * state, channels),
-            (channels, rank),
-            (channels, state),
-            (channels,),
-            (channels,),
-            (width, channels),
-        )
-        for each, weight, shape in zip(fields(self), self.weights(), expected, strict=True):
-            if weight.shape != shape:
+        expected = {
+            "in_proj": (2 * channels, width),
+            "conv1d": (channels, 1, self._window),
+            "conv_bias": (channels,),
+            "x_proj": (rank + 2 * state, channels),
+            "dt_proj": (channels, rank),
+            "A_log": (channels, state),
+            "D": (channels,),
+            "dt_bias": (channels,),
+            "out_proj": (width, channels),
+        }
+        if (self.conv1d is None) != (self.conv_bias is None):
+            raise ValueError("conv1d and conv_bias come together, or not at all")
+        for name, weight in self._named().items():
+            if weight.shape != expected[name]:
                 raise ValueError(
-                    f"{each.name} must be {shape} where the width is {width}, A_log "
+                    f"{name} must be {expected[name]} where the width is {width}, A_log "
                     f"{(channels, state)} and dt_proj {tuple(self.dt_proj.shape)}; "
                     f"got {tuple(weight.shape)}"
                 )
 
+    @property
+    def _window(self) -> int:
+        return 0 if self.conv1d is None else self.conv1d.shape[2]
+
     def has_room(self, length: int) -> bool:
-        state, window = self.A_log.shape[1], self.conv1d.shape[2]
-        return state <= native.LARGEST_STATE and window <= native.LARGEST_WINDOW
+        return self.A_log.shape[1] <= native.LARGEST_STATE and self._window <= native.LARGEST_WINDOW
 
     def definition(self, x: Hidden, *, last: bool) -> ReadHidden:
         return mamba_mixer_definition(
             x,
             partial(F.linear, weight=self.in_proj),
-            lambda u: causal_conv(u, self.conv1d.squeeze(1), self.conv_bias),
+            self.convolved,
             partial(F.linear, weight=self.x_proj),
             partial(F.linear, weight=self.dt_proj),
             *(self.A_log, self.D, self.dt_bias),
             partial(F.linear, weight=self.out_proj),
             last=last,
         )
+
+    def convolved(self, u: Channels) -> Channels:
+        """u as the scan takes it."""
+        if self.conv1d is None or self.conv_bias is None:
+            return F.silu(u)
+        return causal_conv(u, self.conv1d.squeeze(1), self.conv_bias)
 
     def saved(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         batch, length = shape.batch, shape.length
@@ -132,20 +148,21 @@ class MambaLayer(Layer):
 
     def arguments(self, shape: Shape) -> tuple[structs.Mamba, None]:
         channels, state = self.A_log.shape
-        return structs.Mamba(
+        call = structs.Mamba(
             block=head(self, shape, self.in_proj, self.out_proj),
             channels=channels,
             state=state,
-            window=self.conv1d.shape[2],
+            window=self._window,
             rank=self.dt_proj.shape[1],
-            conv_weight=self.conv1d.data_ptr(),
-            conv_bias=self.conv_bias.data_ptr(),
             x_proj=self.x_proj.data_ptr(),
             dt_weight=self.dt_proj.data_ptr(),
             dt_bias=self.dt_bias.data_ptr(),
             A_log=self.A_log.data_ptr(),
             D=self.D.data_ptr(),
-        ), None
+        )
+        if self.conv1d is not None and self.conv_bias is not None:
+            structs.point(call, {"conv_weight": self.conv1d, "conv_bias": self.conv_bias})
+        return call, None
 
     def work(self, shape: Shape) -> int:
         return shape.batch * shape.length * self.D.shape[0]

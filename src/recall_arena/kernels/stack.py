@@ -2,7 +2,7 @@
 
     x      = embedding[token] (+ positions)
     x      = x + mixer(norm(x))           layer after layer
-    logits = lm_head norm(x)              of the last position
+    logits = lm_head norm(x)              of the last position, or wherever it is asked
     loss   = the mean cross-entropy of the answers
 
 A few sequences at a time go all the way up and, for the loss, all the way back while they are in
@@ -20,7 +20,10 @@ from torch import Tensor
 from recall_arena.kernels import native, plain, structs
 from recall_arena.kernels.layer import Layer, Shape
 from recall_arena.kernels.norm import Norm, check_norm, native_norm
-from recall_arena.shapes import Answers, Logits, Tokens
+from recall_arena.shapes import Answers, Logits, Tokens, Where
+
+OUTSIDE_SEQUENCE = 3
+"""What the kernels return for a position that is not in its sequence."""
 
 WORK_OF_LOGITS, WORK_OF_LOSS = 4, 16
 """How much more there is to do for each number of a layer's input than in `native.threads`."""
@@ -95,25 +98,34 @@ def are_ids(x: Tensor, axes: int) -> bool:
     return type(x) is Tensor and x.dtype == torch.int64 and x.is_cpu and x.ndim == axes
 
 
+def _are_positions(where: Where | None, tokens: Tokens) -> bool:
+    """Whether the kernel reads the positions that are asked: at least one, of each sequence."""
+    if where is None:
+        return True
+    return are_ids(where, 2) and where.numel() > 0 and len(where) == len(tokens)
+
+
 class StackLogits:
-    """The logits after the last of the tokens; no gradient flows."""
+    """The logits after the last of the tokens, or where it is asked; no gradient flows."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
 
-    def __call__(self, tokens: Tokens) -> Logits | None:
+    def __call__(self, tokens: Tokens, where: Where | None = None) -> Logits | None:
         """None where the kernel does not take these tokens or the weights as they are now.
 
         Bit-identical from call to call, for any number of threads.  Raises IndexError for a token
-        that is not in the vocabulary, ValueError if weights do not fit together.
+        that is not in the vocabulary or a position that is not in the sequence, ValueError if
+        weights do not fit together.
         """
-        if not self._stack.fits(tokens):
+        if not (_are_positions(where, tokens) and self._stack.fits(tokens)):
             return None
-        tokens, call = tokens.contiguous(), _Call(self._stack, tokens.shape)
+        call = _Call(self._stack, tokens.shape, where)
         embedding = self._stack.embedding
-        logits = embedding.new_empty(tokens.shape[0], embedding.shape[0])
-        call.struct.tokens, call.struct.logits = tokens.data_ptr(), logits.data_ptr()
-        call.run("recall_stack_logits", WORK_OF_LOGITS)
+        read = tokens.shape[:1] if where is None else where.shape
+        logits = embedding.new_empty(*read, embedding.shape[0])
+        call.struct.logits = logits.data_ptr()
+        call.run("recall_stack_logits", WORK_OF_LOGITS, tokens, where)
         return logits
 
 
@@ -129,22 +141,29 @@ class StackLoss:
         self._made_for: list[object] = []
         self._call: _LossCall | None = None
 
-    def __call__(self, tokens: Tokens, answers: Answers) -> Tensor | None:
+    def __call__(
+        self, tokens: Tokens, answers: Answers, where: Where | None = None
+    ) -> Tensor | None:
         """The loss, a scalar; None where the kernel does not take these tensors.
 
         Bit-identical from call to call, for any number of threads.  Raises IndexError for a token
-        or an answer that is not in the vocabulary, ValueError if weights do not fit together.
+        or an answer that is not in the vocabulary or a position that is not in the sequence,
+        ValueError if weights do not fit together.
         """
-        if not (are_ids(tokens, 2) and are_ids(answers, 1) and len(answers) == len(tokens)):
+        read = tokens.shape[:1] if where is None else where.shape
+        if not (are_ids(tokens, 2) and are_ids(answers, len(read)) and answers.shape == read):
             return None
-        if not plain.eager() or self._stack.embedding.requires_grad:
+        if not (_are_positions(where, tokens) and plain.eager()):
             return None
-        if self._call is None or [tokens.shape, *map(_addresses, self._tensors)] != self._made_for:
+        if self._stack.embedding.requires_grad:
+            return None
+        shapes = (tokens.shape, read)
+        if self._call is None or [shapes, *map(_addresses, self._tensors)] != self._made_for:
             if not self._stack.fits(tokens):
                 return None
-            self._call = _LossCall(self._stack, tokens.shape)
-            self._made_for = [tokens.shape, *map(_addresses, self._tensors)]
-        return self._call.loss(tokens.contiguous(), answers.contiguous())
+            self._call = _LossCall(self._stack, tokens.shape, where)
+            self._made_for = [shapes, *map(_addresses, self._tensors)]
+        return self._call.loss(tokens, answers, where)
 
 
 def _addresses(weight: Tensor) -> tuple[int, int]:
@@ -156,12 +175,14 @@ def _addresses(weight: Tensor) -> tuple[int, int]:
 class _Call:
     """The struct for a stack and for tokens of one shape, and all that it points to."""
 
-    def __init__(self, stack: Stack, shape: torch.Size, shards: int = 1) -> None:
+    def __init__(
+        self, stack: Stack, shape: torch.Size, where: Where | None = None, shards: int = 1
+    ) -> None:
         (batch, length), (vocabulary, width) = shape, stack.embedding.shape
         few = 2 * vocabulary * shards <= batch * length  # each shard projects them all
         self.elements = batch * length * width * len(stack.blocks)
         self.layers = [
-            _arguments(block, Shape(batch, length, width, last=left == 0))
+            _arguments(block, Shape(batch, length, width, last=left == 0 and where is None))
             for left, block in zip(range(len(stack.blocks))[::-1], stack.blocks, strict=True)
         ]
         heads = (ctypes.addressof(call) for call, _ in self.layers)
@@ -173,6 +194,7 @@ class _Call:
             width=width,
             vocabulary=vocabulary,
             depth=len(self.layers),
+            asked=1 if where is None else where.shape[1],
             embedding=stack.embedding.data_ptr(),
             positions=None if stack.positions is None else stack.positions.data_ptr(),
             gathered=few and stack.positions is None,
@@ -181,8 +203,16 @@ class _Call:
             lm_head=stack.lm_head.data_ptr(),
         )
 
-    def run(self, kernel: str, work: int) -> None:
-        if native.call(kernel, self.struct, native.threads(self.elements * work)) != 0:
+    def run(self, kernel: str, work: int, tokens: Tokens, where: Where | None) -> None:
+        tokens = tokens.contiguous()
+        where = None if where is None else where.contiguous()
+        self.struct.tokens = tokens.data_ptr()
+        self.struct.where = None if where is None else where.data_ptr()
+        returned = native.call(kernel, self.struct, native.threads(self.elements * work))
+        if returned == OUTSIDE_SEQUENCE:
+            last = self.struct.length - 1
+            raise IndexError(f"index out of range: positions must be in 0..{last}")
+        if returned != 0:
             last = self.struct.vocabulary - 1
             raise IndexError(f"index out of range: tokens and answers must be in 0..{last}")
 
@@ -190,23 +220,23 @@ class _Call:
 class _LossCall(_Call):
     """The same with room for what the loss leaves behind."""
 
-    def __init__(self, stack: Stack, shape: torch.Size) -> None:
+    def __init__(self, stack: Stack, shape: torch.Size, where: Where | None = None) -> None:
         batch, weights = shape[0], stack.weights()
         self.gradients = native.partial_gradients(batch, weights)
-        super().__init__(stack, shape, shards=self.gradients.shape[0])
+        super().__init__(stack, shape, where, shards=self.gradients.shape[0])
         places = [_place(w, flag) for w, flag in zip(weights, stack.transposed(), strict=True)]
         table = (structs.Place * len(places))(*places)
-        self.losses = self.gradients.new_empty(batch)
-        logits = self.gradients.new_empty(batch, self.struct.vocabulary)
-        self.kept += [table, logits]
-        self.struct.logits, self.struct.losses = logits.data_ptr(), self.losses.data_ptr()
+        self.losses = self.gradients.new_empty(batch * self.struct.asked)
+        self.kept.append(table)
+        self.struct.losses = self.losses.data_ptr()
         self.struct.gradients = self.gradients.data_ptr()
         self.struct.shards, self.struct.numbers = self.gradients.shape
         self.struct.places, self.struct.weights = ctypes.addressof(table), len(places)
 
-    def loss(self, tokens: Tokens, answers: Answers) -> Tensor:
-        self.struct.tokens, self.struct.answers = tokens.data_ptr(), answers.data_ptr()
-        self.run("recall_stack_gradients", WORK_OF_LOSS)
+    def loss(self, tokens: Tokens, answers: Answers, where: Where | None) -> Tensor:
+        answers = answers.contiguous()
+        self.struct.answers = answers.data_ptr()
+        self.run("recall_stack_gradients", WORK_OF_LOSS, tokens, where)
         return self.losses.mean()
 
 

@@ -139,7 +139,8 @@ class Stack(ctypes.Structure):
     """The arguments of a whole model."""
 
     _fields_ = (
-        *_fields("batch length width vocabulary depth", "tokens answers embedding positions"),
+        *_fields("batch length width vocabulary depth asked", "tokens answers where"),
+        *_fields("", "embedding positions"),
         *_fields("gathered", "layers"),
         ("norm", Norm),
         *_fields("", "lm_head logits losses gradients"),

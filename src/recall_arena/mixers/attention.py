@@ -1,45 +1,110 @@
-"""Causal self-attention, without positions or with rotary ones (RoPE)."""
+"""Causal self-attention (Vaswani et al. 2017, arXiv:1706.03762), with several kinds of positions.
+
+RoPE is arXiv:2104.09864, xPos arXiv:2212.10554.  Short convolutions of queries, keys and values
+before they meet are those of convolution-augmented transformers (CAT, arXiv:2407.05591).
+"""
 
 from torch import nn
 
+from recall_arena.config import frozen
 from recall_arena.kernels import AttentionLayer, attention_mixer_definition, mix
-from recall_arena.mixers.mixer import Mixer
+from recall_arena.kernels.attention_mixer import Positions
+from recall_arena.mixers.mixer import Mixer, MixerOptions, check_positive
 from recall_arena.shapes import Hidden, ReadHidden
 from recall_arena.watching import stock, watched
 
 
-class Attention(Mixer):
-    """Softmax attention over the past; `rotary` adds RoPE.
+@frozen
+class Attention(MixerOptions):
+    """The options of attention.
 
-    Raises ValueError if `heads` does not divide the width, or if a head's width is odd with RoPE.
+    Attributes:
+        heads: they divide the width
+        positions: how queries and keys know where they stand; "none" is NoPE
+        base: of the angles of RoPE and xPos
+        bias: whether in_proj and out_proj have biases
+        q_window: positions that a depthwise causal convolution of the queries sees; 1 for none
+        k_window: the same of the keys
+        v_window: the same of the values
+
+    Raises:
+        ValueError: for heads or a window below 1, a base that is not above 1
     """
 
-    def __init__(self, width: int, *, heads: int = 1, rotary: bool = False) -> None:
+    heads: int = 1
+    positions: Positions = "none"
+    base: float = 10_000.0
+    bias: bool = False
+    q_window: int = 1
+    k_window: int = 1
+    v_window: int = 1
+
+    def __post_init__(self) -> None:
+        check_positive(self, "heads", "q_window", "k_window", "v_window")
+        if not self.base > 1:
+            raise ValueError(f"base must be above 1, got {self.base}")
+
+    def check(self, width: int) -> None:
+        super().check(width)
+        if width % self.heads:
+            raise ValueError(f"heads must divide the width {width}, got {self.heads}")
+        head_width = width // self.heads
+        if self.positions != "none" and head_width % 2:
+            raise ValueError(
+                f"{self.positions} turns pairs: a head's width must be even, got {head_width}"
+            )
+
+    def build(self, width: int) -> "AttentionMixer":
+        self.check(width)
+        return AttentionMixer(width, self)
+
+
+class AttentionMixer(Mixer):
+    """Softmax attention over the past."""
+
+    def __init__(self, width: int, options: Attention) -> None:
         super().__init__()
-        if heads < 1 or width % heads:
-            raise ValueError(f"heads must divide the width {width}, got {heads}")
-        if rotary and width // heads % 2:
-            raise ValueError(f"RoPE turns pairs: a head's width must be even, got {width // heads}")
-        self.heads = heads
-        self.rotary = rotary
-        self.in_proj = nn.Linear(width, 3 * width, bias=False)
-        self.out_proj = nn.Linear(width, width, bias=False)
+        self.heads, self.positions, self.base = options.heads, options.positions, options.base
+        self.in_proj = nn.Linear(width, 3 * width, bias=options.bias)
+        self.windows = (options.q_window, options.k_window, options.v_window)
+        self.q_conv1d, self.k_conv1d, self.v_conv1d = (
+            None if window == 1 else CausalConv1d(width, window) for window in self.windows
+        )
+        self.out_proj = nn.Linear(width, width, bias=options.bias)
 
     def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
         layer = self.layer()
         if layer is not None:
             return mix(layer, x, last=last)
         return attention_mixer_definition(
-            x, self.in_proj, self.out_proj, self.heads, rotary=self.rotary, last=last
+            *(x, self.in_proj, self.out_proj, self.heads),
+            positions=self.positions,
+            base=self.base,
+            each=(self.q_conv1d, self.k_conv1d, self.v_conv1d),
+            last=last,
         )
 
     def layer(self) -> AttentionLayer | None:
         projections = (self.in_proj, self.out_proj)
         plain = all(stock(each, nn.Linear, "weight") for each in projections)
-        if type(self) is not Attention or not plain or watched(projections):
+        plain = plain and max(self.windows) == 1 and self.positions != "xpos"
+        if type(self) is not AttentionMixer or not plain or watched(projections):
             return None
-        weights = (self.in_proj.weight, self.out_proj.weight)
-        return AttentionLayer(*weights, self.heads, self.rotary)
+        base = self.base if self.positions == "rope" else None
+        return AttentionLayer(self.in_proj.weight, self.out_proj.weight, self.heads, base)
 
     def state_size(self, context: int) -> int:
-        return 2 * context * self.out_proj.in_features  # a key and a value for each token
+        """A key and a value for each token, and the inputs that the convolutions still see."""
+        seen = sum(min(window - 1, context) for window in self.windows)
+        return (2 * context + seen) * self.out_proj.in_features
+
+
+class CausalConv1d(nn.Conv1d):
+    """A depthwise convolution of (batch, length, width): `window` positions, no later one."""
+
+    def __init__(self, width: int, window: int) -> None:
+        super().__init__(width, width, window, groups=width, bias=False)
+
+    def forward(self, x: Hidden) -> Hidden:
+        padded = nn.functional.pad(x.transpose(1, 2), (self.kernel_size[0] - 1, 0))
+        return super().forward(padded).transpose(1, 2)

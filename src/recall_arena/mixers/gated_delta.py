@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from recall_arena.config import frozen
 from recall_arena.kernels import (
     GatedDeltaLayer,
     GatedDeltaSizes,
@@ -24,67 +25,69 @@ from recall_arena.kernels import (
     gated_delta_mixer_definition,
     mix,
 )
-from recall_arena.kernels.gated_delta_mixer import (
-    NORM_EPSILON,
-    OUTPUT_GATES,
-    delta_inputs,
-    gated_norm,
-)
-from recall_arena.mixers.mixer import Mixer, State
-from recall_arena.names import unknown
+from recall_arena.kernels.gated_delta_mixer import NORM_EPSILON, delta_inputs, gated_norm
+from recall_arena.mixers.mixer import Mixer, MixerOptions, State, check_positive
 from recall_arena.shapes import Channels, Hidden, ReadHidden
 from recall_arena.watching import stock, watched
 
 Decay = Literal["none", "head", "channel"]
-DECAYS: tuple[Decay, ...] = ("none", "head", "channel")
 
 
-class GatedDelta(Mixer):
-    """A state of values under keys, which fades, and which each token corrects.
-
-    heads               of queries, keys and values; they divide the width
-    key_width           numbers of a head's key, width / heads if None
-    expand              a value's numbers, as a multiple of its key's
-    window              positions that the convolution of q, k and v sees; 1 for none
-    decay               "head": Gated DeltaNet's; "channel": KDA's; "none": DeltaNet's
-    negative_eigenvalues  whether beta lies in (0, 2), arXiv:2411.12537, instead of (0, 1)
-    gate                of the output: "silu", KDA's "sigmoid", or "none"
+@frozen
+class GatedDelta(MixerOptions):
+    """The options of the gated delta rule; the defaults are Gated DeltaNet's.
 
     KDA has W_2 W_1 x in the place of W x for its decays and its gate: a W of a low rank.
 
-    Raises ValueError for sizes that do not fit together, and for an unknown decay or gate.
+    Attributes:
+        heads: of queries, keys and values; they divide the width
+        key_width: numbers of a head's key; width / heads if None
+        expand: a value's numbers, as a multiple of its key's
+        window: positions that the convolution of q, k and v sees; 1 for no convolution
+        decay: "head": Gated DeltaNet's; "channel": KDA's; "none": DeltaNet's
+        negative_eigenvalues: whether beta lies in (0, 2), arXiv:2411.12537, instead of (0, 1)
+        gate: of the output: "silu", KDA's "sigmoid", or "none"
+
+    Raises:
+        ValueError: for heads, a key_width, an expansion or a window below 1
     """
+
+    heads: int = 1
+    key_width: int | None = None
+    expand: int = 2
+    window: int = 4
+    decay: Decay = "head"
+    negative_eigenvalues: bool = False
+    gate: OutputGate = "silu"
+
+    def __post_init__(self) -> None:
+        check_positive(self, "heads", "expand", "window")
+        if self.key_width is not None:
+            check_positive(self, "key_width")
+
+    def check(self, width: int) -> None:
+        super().check(width)
+        if self.key_width is None and width % self.heads:
+            raise ValueError(f"heads must divide the width {width}, got {self.heads}")
+
+    def build(self, width: int) -> "GatedDeltaMixer":
+        self.check(width)
+        return GatedDeltaMixer(width, self)
+
+
+class GatedDeltaMixer(Mixer):
+    """A state of values under keys, which fades, and which each token corrects."""
 
     continues = True
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        heads: int = 1,
-        key_width: int | None = None,
-        expand: int = 2,
-        window: int = 4,
-        decay: Decay = "head",
-        negative_eigenvalues: bool = False,
-        gate: OutputGate = "silu",
-    ) -> None:
+    def __init__(self, width: int, options: GatedDelta) -> None:
         super().__init__()
-        if key_width is None and (heads < 1 or width % heads):
-            raise ValueError(f"heads must divide the width {width}, got {heads}")
-        keys = width // heads if key_width is None else key_width
-        if min(heads, keys, expand, window) < 1:
-            raise ValueError(
-                "heads, key_width, expand and window must be at least 1, "
-                f"got {heads}, {keys}, {expand} and {window}"
-            )
-        if decay not in DECAYS:
-            raise ValueError(unknown("decay", decay, DECAYS))
-        if gate not in OUTPUT_GATES:
-            raise ValueError(unknown("gate", gate, OUTPUT_GATES))
-        scale = 2.0 if negative_eigenvalues else 1.0
-        self.sizes = GatedDeltaSizes(heads, keys, decay == "channel", scale, gate)
-        columns = self.sizes.columns(expand * keys, decays=decay != "none")
+        heads, decay, window = options.heads, options.decay, options.window
+        keys = width // heads if options.key_width is None else options.key_width
+        value_width = options.expand * keys
+        scale = 2.0 if options.negative_eigenvalues else 1.0
+        self.sizes = GatedDeltaSizes(heads, keys, decay == "channel", scale, options.gate)
+        columns = self.sizes.columns(value_width, decays=decay != "none")
         channels, values = sum(columns[:3]), columns[2]
 
         self.in_proj = nn.Linear(width, sum(columns), bias=False)
@@ -97,7 +100,7 @@ class GatedDelta(Mixer):
         self.dt_bias: nn.Parameter | None = None
         if decay != "none":
             self._make_decays(columns[4])
-        self.o_norm = nn.RMSNorm(expand * keys, eps=NORM_EPSILON)
+        self.o_norm = nn.RMSNorm(value_width, eps=NORM_EPSILON)
         self.out_proj = nn.Linear(values, width, bias=False)
 
     def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
@@ -111,7 +114,7 @@ class GatedDelta(Mixer):
         )
 
     def layer(self) -> GatedDeltaLayer | None:
-        if type(self) is not GatedDelta or not self._stock() or watched(self.children()):
+        if type(self) is not GatedDeltaMixer or not self._stock() or watched(self.children()):
             return None
         conv = None if self.conv1d is None else self.conv1d.weight
         return GatedDeltaLayer(

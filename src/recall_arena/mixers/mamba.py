@@ -14,37 +14,82 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recall_arena.config import frozen
 from recall_arena.kernels import (
     MambaLayer,
-    causal_conv,
     continued_scan,
     mamba_mixer_definition,
     mix,
 )
-from recall_arena.mixers.mixer import Mixer, State
+from recall_arena.mixers.mixer import Mixer, MixerOptions, State, check_positive
 from recall_arena.shapes import Channels, Hidden, ReadHidden
 from recall_arena.watching import stock, watched
 
 
-class Mamba(Mixer):
+@frozen
+class Mamba(MixerOptions):
+    """The options of Mamba; the defaults are the paper's.
+
+    Attributes:
+        state: N, numbers that each channel remembers
+        expand: channels, as a multiple of the width
+        window: positions that the convolution sees; 1 for no convolution
+        rank: of the map from a token to its time steps; ceil(width / 16) if None
+        bias: whether in_proj and out_proj have biases
+        conv_bias: whether the convolution has one
+        A_log_offset: added to A_log at the start: with log 2 states decay twice as fast
+        dt_offset: added to the time steps' biases at the start, before their softplus
+
+    Raises:
+        ValueError: for a state, expansion, window or rank below 1
+    """
+
+    state: int = 16
+    expand: int = 2
+    window: int = 4
+    rank: int | None = None
+    bias: bool = False
+    conv_bias: bool = True
+    A_log_offset: float = 0.0
+    dt_offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive(self, "state", "expand", "window")
+        if self.rank is not None:
+            check_positive(self, "rank")
+
+    def build(self, width: int) -> "MambaMixer":
+        self.check(width)
+        return MambaMixer(width, self)
+
+
+class MambaMixer(Mixer):
     """A gated, causally convolved, input-dependent linear recurrence."""
 
     continues = True
 
-    def __init__(self, width: int, *, state: int = 16, expand: int = 2, window: int = 4) -> None:
+    def __init__(self, width: int, options: Mamba) -> None:
         super().__init__()
-        inner = expand * width
-        rank = math.ceil(width / 16)
+        inner, state = options.expand * width, options.state
+        rank = math.ceil(width / 16) if options.rank is None else options.rank
 
         self.split = [rank, state, state]
-        self.in_proj = nn.Linear(width, 2 * inner, bias=False)
-        self.conv1d = nn.Conv1d(inner, inner, window, groups=inner, padding=window - 1)
+        self.in_proj = nn.Linear(width, 2 * inner, bias=options.bias)
+        self.conv1d: nn.Conv1d | None = None
+        if options.window > 1:
+            self.conv1d = nn.Conv1d(
+                *(inner, inner, options.window),
+                groups=inner,
+                padding=options.window - 1,
+                bias=options.conv_bias,
+            )
         self.x_proj = nn.Linear(inner, rank + 2 * state, bias=False)
         self.dt_proj = nn.Linear(rank, inner)
-        self.A_log = nn.Parameter(torch.arange(1.0, state + 1).log().repeat(inner, 1))
+        A_log = torch.arange(1.0, state + 1).log() + options.A_log_offset
+        self.A_log = nn.Parameter(A_log.repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
-        self.out_proj = nn.Linear(inner, width, bias=False)
-        self._spread_time_steps()
+        self.out_proj = nn.Linear(inner, width, bias=options.bias)
+        self._spread_time_steps(options.dt_offset)
         # Marks that libraries of this field heed when they initialise and regularise.
         self.dt_proj.bias._no_reinit = True  # type: ignore[attr-defined]
         self.A_log._no_weight_decay = self.D._no_weight_decay = True  # type: ignore[attr-defined]
@@ -60,11 +105,13 @@ class Mamba(Mixer):
         )
 
     def layer(self) -> MambaLayer | None:
-        if type(self) is not Mamba or not self._stock() or watched(self.children()):
+        if type(self) is not MambaMixer or not self._stock() or watched(self.children()):
             return None
-        assert self.conv1d.bias is not None
+        conv = self.conv1d
         return MambaLayer(
-            *(self.in_proj.weight, self.conv1d.weight, self.conv1d.bias),
+            self.in_proj.weight,
+            None if conv is None else conv.weight,
+            None if conv is None else conv.bias,
             *(self.x_proj.weight, self.dt_proj.weight),
             *(self.A_log, self.D, self.dt_proj.bias, self.out_proj.weight),
         )
@@ -76,44 +123,53 @@ class Mamba(Mixer):
             raise NotImplementedError(
                 "a Mamba whose parts are replaced or watched works through whole sequences only"
             )
-        window, inner = w.conv1d.shape[2], w.D.shape[0]
-        start = (x.new_zeros(x.shape[0], window - 1, inner), None)
+        before, inner = self._window - 1, w.D.shape[0]
+        start = (x.new_zeros(x.shape[0], before, inner), None)
         tail, h = start if state is None else state
         u, z = self.in_proj(x).chunk(2, dim=-1)
         seen = torch.cat([tail, u], dim=1)
-        u = causal_conv(seen, w.conv1d.squeeze(1), w.conv_bias)[:, window - 1 :]
+        u = w.convolved(seen)[:, before:]
         delta, B, C = self.x_proj(u).split(self.split, dim=-1)
         delta = F.linear(delta, w.dt_proj)
         y, h = continued_scan(u, delta, -w.A_log.exp(), B, C, w.D, z, w.dt_bias, h)
-        return self.out_proj(y), (seen[:, seen.shape[1] - window + 1 :].clone(), h)
+        return self.out_proj(y), (seen[:, seen.shape[1] - before :].clone(), h)
 
     def state_size(self, context: int) -> int:
         """A state a channel, and the inputs that the convolution still sees; no matter how long."""
         inner, state = self.A_log.shape
-        return inner * (state + self.conv1d.kernel_size[0] - 1)
+        return inner * (state + self._window - 1)
+
+    @property
+    def _window(self) -> int:
+        return 1 if self.conv1d is None else self.conv1d.kernel_size[0]
 
     def _convolved(self, u: Channels) -> Channels:
-        return F.silu(self.conv1d(u.transpose(1, 2))[..., : u.shape[1]]).transpose(1, 2)
+        if self.conv1d is not None:
+            u = self.conv1d(u.transpose(1, 2))[..., : u.shape[1]].transpose(1, 2)
+        return F.silu(u)
 
     def _stock(self) -> bool:
-        """Whether each part is of the kind that was built, with the weights that it had."""
-        conv, inner = self.conv1d, self.D.shape[0]
+        """Whether each part is of the kind that the kernel knows, with the weights that it had."""
         plain = all(
             stock(p, nn.Linear, "weight") for p in (self.in_proj, self.x_proj, self.out_proj)
         )
+        plain = plain and stock(self.dt_proj, nn.Linear, "weight", "bias")
+        conv, inner = self.conv1d, self.D.shape[0]
+        if conv is None or not plain:
+            return plain
         return (
-            plain
-            and stock(self.dt_proj, nn.Linear, "weight", "bias")
-            and stock(conv, nn.Conv1d, "weight", "bias")
+            stock(conv, nn.Conv1d, "weight", "bias")
             and (conv.groups, conv.stride, conv.dilation) == (inner, (1,), (1,))
             and (conv.padding, conv.padding_mode) == ((conv.kernel_size[0] - 1,), "zeros")
         )
 
     @torch.no_grad()
-    def _spread_time_steps(self, shortest: float = 1e-3, longest: float = 1e-1) -> None:
+    def _spread_time_steps(
+        self, offset: float, shortest: float = 1e-3, longest: float = 1e-1
+    ) -> None:
         """Start Delta log-uniform in [shortest, longest] (section 3.6): some channels remember."""
         bias = self.dt_proj.bias
         dt = torch.empty_like(bias).uniform_(math.log(shortest), math.log(longest)).exp()
-        bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+        bias.copy_(dt + torch.log(-torch.expm1(-dt)) + offset)  # the inverse of softplus
         bound = self.dt_proj.in_features**-0.5
         nn.init.uniform_(self.dt_proj.weight, -bound, bound)

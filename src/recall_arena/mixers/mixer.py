@@ -1,9 +1,13 @@
-"""What a mixer is: a causal map (batch, length, width) -> (batch, length, width)."""
+"""What a mixer is: a causal map (batch, length, width) -> (batch, length, width).
+
+`MixerOptions` says which one, as a value; the `Mixer` that it builds has the weights.
+"""
 
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from recall_arena.config import frozen
 from recall_arena.kernels import Layer
 from recall_arena.shapes import Hidden, ReadHidden
 
@@ -42,3 +46,27 @@ class Mixer(nn.Module, ABC):
             f"{type(self).__name__} keeps every token of the past: a sequence cannot be worked "
             "through piece by piece"
         )
+
+
+@frozen
+class MixerOptions(ABC):
+    """Everything that decides a mixer's function but its width and its weights."""
+
+    @abstractmethod
+    def build(self, width: int) -> Mixer:
+        """The mixer for vectors of `width` numbers, untrained.
+
+        Raises ValueError where `check` does.
+        """
+
+    def check(self, width: int) -> None:
+        """Raises ValueError if the mixer cannot have that width."""
+        if width < 1:
+            raise ValueError(f"width must be at least 1, got {width}")
+
+
+def check_positive(options: MixerOptions, *names: str) -> None:
+    """Raises ValueError if one of these options is below 1."""
+    for name in names:
+        if getattr(options, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}")

@@ -64,6 +64,7 @@ class _Checks(_Described):
 
 
 class _Contexts(_Described):
+    at: list[Positive] = []
     first: Count | None = None
     last: Count = 0
     stride: Positive = 1
@@ -166,7 +167,11 @@ def _check_steps(outcome: Outcome, run: dict[str, Any]) -> None:
 
 
 def _check_lengths(at: list[int], contexts: dict[str, Any]) -> None:
-    """The lengths are those that a run asks for by first, last and stride."""
+    """The lengths are those that a run lists, or asks for by first, last and stride."""
+    if contexts.get("at"):
+        if at != contexts["at"]:
+            raise ValueError(f"contexts are not the lengths that its run asks for, {contexts}")
+        return
     if not {"first", "last", "stride"} <= contexts.keys():
         return
     first = contexts["first"]

@@ -66,4 +66,4 @@ class AssociativeRecall(Task):
         body = filler + (filler >= query)  # steps over the query and stays uniform
         body.scatter_(1, first, query)
         body.scatter_(1, first + self.delay, value)
-        return Batch(tokens=torch.cat([body, query], dim=1), answers=value.squeeze(1))
+        return Batch.asked_last(torch.cat([body, query], dim=1), value.squeeze(1))

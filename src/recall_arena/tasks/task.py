@@ -1,4 +1,4 @@
-"""What a task is: a distribution over (tokens, answer), at any context length."""
+"""What a task is: a distribution over (inputs, targets, where), at any context length."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -6,32 +6,82 @@ from dataclasses import dataclass
 import torch
 
 from recall_arena.config import frozen
-from recall_arena.shapes import Answers, Tokens
+from recall_arena.shapes import Answers, Tokens, Where
 
 
 @dataclass(frozen=True)
 class Batch:
-    """tokens (batch, context + 1), the query last; answers (batch,)."""
+    """Sequences of tokens, and what is right after some of their positions.
 
-    tokens: Tokens
-    answers: Answers
+    inputs   (batch, length)
+    targets  (batch, asked)
+    where    (batch, asked), the positions that are asked, in 0..length - 1
+    """
+
+    inputs: Tokens
+    targets: Where
+    where: Where
+
+    @classmethod
+    def asked_last(cls, tokens: Tokens, answers: Answers) -> "Batch":
+        """One answer (batch,) after the last token of each sequence."""
+        where = torch.full((len(tokens), 1), tokens.shape[1] - 1)
+        return cls(tokens, answers.unsqueeze(1), where)
+
+    @property
+    def asks_last(self) -> bool:
+        """Whether just one answer is asked for, after the last token."""
+        last = self.inputs.shape[1] - 1
+        return self.where.shape[1] == 1 and bool((self.where == last).all())
+
+    @property
+    def tokens(self) -> Tokens:
+        """The inputs, by the name that they have where the last one is the query."""
+        return self.inputs
+
+    @property
+    def answers(self) -> Answers:
+        """The answer (batch,) that follows the last token.
+
+        Raises ValueError where others are asked for; `targets` has all.
+        """
+        if not self.asks_last:
+            raise ValueError("there is not just one answer, after the last token: see `targets`")
+        return self.targets[:, 0]
+
+    def split(self, size: int) -> "list[Batch]":
+        """Batches of `size` sequences; the last one has what is left."""
+        columns = (self.inputs.split(size), self.targets.split(size), self.where.split(size))
+        return [Batch(*rows) for rows in zip(*columns, strict=True)]
 
 
 @frozen
 class Task(ABC):
     """A frozen dataclass whose fields say everything about the distribution.
 
-    `vocabulary` counts the tokens; queries are tokens 0 .. queries - 1.
+    `vocabulary` counts the tokens.  A task that asks for the first tokens, 0 .. queries - 1, one
+    by one has a field `queries`: results are then counted for each of them as well.
     """
 
     @property
     @abstractmethod
     def shortest_context(self) -> int:
-        """The fewest tokens before the query with which the task has an answer."""
+        """The shortest context with which the task has an answer."""
 
     @abstractmethod
     def sample(self, batch: int, context: int, rng: torch.Generator) -> Batch:
-        """Draw fresh sequences with `context` tokens before the query.
+        """Draw fresh sequences of this context: by default the tokens before a final query.
 
         Raises ValueError if the context is too short for the task.
         """
+
+    def sample_to_train(self, batch: int, context: int, rng: torch.Generator) -> Batch:
+        """The same to learn from, where that asks for more than tests do."""
+        return self.sample(batch, context, rng)
+
+    def check_context(self, context: int) -> None:
+        """Raises ValueError if the context is too short for the task."""
+        if context < self.shortest_context:
+            raise ValueError(
+                f"context must be at least {self.shortest_context} with {self}, got {context}"
+            )

@@ -1,0 +1,65 @@
+"""`recall models`."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from docstring_parser import parse
+
+from recall_arena.cli import options
+from recall_arena.cli.command import Command
+from recall_arena.cli.console import say, say_json, say_table
+from recall_arena.mixers import MIXERS
+from recall_arena.spec import ModelSpec
+from recall_arena.zoo import SETTINGS, ZOO
+
+
+@dataclass(frozen=True)
+class Models(Command):
+    """The models and mixers that --model takes, and all options of each."""
+
+    json: options.Json = False
+
+    def run(self) -> int:
+        models = {name: ", ".join(known.layers) for name, known in ZOO.items()}
+        kinds = {type(mixer): mixer for mixer in MIXERS.values()}
+        chosen = {
+            name: {f: v for f, v in dataclasses.asdict(mixer).items() if v != usual[f]}
+            for name, mixer in MIXERS.items()
+            for usual in [dataclasses.asdict(type(mixer)())]
+        }
+        explained = {kind.__name__: _fields(kind) for kind in kinds}
+        settings = {name: row for name, row in _fields(ModelSpec).items() if name in SETTINGS}
+        if self.json:
+            say_json({"models": models, "mixers": chosen, **explained, "settings": settings})
+            return 0
+        say_table(("model", "layers"), models.items(), "Models by name")
+        named = ((name, type(MIXERS[name]).__name__, _said(chosen[name])) for name in MIXERS)
+        say_table(("mixer", "kind", "where it differs"), named, "\nMixers")
+        for kind, fields in explained.items():
+            rows = ((name, *row) for name, row in fields.items())
+            say_table(("option", "default", "what it is"), rows, f"\nOptions of {kind}")
+        rows = ((name, *row) for name, row in settings.items())
+        say_table(("setting", "default", "what it is"), rows, "\nSettings of a model")
+        say()
+        say("A stack of mixers is a model too, options in brackets, settings behind semicolons:")
+        say('  --model "mamba(state=32, window=1), attention-rope(heads=2); norm=rms; mlp=gelu"')
+        return 0
+
+
+def _fields(kind: type) -> dict[str, tuple[object, str]]:
+    """Of each option its default, what its docstring says of it, and what is allowed."""
+    parameters = parse(kind.__doc__ or "").params
+    said = {each.arg_name: (each.description or "").split() for each in parameters}
+    allowed = {name: _allowed(hint) for name, hint in get_type_hints(kind).items()}
+    fields = [field for field in dataclasses.fields(kind) if field.name in said]
+    return {f.name: (f.default, " ".join([*said[f.name], *allowed[f.name]])) for f in fields}
+
+
+def _allowed(hint: object) -> list[str]:
+    """The names that a field may have, if they are listed."""
+    return [f"({' | '.join(get_args(hint))})"] if get_origin(hint) is Literal else []
+
+
+def _said(options: dict[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items())
