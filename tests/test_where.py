@@ -1,14 +1,23 @@
 """Conditions on runs say what they seem to say, and can do nothing else."""
 
+import json
+from dataclasses import replace
+from typing import Any
+
 import polars as pl
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from made_up import kept
 from made_up import record as made_up
+from test_records import json_values
 
 from recall_arena.cli.command import Mistake
 from recall_arena.cli.listing import brief, listed
 from recall_arena.cli.where import where
-from recall_arena.index import Contents, _table
+from recall_arena.index import Contents, _table, contents_of
+from recall_arena.records import Store, address_of
+from recall_arena.records.files import to_json
 
 RUNS = [kept(0), kept(1), kept(2, model="hybrid-a"), made_up("transformer-rope", 3, M=16, at_L=0.5)]
 CONTENTS = Contents(_table([(f"{run.address}.json", run) for run in RUNS]), [])
@@ -103,3 +112,37 @@ def test_fields_of_different_kinds_are_text() -> None:
     assert sorted(table["task.depth"]) == ["3", "[1, 2]", "three"]
     assert table.schema["schedule.rate"] == pl.Float64
     assert "task.depth" in brief(table).columns
+
+
+PARTS = [(p, name) for p, own in RUNS[0].run.items() if isinstance(own, dict) for name in own]
+ADDED = [("schedule", "decay_steps"), ("contexts", "at"), ("model", "norm"), ("task", "extra")]
+
+
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
+@settings(max_examples=150)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([*PARTS, *ADDED]), st.just("gone") | json_values),
+        min_size=1,
+        max_size=2,
+    )
+)
+@example([(("schedule", "decay_steps"), None)])
+def test_however_a_run_describes_itself_it_is_listed_or_named(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[tuple[str, str], Any]]
+) -> None:
+    run = json.loads(json.dumps(RUNS[0].run))
+    for (part, name), value in changes:
+        run[part][name] = value
+        if value == "gone":
+            del run[part][name]
+    record = replace(RUNS[0], run=run, address=address_of(run))
+    fields = json.loads(to_json(record))
+    del fields["weights"], fields["provenance"]["package_build"]  # as an earlier version wrote it
+    folder = tmp_path_factory.mktemp("store")
+    (folder / f"{record.address}.json").write_text(json.dumps(fields))
+
+    contents = contents_of(Store(folder))
+    table = listed(contents, "seed == 0 and accuracy is None")
+    assert brief(table).height + len(contents.damaged) == 1
+    assert contents.frame["address"].n_unique() == table.height

@@ -54,6 +54,7 @@ class _Schedule(_Described):
     warmup: Count
     decay: float
     clip: float
+    decay_steps: Count = 0
 
 
 class _Checks(_Described):
