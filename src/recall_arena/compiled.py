@@ -102,9 +102,7 @@ def stack_of(model: nn.Module) -> Stack | None:
 
     Hooks are not looked at; `Watch` does that.
     """
-    if type(model) is not SequenceModel:
-        return None
-    if model.sinusoidal:
+    if type(model) is not SequenceModel or model.sinusoidal:
         return None
     embeddings = [e for e in (model.embedding, model.positions) if e is not None]
     blocks = [_pre_norm(block) for block in model.layers]

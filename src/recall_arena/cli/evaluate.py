@@ -1,6 +1,6 @@
 """`recall evaluate`."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +39,7 @@ class Evaluate(Command):
             run = from_json(record.run)
         except ValueError as error:
             raise Mistake(f"record {record.address} is of another version ({error})") from None
-        at = options.lengths_of(self.lengths) or self.contexts.at
-        contexts = checked_contexts(replace(self.contexts, at=at), run.task)
+        contexts = checked_contexts(self.contexts, self.lengths, run.task)
         model = self._trained(run, record.weights)
         torch.set_num_threads(self.threads)
         try:

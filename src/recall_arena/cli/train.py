@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, make_dataclass, replace
+from dataclasses import dataclass, field, make_dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -105,8 +105,7 @@ class Train(Command):
                 f"--schedule.context must be at least {shortest} with this task, "
                 f"got {self.schedule.context}"
             )
-        at = options.lengths_of(self.lengths) or self.contexts.at
-        contexts = checked_contexts(replace(self.contexts, at=at), self.task)
+        contexts = checked_contexts(self.contexts, self.lengths, self.task)
         longest = max(contexts.longest, self.schedule.context)
         sizes = {"width": self.width, "vocabulary": self.task.vocabulary}
         try:

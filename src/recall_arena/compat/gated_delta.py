@@ -89,21 +89,8 @@ def chunk_kda(
     return _delta_rule(q, k, v, None, g, beta, scale, *options)
 
 
-def fused_recurrent_kda(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    g: Tensor,
-    beta: Tensor,
-    scale: float | None = None,
-    initial_state: Tensor | None = None,
-    output_final_state: bool = False,
-    use_qk_l2norm_in_kernel: bool = False,
-    cu_seqlens: Tensor | None = None,
-) -> Result:
-    """fla's `fused_recurrent_kda`, the same as `chunk_kda`."""
-    options = (initial_state, output_final_state, use_qk_l2norm_in_kernel, cu_seqlens)
-    return _delta_rule(q, k, v, None, g, beta, scale, *options)
+fused_recurrent_kda = chunk_kda
+"""fla's function for generation: the same, with another way of computing it there."""
 
 
 def chunk_delta_rule(

@@ -8,7 +8,7 @@ is given.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -69,16 +69,6 @@ class AttentionLayer(Layer):
     out_proj: Float[Tensor, "width width"]
     heads: int
     base: float | None = None  # of RoPE's angles; None: no positions
-
-    def weights(self) -> tuple[Tensor, ...]:
-        return self.in_proj, self.out_proj
-
-    def with_weights(self, weights: Sequence[Tensor]) -> "AttentionLayer":
-        in_proj, out_proj = weights
-        return replace(self, in_proj=in_proj, out_proj=out_proj)
-
-    def transposed(self) -> tuple[bool, ...]:
-        return False, False
 
     def check(self, width: int) -> None:
         given = tuple(self.in_proj.shape), tuple(self.out_proj.shape)

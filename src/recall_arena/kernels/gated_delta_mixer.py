@@ -9,10 +9,9 @@ is given.  The equations are those of arXiv:2412.06464, section 3.4; arXiv:2406.
 arXiv:2510.26692 one for each channel of the keys, and a sigmoid of z.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -126,6 +125,7 @@ class GatedDeltaLayer(Layer):
     """
 
     KIND = structs.Kind.GATED_DELTA
+    TRANSPOSED = frozenset({"conv1d"})
 
     in_proj: Float[Tensor, "columns width"]
     conv1d: Float[Tensor, "channels 1 window"] | None
@@ -134,20 +134,6 @@ class GatedDeltaLayer(Layer):
     o_norm: Float[Tensor, " value_width"]
     out_proj: Float[Tensor, "width values"]
     sizes: GatedDeltaSizes
-
-    def _named(self) -> dict[str, Tensor]:
-        """The weights that there are, in the kernel's order."""
-        every = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: x for name, x in every.items() if isinstance(x, Tensor)}
-
-    def weights(self) -> tuple[Tensor, ...]:
-        return tuple(self._named().values())
-
-    def with_weights(self, weights: Sequence[Tensor]) -> "GatedDeltaLayer":
-        return replace(self, **dict[str, Any](zip(self._named(), weights, strict=True)))
-
-    def transposed(self) -> tuple[bool, ...]:
-        return tuple(name == "conv1d" for name in self._named())
 
     def check(self, width: int) -> None:
         sizes, decays = self.sizes, self.A_log is not None
@@ -163,7 +149,7 @@ class GatedDeltaLayer(Layer):
         }
         if decays != (self.dt_bias is not None):
             raise ValueError("A_log and dt_bias come together, or not at all")
-        for name, weight in self._named().items():
+        for name, weight in self.named_weights().items():
             if weight.shape != expected[name]:
                 raise ValueError(
                     f"{name} must be {expected[name]} where the width is {width} and o_norm "

@@ -8,8 +8,8 @@ A kernel for whole models (`stack.py`) takes layers too.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -36,25 +36,36 @@ class Shape:
         return 1 if self.last else self.length
 
 
+@dataclass(frozen=True)
 class Layer(ABC):
     """A mixer's weights and options; subclasses are frozen dataclasses.
 
-    KIND  the tag by which the library knows it, as in native/operations.hpp
+    Those of the fields that hold a tensor are the weights, in the kernel's order; one that holds
+    None is a weight that this layer does without.
+
+    KIND        the tag by which the library knows it, as in native/operations.hpp
+    TRANSPOSED  the weights whose gradient the kernel leaves with the axes exchanged
     """
 
     KIND: ClassVar[structs.Kind]
+    TRANSPOSED: ClassVar[frozenset[str]] = frozenset()
 
-    @abstractmethod
+    def named_weights(self) -> dict[str, Tensor]:
+        """The weights that there are, in the kernel's order."""
+        every = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: x for name, x in every.items() if isinstance(x, Tensor)}
+
     def weights(self) -> tuple[Tensor, ...]:
-        """All weights, in the kernel's order."""
+        """The same without their names."""
+        return tuple(self.named_weights().values())
 
-    @abstractmethod
     def with_weights(self, weights: Sequence[Tensor]) -> "Layer":
         """The same layer made of other tensors, given in that order."""
+        return replace(self, **dict[str, Any](zip(self.named_weights(), weights, strict=True)))
 
-    @abstractmethod
     def transposed(self) -> tuple[bool, ...]:
         """For each weight, whether the kernel leaves its gradient with the axes exchanged."""
+        return tuple(name in self.TRANSPOSED for name in self.named_weights())
 
     @abstractmethod
     def check(self, width: int) -> None:

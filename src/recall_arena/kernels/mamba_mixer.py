@@ -8,10 +8,8 @@
 `mamba_mixer_definition` says what this means; `MambaLayer` is what the compiled kernel is given.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -61,6 +59,7 @@ class MambaLayer(Layer):
     """
 
     KIND = structs.Kind.MAMBA
+    TRANSPOSED = frozenset({"conv1d", "dt_proj", "A_log"})
 
     in_proj: Float[Tensor, "twice_channels width"]
     conv1d: Float[Tensor, "channels 1 window"] | None
@@ -71,20 +70,6 @@ class MambaLayer(Layer):
     D: PerChannel
     dt_bias: PerChannel
     out_proj: Float[Tensor, "width channels"]
-
-    def _named(self) -> dict[str, Tensor]:
-        """The weights that there are, in the kernel's order."""
-        every = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: x for name, x in every.items() if x is not None}
-
-    def weights(self) -> tuple[Tensor, ...]:
-        return tuple(self._named().values())
-
-    def with_weights(self, weights: Sequence[Tensor]) -> "MambaLayer":
-        return replace(self, **dict[str, Any](zip(self._named(), weights, strict=True)))
-
-    def transposed(self) -> tuple[bool, ...]:
-        return tuple(name in ("conv1d", "dt_proj", "A_log") for name in self._named())
 
     def check(self, width: int) -> None:
         (channels, state), rank = self.A_log.shape, self.dt_proj.shape[1]
@@ -101,7 +86,7 @@ class MambaLayer(Layer):
         }
         if (self.conv1d is None) != (self.conv_bias is None):
             raise ValueError("conv1d and conv_bias come together, or not at all")
-        for name, weight in self._named().items():
+        for name, weight in self.named_weights().items():
             if weight.shape != expected[name]:
                 raise ValueError(
                     f"{name} must be {expected[name]} where the width is {width}, A_log "

@@ -11,6 +11,7 @@ order, those of q_proj, k_proj, v_proj, b_proj, a_proj and g_proj.
 """
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
@@ -26,8 +27,14 @@ from recall_arena.kernels import (
     mix,
 )
 from recall_arena.kernels.gated_delta_mixer import NORM_EPSILON, delta_inputs, gated_norm
+from recall_arena.mixers.convolution import (
+    convolution,
+    convolved,
+    stock_convolution,
+    window_of,
+)
 from recall_arena.mixers.mixer import Mixer, MixerOptions, State, check_positive
-from recall_arena.shapes import Channels, Hidden, ReadHidden
+from recall_arena.shapes import Hidden, ReadHidden
 from recall_arena.watching import stock, watched
 
 Decay = Literal["none", "head", "channel"]
@@ -82,7 +89,7 @@ class GatedDeltaMixer(Mixer):
 
     def __init__(self, width: int, options: GatedDelta) -> None:
         super().__init__()
-        heads, decay, window = options.heads, options.decay, options.window
+        heads, decay = options.heads, options.decay
         keys = width // heads if options.key_width is None else options.key_width
         value_width = options.expand * keys
         scale = 2.0 if options.negative_eigenvalues else 1.0
@@ -91,11 +98,7 @@ class GatedDeltaMixer(Mixer):
         channels, values = sum(columns[:3]), columns[2]
 
         self.in_proj = nn.Linear(width, sum(columns), bias=False)
-        self.conv1d: nn.Conv1d | None = None
-        if window > 1:
-            self.conv1d = nn.Conv1d(
-                channels, channels, window, groups=channels, padding=window - 1, bias=False
-            )
+        self.conv1d = convolution(channels, options.window, bias=False)
         self.A_log: nn.Parameter | None = None
         self.dt_bias: nn.Parameter | None = None
         if decay != "none":
@@ -108,7 +111,7 @@ class GatedDeltaMixer(Mixer):
         if layer is not None:
             return mix(layer, x, last=last)
         return gated_delta_mixer_definition(
-            *(x, self.in_proj, self._convolved, self.A_log, self.dt_bias),
+            *(x, self.in_proj, partial(convolved, self.conv1d), self.A_log, self.dt_bias),
             *(self.o_norm.weight, self.out_proj, self.sizes),
             last=last,
         )
@@ -131,7 +134,7 @@ class GatedDeltaMixer(Mixer):
             )
         columns = w.sizes.columns(len(w.o_norm), decays=w.A_log is not None)
         mixed, b, a, z = self.in_proj(x).split([sum(columns[:3]), *columns[3:]], dim=-1)
-        before = self._window - 1
+        before = window_of(self.conv1d) - 1
         start = (x.new_zeros(x.shape[0], before, mixed.shape[2]), None)
         tail, S = start if state is None else state
         seen = torch.cat([tail, mixed], dim=1)
@@ -145,29 +148,13 @@ class GatedDeltaMixer(Mixer):
         """Each head's state, and the inputs that the convolution still sees; no matter how long."""
         sizes, value_width = self.sizes, len(self.o_norm.weight)
         channels = sizes.heads * (2 * sizes.key_width + value_width)
-        return sizes.heads * sizes.key_width * value_width + (self._window - 1) * channels
-
-    @property
-    def _window(self) -> int:
-        return 1 if self.conv1d is None else self.conv1d.kernel_size[0]
-
-    def _convolved(self, mixed: Channels) -> Channels:
-        if self.conv1d is not None:
-            mixed = self.conv1d(mixed.transpose(1, 2))[..., : mixed.shape[1]].transpose(1, 2)
-        return nn.functional.silu(mixed)
+        return sizes.heads * sizes.key_width * value_width + (window_of(self.conv1d) - 1) * channels
 
     def _stock(self) -> bool:
         """Whether each part is of the kind that was built, with the weights that it had."""
         plain = all(stock(each, nn.Linear, "weight") for each in (self.in_proj, self.out_proj))
         plain = plain and stock(self.o_norm, nn.RMSNorm, "weight")
-        conv = self.conv1d
-        if conv is None or not plain:
-            return plain
-        return (
-            stock(conv, nn.Conv1d, "weight")
-            and (conv.groups, conv.stride, conv.dilation) == (conv.in_channels, (1,), (1,))
-            and (conv.padding, conv.padding_mode) == ((conv.kernel_size[0] - 1,), "zeros")
-        )
+        return plain and stock_convolution(self.conv1d, "weight")
 
     def _make_decays(self, numbers: int, shortest: float = 1e-3, longest: float = 1e-1) -> None:
         """A uniform in [0, 16] and softplus(dt_bias) log-uniform in [shortest, longest].

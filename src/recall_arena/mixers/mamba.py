@@ -9,6 +9,7 @@ itself, to be read beside figure 3.
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import nn
@@ -21,8 +22,14 @@ from recall_arena.kernels import (
     mamba_mixer_definition,
     mix,
 )
+from recall_arena.mixers.convolution import (
+    convolution,
+    convolved,
+    stock_convolution,
+    window_of,
+)
 from recall_arena.mixers.mixer import Mixer, MixerOptions, State, check_positive
-from recall_arena.shapes import Channels, Hidden, ReadHidden
+from recall_arena.shapes import Hidden, ReadHidden
 from recall_arena.watching import stock, watched
 
 
@@ -75,14 +82,7 @@ class MambaMixer(Mixer):
 
         self.split = [rank, state, state]
         self.in_proj = nn.Linear(width, 2 * inner, bias=options.bias)
-        self.conv1d: nn.Conv1d | None = None
-        if options.window > 1:
-            self.conv1d = nn.Conv1d(
-                *(inner, inner, options.window),
-                groups=inner,
-                padding=options.window - 1,
-                bias=options.conv_bias,
-            )
+        self.conv1d = convolution(inner, options.window, bias=options.conv_bias)
         self.x_proj = nn.Linear(inner, rank + 2 * state, bias=False)
         self.dt_proj = nn.Linear(rank, inner)
         A_log = torch.arange(1.0, state + 1).log() + options.A_log_offset
@@ -99,7 +99,15 @@ class MambaMixer(Mixer):
         if layer is not None:
             return mix(layer, x, last=last)
         return mamba_mixer_definition(
-            *(x, self.in_proj, self._convolved, self.x_proj, self.dt_proj, self.A_log, self.D),
+            *(
+                x,
+                self.in_proj,
+                partial(convolved, self.conv1d),
+                self.x_proj,
+                self.dt_proj,
+                self.A_log,
+                self.D,
+            ),
             *(torch.zeros_like(self.D), self.out_proj),  # dt_proj adds its bias itself
             last=last,
         )
@@ -123,7 +131,7 @@ class MambaMixer(Mixer):
             raise NotImplementedError(
                 "a Mamba whose parts are replaced or watched works through whole sequences only"
             )
-        before, inner = self._window - 1, w.D.shape[0]
+        before, inner = window_of(self.conv1d) - 1, w.D.shape[0]
         start = (x.new_zeros(x.shape[0], before, inner), None)
         tail, h = start if state is None else state
         u, z = self.in_proj(x).chunk(2, dim=-1)
@@ -137,16 +145,7 @@ class MambaMixer(Mixer):
     def state_size(self, context: int) -> int:
         """A state a channel, and the inputs that the convolution still sees; no matter how long."""
         inner, state = self.A_log.shape
-        return inner * (state + self._window - 1)
-
-    @property
-    def _window(self) -> int:
-        return 1 if self.conv1d is None else self.conv1d.kernel_size[0]
-
-    def _convolved(self, u: Channels) -> Channels:
-        if self.conv1d is not None:
-            u = self.conv1d(u.transpose(1, 2))[..., : u.shape[1]].transpose(1, 2)
-        return F.silu(u)
+        return inner * (state + window_of(self.conv1d) - 1)
 
     def _stock(self) -> bool:
         """Whether each part is of the kind that the kernel knows, with the weights that it had."""
@@ -154,14 +153,7 @@ class MambaMixer(Mixer):
             stock(p, nn.Linear, "weight") for p in (self.in_proj, self.x_proj, self.out_proj)
         )
         plain = plain and stock(self.dt_proj, nn.Linear, "weight", "bias")
-        conv, inner = self.conv1d, self.D.shape[0]
-        if conv is None or not plain:
-            return plain
-        return (
-            stock(conv, nn.Conv1d, "weight", "bias")
-            and (conv.groups, conv.stride, conv.dilation) == (inner, (1,), (1,))
-            and (conv.padding, conv.padding_mode) == ((conv.kernel_size[0] - 1,), "zeros")
-        )
+        return plain and stock_convolution(self.conv1d, "weight", "bias")
 
     @torch.no_grad()
     def _spread_time_steps(

@@ -43,15 +43,14 @@ def read_mixer(text: str) -> MixerOptions:
     name, given = found.groups()
     if name not in MIXERS:
         raise ValueError(unknown("mixer", name, MIXERS))
-    chosen = {}
+    chosen, known = {}, [field.name for field in fields(MIXERS[name])]
     for each in filter(None, map(str.strip, (given or "").split(","))):
         option, equals, value = (part.strip() for part in each.partition("="))
-        known = [field.name for field in fields(MIXERS[name])]
-        if not equals or option in chosen or option not in known:
+        if option not in known:
+            raise ValueError(f"{name}: {unknown('option', option, known)}")
+        if not equals or option in chosen:
             raise ValueError(
-                f"{name}: {unknown('option', option, known)}"
-                if option not in known
-                else f"{name}: {each!r} is not an option and its one value, such as {option}=2"
+                f"{name}: {each!r} is not an option and its one value, such as {option}=2"
             )
         chosen[option] = value_of(value)
     try:

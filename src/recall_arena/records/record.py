@@ -16,7 +16,7 @@ class Tally:
     at                steps of training, or context lengths
     total, correct    answers asked for, and right ones among them
     total_by_query    the same for each query; the order is that of the tokens
-    total_repeats     the same for the sequences whose value is the query itself
+    total_repeats     the same for the answers that are the query itself
 
     The last two pairs are empty for a task that has no queries.
     """
