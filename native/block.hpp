@@ -1,6 +1,6 @@
 // The residual block around every mixer, forward and backward, a batch tile at a time.
 //
-//   streams  = in_proj norm(x)            out       = x + out_proj core(streams)
+//   streams  = in_proj norm(x) (+ in_bias)          out = x + out_proj core(streams) (+ out_bias)
 //
 //   dcore    = out_proj^T dout            dout_proj = dout^T core(streams)
 //   dnorm(x) = in_proj^T dstreams         din_proj  = dstreams^T norm(x)          dx = dout + dnorm^T dnorm(x)
@@ -76,7 +76,7 @@ class BlockKernel final : public AnyBlock {
     transpose(p.in_proj, columns, p.width, in_proj_);
     transpose(p.out_proj, p.width, core_.width(), out_proj_);
     core_.prepare_forward();
-    if (gather_) gather_.project(norm_, embedding(), {in_proj_, columns});
+    if (gather_) gather_.project(norm_, embedding(), {in_proj_, columns}, p.in_bias);
   }
 
   void forward(std::int64_t first, std::int64_t sequences) override {
@@ -85,6 +85,7 @@ class BlockKernel final : public AnyBlock {
     core_.forward(t, streams(t).rows);
     const Rows out{p.out + t.first_read * p.width, p.width};
     product(t.read, p.width, core_.width(), scalars(core_.rows(t)), {out_proj_, p.width}, out);
+    if (p.out_bias) add_to_rows(t.read, p.width, p.out_bias, out);
     if (!p.norm.weight) return;
     if (gather_) return add_gathered(t.read, ids(t, false), embedding(), p.width, out);
     add_rows(t.read, p.width, read(x_of(t)), out);
@@ -99,11 +100,12 @@ class BlockKernel final : public AnyBlock {
     product(t.read, inner, p.width, scalars(dout), {p.out_proj, inner}, {drows_, inner});
     core_.backward(t, values.rows, {drows_, inner}, gradients.rows, of_core(shard));
     add_product(p.width, inner, t.read, transposed(dout), core_.rows(t), {of_out_proj(shard), inner});
+    if (p.out_bias) add_sum_of_rows(t.read, p.width, dout, of_out_bias(shard));
     gather_ ? scatter(t) : backward_projection(t, shard);
   }
 
   void finish(float* shard) const override {
-    if (gather_) gather_.finish(norm_, embedding(), p.in_proj, shard, of_norm(shard));
+    if (gather_) gather_.finish(norm_, embedding(), p.in_proj, shard, of_in_bias(shard), of_norm(shard));
   }
 
  private:
@@ -128,9 +130,13 @@ class BlockKernel final : public AnyBlock {
   }
 
   // The places in a shard of gradients.
-  float* of_core(float* shard) const { return shard + columns_before(Core::streams) * p.width; }
+  float* of_in_bias(float* shard) const { return p.in_bias ? shard + columns_before(Core::streams) * p.width : nullptr; }
+  float* of_core(float* shard) const {
+    return shard + columns_before(Core::streams) * (p.in_bias ? p.width + 1 : p.width);
+  }
   float* of_out_proj(float* shard) const { return of_core(shard) + core_.numbers(); }
-  float* of_norm(float* shard) const { return of_out_proj(shard) + p.width * core_.width(); }
+  float* of_out_bias(float* shard) const { return of_out_proj(shard) + p.width * core_.width(); }
+  float* of_norm(float* shard) const { return of_out_bias(shard) + (p.out_bias ? p.width : 0); }
 
   Each<Rows> streams(const Tile& t) const {
     Each<Rows> each;
@@ -168,10 +174,12 @@ class BlockKernel final : public AnyBlock {
     for (int i = 0; i < Core::streams; ++i) {
       const auto [width, everywhere, saved] = core_.stream(i);
       const std::int64_t rows = everywhere ? t.rows : t.read, before = columns_before(i);
-      if (gather_)
+      if (gather_) {
         gather_.gather(rows, ids(t, everywhere), before, width, to.rows[i]);
-      else
-        product(rows, width, p.width, scalars(everywhere ? x : read(x)), {in_proj_ + before, columns}, to.rows[i]);
+        continue;
+      }
+      product(rows, width, p.width, scalars(everywhere ? x : read(x)), {in_proj_ + before, columns}, to.rows[i]);
+      if (p.in_bias) add_to_rows(rows, width, p.in_bias + before, to.rows[i]);
     }
   }
 
@@ -210,6 +218,7 @@ class BlockKernel final : public AnyBlock {
     const bool by_sequence = Core::adds_by_sequence && p.last && !everywhere;
     for (std::int64_t row = 0, step = by_sequence ? 1 : rows; row < rows; row += step)
       add_product(width, p.width, step, transposed({gradient[row], width}), {seen[row], seen.stride}, din_proj);
+    if (p.in_bias) add_sum_of_rows(rows, width, gradient, of_in_bias(shard) + columns_before(i));
   }
 
   typename Core::Operation operation_;

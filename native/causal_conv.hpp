@@ -1,4 +1,4 @@
-// The depthwise causal convolution before the scan, with its SiLU, forward and backward.
+// A depthwise causal convolution, with or without a SiLU behind it, forward and backward.
 //
 //   s_t = bias + sum_k weight[k] x_{t - window + 1 + k}                x is zero before the start
 //   y_t = silu(s_t)
@@ -18,7 +18,7 @@
 
 namespace recall::RECALL_ISA {
 
-template <int Fixed>  // the window, where it is known at compile time
+template <int Fixed, bool linear>  // the window, where it is known at compile time
 struct ConvKernel {
   static constexpr int capacity = Fixed ? Fixed : largest_window;
   static constexpr int block = Fixed ? 4 : 1;  // positions side by side
@@ -35,7 +35,7 @@ struct ConvKernel {
         channel(channel),
         count(filled(of.channels - channel)),
         window(Fixed ? Fixed : static_cast<int>(of.window)),
-        bias(load(of.bias + channel, count)) {
+        bias(of.bias ? load(of.bias + channel, count) : Lanes{}) {
     for (int k = 0; k < window; ++k) weight[k] = load(p.weight + k * p.channels + channel, count);
   }
 
@@ -77,7 +77,7 @@ struct ConvKernel {
     each<positions>([&](int i) RECALL_INLINE {
       if (data == Data::cold) fetch<true>(p.out, t + i, p.channels);
       const Lanes s = sum(seen, i);
-      store(p.out + (first + t + i) * p.channels + channel, s * sigmoid(s), count);
+      store(p.out + (first + t + i) * p.channels + channel, linear ? s : s * sigmoid(s), count);
     });
     seen.template forget<positions>(window);
   }
@@ -99,9 +99,11 @@ struct ConvKernel {
     look<positions>(t, data, seen);
     each<positions>([&](int i) RECALL_INLINE {
       if (data == Data::cold) fetch(p.grad_out, t + i, p.grad_out_stride);
-      const Lanes s = sum(seen, i), gate = sigmoid(s);
-      const Lanes d = load(p.grad_out + (first + t + i) * p.grad_out_stride + channel, count) * gate *
-                      (1.0f + s * (1.0f - gate));
+      Lanes d = load(p.grad_out + (first + t + i) * p.grad_out_stride + channel, count);
+      if constexpr (!linear) {
+        const Lanes s = sum(seen, i), gate = sigmoid(s);
+        d = d * gate * (1.0f + s * (1.0f - gate));
+      }
       for (int k = 0; k < window; ++k) sums.weight[k] += d * seen.x[i + k];
       sums.bias += d;
       ds.x[window - 1 + i] = d;
@@ -116,10 +118,10 @@ struct ConvKernel {
     each<positions>([&](int i) RECALL_INLINE {
       const std::int64_t at = t + i - (window - 1);
       if (at < 0) return;
-      if (data == Data::cold) fetch<true>(p.grad_x, at, p.channels);
+      if (data == Data::cold) fetch<true>(p.grad_x, at, p.grad_x_stride);
       Lanes dx{};
       for (int k = window - 1; k >= 0; --k) dx += weight[k] * ds.x[i + window - 1 - k];
-      store(p.grad_x + (first + at) * p.channels + channel, dx, count);
+      store(p.grad_x + (first + at) * p.grad_x_stride + channel, dx, count);
     });
     ds.template forget<positions>(window);
   }
@@ -152,15 +154,26 @@ struct ConvKernel {
   }
 };
 
+// work(kernel) with a kernel of the type that serves this operation.
+template <class Work>
+inline void with_conv_kernel(const Conv& p, const Work& work) {
+  const auto of_window = [&](auto window) {
+    if (p.linear)
+      work(static_cast<ConvKernel<decltype(window)::value, true>*>(nullptr));
+    else
+      work(static_cast<ConvKernel<decltype(window)::value, false>*>(nullptr));
+  };
+  p.window == 4 ? of_window(std::integral_constant<int, 4>()) : of_window(std::integral_constant<int, 0>());
+}
+
 template <Data data = Data::hot>
 inline void conv_forward(const Conv& p, std::int64_t begin, std::int64_t end) {
-  p.window == 4 ? ConvKernel<4>::forward(p, begin, end, data) : ConvKernel<0>::forward(p, begin, end, data);
+  with_conv_kernel(p, [&](auto* kernel) { kernel->forward(p, begin, end, data); });
 }
 
 template <Data data = Data::hot>
 inline void conv_backward(const Conv& p, std::int64_t begin, std::int64_t end) {
-  p.window == 4 ? ConvKernel<4>::backward(p, begin, end, data)
-                : ConvKernel<0>::backward(p, begin, end, data);
+  with_conv_kernel(p, [&](auto* kernel) { kernel->backward(p, begin, end, data); });
 }
 
 }  // namespace recall::RECALL_ISA

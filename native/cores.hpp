@@ -1,4 +1,4 @@
-// The kinds of mixer.  A new core is included and listed here; everything else goes by the list.
+// The kinds of block.  A new core is included and listed here; everything else goes by the list.
 
 #pragma once
 
@@ -8,6 +8,7 @@
 #include "block.hpp"
 #include "gated_delta_core.hpp"
 #include "mamba_core.hpp"
+#include "mlp_core.hpp"
 
 namespace recall::RECALL_ISA {
 
@@ -31,7 +32,7 @@ struct KindsOf {
   }
 };
 
-using Kinds = KindsOf<MambaCore, AttentionCore, GatedDeltaCore>;
+using Kinds = KindsOf<MambaCore, AttentionCore, GatedDeltaCore, MLPCore>;
 
 inline std::unique_ptr<AnyBlock> make_block(const Block& p, float* scratch) {
   Arena arena(scratch);

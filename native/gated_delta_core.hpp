@@ -43,7 +43,7 @@ class GatedDeltaCore {
         window_(p.window ? p.window : 1),
         norm_{p.o_norm, p.value_width, static_cast<float>(p.epsilon), p.gate} {
     const std::int64_t rows = most * length_, read = most * (p.block.last ? 1 : length_);
-    weight_ = saved.take(window_ * channels_), no_bias_ = saved.take(channels_);
+    weight_ = saved.take(window_ * channels_);
     A_ = saved.take(p.decays);
     qkv_ = saved.take(rows * channels_), o_ = saved.take(read * width());
     beta_ = saved.take(rows * p.heads), g_ = saved.take(rows * p.decays);
@@ -101,10 +101,7 @@ class GatedDeltaCore {
 
   void prepare() const {
     if (p.window) transpose(p.conv_weight, channels_, window_, weight_);
-    for (std::int64_t i = 0; i < channels_; ++i) {
-      no_bias_[i] = 0.0f;
-      if (!p.window) weight_[i] = 1.0f;
-    }
+    for (std::int64_t i = 0; !p.window && i < channels_; ++i) weight_[i] = 1.0f;
     const std::int64_t each = p.decays / p.heads;  // numbers of a that have the same A
     for (std::int64_t i = 0; i < p.decays; ++i) A_[i] = -exp(splat(p.A_log[i / each]))[0];
   }
@@ -115,8 +112,8 @@ class GatedDeltaCore {
   Conv conv(const Tile& t, ConstRows from) const {
     Conv c{};
     c.batch = t.sequences, c.length = length_, c.channels = channels_, c.window = window_;
-    c.x = from.first, c.x_stride = c.grad_out_stride = channels_;
-    c.weight = weight_, c.bias = no_bias_;
+    c.x = from.first, c.x_stride = c.grad_out_stride = c.grad_x_stride = channels_;
+    c.weight = weight_;
     return c;
   }
 
@@ -212,15 +209,13 @@ class GatedDeltaCore {
     c.grad_out = dqkv_, c.grad_x = dbefore.first;
     c.grad_weight = partial_, c.grad_bias = partial_ + window_ * channels_;
     conv_backward(c, 0, t.sequences);
-    for (std::int64_t sequence = 0; sequence < t.sequences; ++sequence)
-      for (std::int64_t i = 0; i < p.window * channels_; ++i)
-        of_conv[i] += partial_[sequence * (window_ + 1) * channels_ + i];
+    add_sum_of_rows(t.sequences, p.window * channels_, {partial_, (window_ + 1) * channels_}, of_conv);
   }
 
   const GatedDelta& p;
   const std::int64_t length_, keys_, channels_, window_;  // positions; numbers of all keys; of q, k and v
   const GatedNorm norm_;
-  float *weight_, *no_bias_, *A_;           // the convolution's weights, (window, channels); -exp(A_log), (decays,)
+  float *weight_, *A_;           // the convolution's weights, (window, channels); -exp(A_log), (decays,)
   float *qkv_, *o_, *rows_;                 // of one tile
   float *beta_, *g_, *dbeta_, *dg_;         // by head (heads, rows), by channel (rows, decays)
   float *states_, *errors_, *do_, *dqkv_;

@@ -35,9 +35,10 @@ struct Gather {
 
   void clear() const { std::memset(arriving, 0, sizeof(float) * distinct * columns); }
 
-  // `in_proj` comes transposed: (width, columns).
-  void project(const NormKernel& norm, ConstRows x, ConstRows in_proj) const {
+  // `in_proj` comes transposed: (width, columns).  There may be no bias.
+  void project(const NormKernel& norm, ConstRows x, ConstRows in_proj, const float* bias) const {
     product(distinct, columns, norm.width, scalars(norm.forward(distinct, x)), in_proj, {projected, columns});
+    if (bias) add_to_rows(distinct, columns, bias, {projected, columns});
   }
 
   // The `width` numbers from `column` on of each token's row of P.
@@ -52,11 +53,14 @@ struct Gather {
       add_rows(1, width, {from[i], width}, {arriving + ids[i] * columns + column, width});
   }
 
-  // Adds to the gradients of in_proj (columns, width) and of the norm what has arrived since the last time.
-  void finish(const NormKernel& norm, ConstRows x, const float* in_proj, float* din_proj, float* dnorm) const {
+  // Adds to the gradients of in_proj (columns, width), of its bias where there is one, and of the norm what has
+  // arrived since the last time.
+  void finish(const NormKernel& norm, ConstRows x, const float* in_proj, float* din_proj, float* dbias,
+              float* dnorm) const {
     const std::int64_t width = norm.width;
     const ConstRows normed = norm.forward(distinct, x), gradient{arriving, columns};
     add_product(columns, width, distinct, transposed(gradient), normed, {din_proj, width});
+    if (dbias) add_sum_of_rows(distinct, columns, gradient, dbias);
     product(distinct, width, columns, scalars(gradient), {in_proj, width}, {norm.dy, width});
     norm.backward(distinct, x, {norm.y, width}, dnorm);
     clear();

@@ -1,4 +1,5 @@
-// Layer normalisation of rows (arXiv:1607.06450, eq. 4), forward and backward.
+// Layer normalisation of rows (arXiv:1607.06450, eq. 4), forward and backward.  Without a bias it is RMS
+// normalisation (arXiv:1910.07467, eq. 4): zero stands for mean(x) and, backward, for mean(s).
 //
 //   n_i = (x_i - mean(x)) r          r = 1 / sqrt(variance(x) + epsilon)
 //   y_i = n_i weight_i + bias_i
@@ -30,6 +31,9 @@ struct NormKernel {
     for (float** buffer : {&mean, &scale}) *buffer = arena.take(rows);
   }
 
+  // Of weight and bias, and so of their gradients in a shard.
+  std::int64_t numbers() const { return p.weight ? p.bias ? 2 * width : width : 0; }
+
   // Lane i: the mean over row i of what term(i, w, count) gives for the `count` numbers from w on.
   template <class Term>
   Lanes means(int rows, const Term& term) const {
@@ -53,9 +57,8 @@ struct NormKernel {
   }
 
   void forward(std::int64_t first, int rows, ConstRows x) const {
-    store(mean + first, means(rows, [&](int i, std::int64_t w, int count) RECALL_INLINE {
-      return load(x[first + i] + w, count);
-    }));
+    const auto term = [&](int i, std::int64_t w, int count) RECALL_INLINE { return load(x[first + i] + w, count); };
+    store(mean + first, p.bias ? means(rows, term) : Lanes{});
     const Lanes variance = means(rows, [&](int i, std::int64_t w, int count) RECALL_INLINE {
       const Lanes apart = first_of(load(x[first + i] + w, count) - mean[first + i], count);
       return apart * apart;
@@ -63,7 +66,7 @@ struct NormKernel {
     store(scale + first, 1.0f / sqrt(variance + static_cast<float>(p.epsilon)));
     for (std::int64_t w = 0; w < width; w += lanes) {
       const int count = filled(width - w);
-      const Lanes weight = load(p.weight + w, count), bias = load(p.bias + w, count);
+      const Lanes weight = load(p.weight + w, count), bias = p.bias ? load(p.bias + w, count) : Lanes{};
       for (std::int64_t row = first; row < first + rows; ++row)
         store(y + row * width + w, normal(x, row, w, count) * weight + bias, count);
     }
@@ -83,15 +86,14 @@ struct NormKernel {
       return load(dy + row * width + w, count) * load(p.weight + w, count);
     };
     float of_slope[lanes], of_product[lanes];
-    store(of_slope, means(rows, [&](int i, std::int64_t w, int count) RECALL_INLINE {
-      return slope(first + i, w, count);
-    }));
+    const auto term = [&](int i, std::int64_t w, int count) RECALL_INLINE { return slope(first + i, w, count); };
+    store(of_slope, p.bias ? means(rows, term) : Lanes{});
     store(of_product, means(rows, [&](int i, std::int64_t w, int count) RECALL_INLINE {
       return slope(first + i, w, count) * normal(x, first + i, w, count);
     }));
     for (std::int64_t w = 0; w < width; w += lanes) {
       const int count = filled(width - w);
-      Lanes for_weight = load(dweight + w, count), for_bias = load(dweight + width + w, count);
+      Lanes for_weight = load(dweight + w, count), for_bias = p.bias ? load(dweight + width + w, count) : Lanes{};
       for (int i = 0; i < rows; ++i) {
         const std::int64_t row = first + i;
         const Lanes arriving = load(dy + row * width + w, count), n = normal(x, row, w, count);
@@ -99,7 +101,8 @@ struct NormKernel {
         for_bias += arriving;
         store(dx[row] + w, scale[row] * (slope(row, w, count) - of_slope[i] - n * of_product[i]), count);
       }
-      store(dweight + w, for_weight, count), store(dweight + width + w, for_bias, count);
+      store(dweight + w, for_weight, count);
+      if (p.bias) store(dweight + width + w, for_bias, count);
     }
   }
 };

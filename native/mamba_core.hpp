@@ -41,12 +41,11 @@ class MambaCore {
         length_(p.block.length),
         selected_(p.rank + 2 * p.state),
         window_(p.window ? p.window : 1),
-        conv_numbers_(p.window ? (p.window + 1) * p.channels : 0) {
+        conv_numbers_((p.window + (p.conv_bias ? 1 : 0)) * p.channels) {
     const std::int64_t rows = most * length_, inner = rows * p.channels;
     x_proj_ = saved.take(selected_ * p.channels);
     dt_weight_ = saved.take(p.rank * p.channels);
     conv_weight_ = saved.take(window_ * p.channels);
-    no_bias_ = p.window ? nullptr : saved.take(p.channels);
     A_ = saved.take(p.state * p.channels);
     u_ = saved.take(inner);
     selection_ = saved.take(rows * selected_);
@@ -97,7 +96,7 @@ class MambaCore {
   void prepare() const {
     transpose(p.dt_weight, p.channels, p.rank, dt_weight_);
     if (p.window) transpose(p.conv_weight, p.channels, p.window, conv_weight_);
-    for (std::int64_t i = 0; !p.window && i < p.channels; ++i) conv_weight_[i] = 1.0f, no_bias_[i] = 0.0f;
+    for (std::int64_t i = 0; !p.window && i < p.channels; ++i) conv_weight_[i] = 1.0f;
     transpose(p.A_log, p.channels, p.state, A_);
     const std::int64_t numbers = p.state * p.channels;
     for (std::int64_t i = 0; i < numbers; i += lanes)
@@ -113,8 +112,8 @@ class MambaCore {
   Conv conv(const Tile& t, ConstRows from) const {
     Conv c{};
     c.batch = t.sequences, c.length = length_, c.channels = p.channels, c.window = window_;
-    c.x = from.first, c.x_stride = c.grad_out_stride = p.channels;
-    c.weight = conv_weight_, c.bias = p.window ? p.conv_bias : no_bias_;
+    c.x = from.first, c.x_stride = c.grad_out_stride = c.grad_x_stride = p.channels;
+    c.weight = conv_weight_, c.bias = p.conv_bias;
     return c;
   }
 
@@ -151,7 +150,7 @@ class MambaCore {
     const std::int64_t numbers = (p.state + 2) * p.channels;
     for (std::int64_t sequence = 0; sequence < t.sequences; ++sequence)
       for (std::int64_t i = 0; i < p.state * p.channels; ++i) partial_[sequence * numbers + i] *= A_[i];
-    add_partial(t.sequences, numbers, of_A_log);
+    add_sum_of_rows(t.sequences, numbers, {partial_, numbers}, of_A_log);
   }
 
   void backward_selection(const Tile& t, float* of_x_proj, float* of_dt_weight) const {
@@ -174,20 +173,13 @@ class MambaCore {
     c.grad_out = du_, c.grad_x = dbefore.first;
     c.grad_weight = partial_, c.grad_bias = partial_ + window_ * p.channels;
     conv_backward(c, 0, t.sequences);
-    if (p.window) add_partial(t.sequences, conv_numbers_, of_conv);
-  }
-
-  // Adds the partial gradients of a tile's sequences, one after another.
-  void add_partial(std::int64_t sequences, std::int64_t numbers, float* to) const {
-    for (std::int64_t sequence = 0; sequence < sequences; ++sequence)
-      for (std::int64_t i = 0; i < numbers; ++i) to[i] += partial_[sequence * numbers + i];
+    add_sum_of_rows(t.sequences, conv_numbers_, {partial_, (window_ + 1) * p.channels}, of_conv);
   }
 
   const Mamba& p;
   const std::int64_t length_, selected_;            // positions; numbers of a row of x_proj u
-  const std::int64_t window_, conv_numbers_;             // 1 without a convolution; its gradients, none then
+  const std::int64_t window_, conv_numbers_;        // 1 without a convolution; its gradients, none then
   float *x_proj_, *dt_weight_, *conv_weight_, *A_;  // weights, transposed; A (state, channels)
-  float* no_bias_;                                  // zeros where there is no convolution
   float *u_, *selection_, *states_;                 // of one tile, where the caller keeps none
   float *steps_, *y_, *du_, *dsteps_, *dB_, *dC_, *dlow_;
   float *partial_, *scan_scratch_;                  // gradients of each sequence of a tile

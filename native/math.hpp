@@ -107,6 +107,38 @@ inline Softplus softplus(Lanes x) {
   return {at_least(x, 0.0f) + p * t, (x < 0.0f ? t : splat(1.0f)) * reciprocal(t + 1.0f)};
 }
 
+// An activation function's value, and its slope there.
+struct Activation {
+  Lanes value, slope;
+};
+
+// x sigmoid(x): errors 4e-7 + 8e-8 max(-x, 0) of the value; 1.2e-6 of the slope, absolute.  Down to -87.
+inline Activation silu(Lanes x) {
+  const Lanes gate = sigmoid(x);
+  return {x * gate, gate * (1.0f + x * (1.0f - gate))};
+}
+
+// x Phi(x), Phi the distribution function of a normal number (arXiv:1606.08415): errors 6e-7 + 1.2e-7 x^2 of the
+// value; 6e-7 of the slope, absolute.  Down to -12.5.
+//
+// Phi(-|x|) = exp(-x^2 / 2) t q(t), t = 1 / (1 + 0.3 |x|), q a polynomial.
+inline Activation gelu(Lanes x) {
+  const Lanes away = x < 0.0f ? -x : x;
+  const Lanes bell = exp2_bounded(x * x * (-0.5f * log2_e));
+  const Lanes t = reciprocal(away * 0.3f + 1.0f);
+  Lanes q = splat(3.60889994e-2f);
+  q = q * t - 0.158934399f;
+  q = q * t + 0.209347576f;
+  q = q * t - 5.64512014e-2f;
+  q = q * t + 0.13003321f;
+  q = q * t + 9.94648784e-2f;
+  q = q * t + 0.120826349f;
+  q = q * t + 0.11962454f;
+  const Lanes tail = bell * t * q;
+  const Lanes below = x < 0.0f ? tail : 1.0f - tail;
+  return {x * below, below + x * bell * 0.39894228f};
+}
+
 // One of these functions on `count` numbers.  False for a name that none has.
 inline bool elementary(const char* name, const float* x, float* y, std::int64_t count) {
   struct {
@@ -121,6 +153,10 @@ inline bool elementary(const char* name, const float* x, float* y, std::int64_t 
       {"sigmoid", sigmoid},
       {"softplus", [](Lanes x) { return softplus(x).value; }},
       {"softplus_slope", [](Lanes x) { return softplus(x).slope; }},
+      {"silu", [](Lanes x) { return silu(x).value; }},
+      {"silu_slope", [](Lanes x) { return silu(x).slope; }},
+      {"gelu", [](Lanes x) { return gelu(x).value; }},
+      {"gelu_slope", [](Lanes x) { return gelu(x).slope; }},
   };
   for (const auto& function : functions) {
     if (std::strcmp(function.name, name) != 0) continue;

@@ -136,6 +136,16 @@ inline void add_rows(std::int64_t height, std::int64_t width, ConstRows from, Ro
     }
 }
 
+// Adds one row to each of `to`.
+inline void add_to_rows(std::int64_t height, std::int64_t width, const float* row, Rows to) {
+  add_rows(height, width, {row, 0}, to);
+}
+
+// Adds all rows to one, in their order.
+inline void add_sum_of_rows(std::int64_t height, std::int64_t width, ConstRows from, float* to) {
+  add_rows(height, width, from, {to, 0});
+}
+
 inline void scale_rows(std::int64_t height, std::int64_t width, float times, Rows x) {
   for (std::int64_t row = 0; row < height; ++row)
     for (std::int64_t w = 0; w < width; w += lanes) {

@@ -32,13 +32,15 @@ struct Scan {
 
 struct Conv {
   std::int64_t batch, length, channels, window;
+  std::int64_t linear;  // not 0: without SiLU
   const float* x;
   std::int64_t x_stride;
-  const float *weight, *bias;  // weight (window, channels)
+  const float *weight, *bias;  // weight (window, channels); no bias: null
   float* out;                  // (batch, length, channels)
   const float* grad_out;
   std::int64_t grad_out_stride;
   float* grad_x;
+  std::int64_t grad_x_stride;
   float *grad_weight, *grad_bias;  // partial gradients of each sequence: (batch, window + 1, channels)
 };
 
@@ -80,7 +82,7 @@ struct Delta {
 
 // With a norm, a block is x + mixer(norm(x)); without one it is the mixer alone.
 struct Norm {
-  const float *weight, *bias;  // null: neither norm nor residual
+  const float *weight, *bias;  // no weight: neither norm nor residual; no bias: RMS norm
   double epsilon;
 };
 
@@ -92,7 +94,7 @@ struct Tokens {
 };
 
 // Which mixer a block holds, and so which struct its head begins.
-enum class Kind : std::int64_t { mamba = 1, attention = 2, gated_delta = 3 };
+enum class Kind : std::int64_t { mamba = 1, attention = 2, gated_delta = 3, mlp = 4 };
 
 // The head of every mixer's struct.  Weights are laid out as torch's modules keep them.
 struct Block {
@@ -102,11 +104,12 @@ struct Block {
   const float* x;     // (batch, length, width)
   Tokens tokens;
   Norm norm;
-  const float *in_proj, *out_proj;
+  const float *in_proj, *in_bias, *out_proj, *out_bias;  // no bias: null
   float* out;  // (batch, length, width)
   const float* grad_out;
   float* grad_x;
-  float* gradients;  // partial gradients of each shard (shards, numbers): in_proj, the core's, out_proj, norm
+  float* gradients;  // partial gradients of each shard (shards, numbers): in_proj, the core's, out_proj, norm;
+                     // a bias after its projection
   std::int64_t shards, numbers;
 };
 
@@ -124,10 +127,20 @@ struct Mamba {
 struct SelfAttention {
   Block block;
   std::int64_t heads;
+  std::int64_t q_window, k_window, v_window;    // 0: no convolution
+  const float *q_conv, *k_conv, *v_conv;        // (width, window)
   const float *cosines, *sines;  // (length, width / heads / 2): RoPE's angles; null: none
-  float *q, *mixed;              // (batch, length, width), or of the last position: queries; heads' outputs
+  float *q, *mixed;  // (batch, length, width), or of the last position: queries before a convolution; heads' outputs
   float* kv;                     // (batch, length, 2 width): keys, values
   float* softmax;                // (batch, heads, 2, queries)
+};
+
+// Not a mixer, but a block as well: each position by itself.
+struct MLP {
+  Block block;
+  std::int64_t hidden;
+  std::int64_t gated;  // not 0: SwiGLU
+  float* before;       // (batch, length, hidden), or 2 hidden where it is gated: in_proj x
 };
 
 // What gates the output of the gated delta rule.
@@ -159,12 +172,13 @@ struct Stack {
   const std::int64_t *tokens, *answers;  // (batch, length); (batch, asked)
   const std::int64_t* where;             // (batch, asked): the positions; null: the last one alone, asked is 1
   const float *embedding, *positions;    // (vocabulary, width); (at least length, width), null: none
-  std::int64_t gathered;  // not 0: the first layer projects each token once; there are no positions
+  std::int64_t gathered;  // not 0: the first layer projects each token once; embedding and positions get no gradient
+  std::int64_t embeds;    // not 0: the embedding gets a gradient
   const Block* const* layers;  // (depth,); without `where` the last one reads the last position alone
   Norm norm;
   const float* lm_head;  // (vocabulary, width)
   float *logits, *losses;  // (batch, asked, vocabulary), null where only the loss is wanted; (batch, asked)
-  float* gradients;  // of the mean loss, (shards, numbers): layers, norm, lm_head, positions; or null
+  float* gradients;  // of the mean loss, (shards, numbers): layers, norm, lm_head, embedding, positions; or null
   std::int64_t shards, numbers;
   const Place* places;  // (weights,): in the order of a shard
   std::int64_t weights;

@@ -69,13 +69,13 @@ bool scan(int64_t batch, int64_t length, int64_t channels, int64_t state, bool g
   return finite(p.out, read) && finite(p.grad_u, inner) && finite(p.grad_B, selection);
 }
 
-bool conv(int64_t batch, int64_t length, int64_t channels, int64_t window, int threads) {
+bool conv(int64_t batch, int64_t length, int64_t channels, int64_t window, bool linear, int threads) {
   Buffers make;
   const int64_t inner = batch * length * channels;
   auto& p = make.zeroed<recall::Conv>();
-  p.batch = batch, p.length = length, p.channels = channels, p.window = window;
-  p.x = make(inner), p.x_stride = p.grad_out_stride = channels;
-  p.weight = make(window * channels), p.bias = make(channels), p.out = make(inner);
+  p.batch = batch, p.length = length, p.channels = channels, p.window = window, p.linear = linear;
+  p.x = make(inner), p.x_stride = p.grad_out_stride = p.grad_x_stride = channels;
+  p.weight = make(window * channels), p.bias = linear ? nullptr : make(channels), p.out = make(inner);
   recall_conv_forward(&p, threads);
   p.grad_out = make(inner), p.grad_x = make(inner);
   p.grad_weight = make(batch * (window + 1) * channels), p.grad_bias = p.grad_weight + window * channels;
@@ -125,26 +125,38 @@ bool delta(int64_t batch, int64_t length, int64_t keys, int64_t values, int deca
   return finite(p.out, read) && finite(p.grad_k, rows * keys) && finite(p.grad_beta, rows);
 }
 
-// A mixer's struct: what its core has beside the head, the projections, and how many numbers a shard has.
+// Options follow from the sizes, so that all of them come up.
 struct Sizes {
   int64_t batch, length, width, state;
   bool last, saved;  // whether there are buffers for the backward pass
 
   int64_t rows() const { return batch * length; }
   int64_t read() const { return last ? batch : rows(); }
+  bool biased() const { return length % 2; }
 };
+
+// A mixer's projections, and how many numbers a shard has for them and for `own` weights of the core.
+void project(Buffers& make, recall::Block& p, const Sizes& s, int64_t columns, int64_t inner, int64_t own) {
+  p.in_proj = make(columns * s.width), p.out_proj = make(s.width * inner);
+  p.numbers = own + (columns + inner) * s.width;
+  if (!s.biased()) return;
+  p.in_bias = make(columns), p.out_bias = make(s.width);
+  p.numbers += columns + s.width;
+}
+
+// What its core has beside the head.
 
 recall::Block& mamba(Buffers& make, const Sizes& s) {
   auto& p = make.zeroed<recall::Mamba>();
   const int64_t channels = 2 * s.width + 1;
   p.channels = channels, p.state = s.state, p.window = 4, p.rank = 2;
   const int64_t selected = p.rank + 2 * p.state;
-  p.conv_weight = make(channels * p.window), p.conv_bias = make(channels);
+  p.conv_weight = make(channels * p.window), p.conv_bias = s.biased() ? make(channels) : nullptr;
   p.x_proj = make(selected * channels), p.dt_weight = make(channels * p.rank);
   p.A_log = make(channels * p.state), p.D = make(channels), p.dt_bias = make(channels);
   p.block.kind = recall::Kind::mamba;
-  p.block.in_proj = make(2 * channels * s.width), p.block.out_proj = make(s.width * channels);
-  p.block.numbers = channels * (3 * s.width + p.window + 1 + selected + p.rank + p.state + 2);
+  const int64_t own = p.window + (p.conv_bias ? 1 : 0) + selected + p.rank + p.state + 2;
+  project(make, p.block, s, 2 * channels, channels, own * channels);
   if (!s.saved) return p.block;
   p.before = make(s.rows() * channels), p.z = make(s.read() * channels), p.u = make(s.rows() * channels);
   p.selection = make(s.rows() * selected), p.states = make(s.batch * chunks(s.length) * p.state * channels);
@@ -157,15 +169,25 @@ recall::Block& self_attention(Buffers& make, const Sizes& s) {
   const int64_t angles = s.width / p.heads / 2;
   if (s.width % 4 == 0) p.cosines = make(s.length * angles), p.sines = make(s.length * angles);
   p.block.kind = recall::Kind::attention;
-  p.block.in_proj = make(3 * s.width * s.width), p.block.out_proj = make(s.width * s.width);
-  p.block.numbers = 4 * s.width * s.width;
+  p.q_window = s.length % 4 == 1 ? 3 : 0, p.k_window = s.length % 2 ? 4 : 0, p.v_window = s.width % 2 ? 16 : 0;
+  p.q_conv = make(p.q_window * s.width), p.k_conv = make(p.k_window * s.width), p.v_conv = make(p.v_window * s.width);
+  project(make, p.block, s, 3 * s.width, s.width, (p.q_window + p.k_window + p.v_window) * s.width);
   if (!s.saved) return p.block;
-  p.q = make(s.read() * s.width), p.mixed = make(s.read() * s.width), p.kv = make(2 * s.rows() * s.width);
+  p.q = make((p.q_window ? s.rows() : s.read()) * s.width), p.mixed = make(s.read() * s.width), p.kv = make(2 * s.rows() * s.width);
   p.softmax = make(p.heads * 2 * s.read());
   return p.block;
 }
 
-// Its switches follow from the sizes, so that all of them come up.
+recall::Block& mlp(Buffers& make, const Sizes& s) {
+  auto& p = make.zeroed<recall::MLP>();
+  p.hidden = s.width + 3, p.gated = s.length % 3 == 0;
+  p.block.kind = recall::Kind::mlp;
+  const int64_t before = p.gated ? 2 * p.hidden : p.hidden;
+  project(make, p.block, s, before, p.hidden, 0);
+  p.before = s.saved ? make(s.read() * before) : nullptr;
+  return p.block;
+}
+
 recall::Block& gated_delta(Buffers& make, const Sizes& s) {
   auto& p = make.zeroed<recall::GatedDelta>();
   p.heads = 2, p.key_width = s.width, p.value_width = s.width % 2 ? 3 : 20;
@@ -176,11 +198,10 @@ recall::Block& gated_delta(Buffers& make, const Sizes& s) {
   const int64_t values = p.heads * p.value_width, channels = 2 * p.heads * p.key_width + values;
   const int64_t gate = p.gate == recall::OutputGate::none ? 0 : values, gates = p.heads + p.decays;
   p.block.kind = recall::Kind::gated_delta;
-  p.block.in_proj = make((channels + gates + gate) * s.width), p.block.out_proj = make(values * s.width);
   p.conv_weight = p.window ? make(p.window * channels) : nullptr, p.o_norm = make(p.value_width);
   p.A_log = p.decays ? make(p.heads) : nullptr, p.dt_bias = p.decays ? make(p.decays) : nullptr;
-  p.block.numbers = (channels + gates + gate + values) * s.width + p.window * channels + p.value_width +
-                    (p.decays ? p.heads + p.decays : 0);
+  const int64_t own = p.window * channels + p.value_width + (p.decays ? p.heads + p.decays : 0);
+  project(make, p.block, s, channels + gates + gate, values, own);
   if (!s.saved) return p.block;
   p.before = make(s.rows() * channels), p.qkv = make(s.rows() * channels), p.gates = make(s.rows() * gates);
   p.z = gate ? make(s.read() * values) : nullptr, p.o = make(s.read() * values);
@@ -189,14 +210,17 @@ recall::Block& gated_delta(Buffers& make, const Sizes& s) {
 }
 
 using Mixer = recall::Block& (*)(Buffers&, const Sizes&);
-constexpr Mixer mixers[] = {mamba, self_attention, gated_delta};
+constexpr Mixer mixers[] = {mamba, self_attention, gated_delta, mlp};
 
-recall::Norm norm(Buffers& make, int64_t width) { return {make(width), make(width), 1e-5}; }
+// RMS norm where the width is odd.
+recall::Norm norm(Buffers& make, int64_t width) { return {make(width), width % 2 ? nullptr : make(width), 1e-5}; }
+
+int64_t numbers(int64_t width) { return width % 2 ? width : 2 * width; }
 
 recall::Block& head(Buffers& make, Mixer mixer, const Sizes& s, bool normal) {
   recall::Block& p = mixer(make, s);
   p.batch = s.batch, p.length = s.length, p.width = s.width, p.last = s.last, p.shards = 2;
-  if (normal) p.norm = norm(make, s.width), p.numbers += 2 * s.width;
+  if (normal) p.norm = norm(make, s.width), p.numbers += numbers(s.width);
   return p;
 }
 
@@ -235,12 +259,13 @@ bool stack(Mixer first, Mixer second, Sizes s, int64_t vocabulary, bool position
   p.tokens = tokens.data(), p.answers = answers.data(), p.layers = layers;
   p.asked = asked, p.where = everywhere ? where.data() : nullptr;
   const int64_t reach = positions ? s.length + 1 : 0;
-  p.gathered = !positions && vocabulary % 2;
+  p.gathered = !positions && vocabulary % 2, p.embeds = vocabulary == 16;
   p.embedding = make(vocabulary * s.width), p.positions = positions ? make(reach * s.width) : nullptr;
   p.norm = norm(make, s.width), p.lm_head = make(vocabulary * s.width);
   p.logits = make(s.batch * asked * vocabulary), p.losses = make(s.batch * asked);
   bool right = recall_stack_logits(&p, threads) == 0;
-  p.shards = 2, p.numbers = layers[0]->numbers + layers[1]->numbers + (2 + vocabulary + reach) * s.width;
+  p.shards = 2, p.numbers = layers[0]->numbers + layers[1]->numbers + numbers(s.width);
+  p.numbers += ((p.embeds ? 2 : 1) * vocabulary + reach) * s.width;
   p.gradients = make(p.shards * p.numbers);
   const recall::Place places[] = {{make(p.numbers - s.width), 1, p.numbers - s.width}, {nullptr, s.width, 1}};
   p.places = places, p.weights = 2;
@@ -266,7 +291,8 @@ int run_all() {
         for (int64_t state : {1, 3, 8, 16, 17})
           for (bool gated : {false, true})
             for (bool last : {false, true}) check(scan(3, length, width, state, gated, last, threads));
-        for (int64_t window : {1, 3, 4, 16}) check(conv(3, length, width, window, threads));
+        for (int64_t window : {1, 3, 4, 16})
+          for (bool linear : {false, true}) check(conv(3, length, width, window, linear, threads));
         for (int64_t queries : {int64_t{1}, (length + 1) / 2, length})
           for (int64_t heads : {1, 2}) {
             check(attention(2, heads, length, queries, width, false, threads));

@@ -72,19 +72,24 @@ class StackKernel {
       cross_entropy(first * p.asked + i, logits(first) + i * p.vocabulary, dlogits + i * p.vocabulary);
     float* to = shard;
     for (const auto& layer : layers) to += layer->head().numbers;
+    float* const of_lm_head = to + norm.numbers();
     const ConstRows gradient{dlogits, p.vocabulary};
     product(read, p.width, p.vocabulary, scalars(gradient), {p.lm_head, p.width}, {norm.dy, p.width});
     add_product(p.vocabulary, p.width, read, transposed(gradient), {norm.y, p.width},
-                {to + 2 * p.width, p.width});
+                {of_lm_head, p.width});
     norm.backward(read, {last, p.width}, {dlast, p.width}, to);
     if (p.where) scatter(first, sequences);
-    float* const of_positions = to + 2 * p.width + p.vocabulary * p.width;
+    float* const of_embedding = of_lm_head + p.vocabulary * p.width;
+    float* const of_positions = of_embedding + (p.embeds ? p.vocabulary * p.width : 0);
     for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
       to -= (*layer)->head().numbers;
       (*layer)->backward(0, sequences, to);
     }
     for (std::int64_t i = 0; p.positions && i < sequences; ++i)
       add_rows(p.length, p.width, {dx[0] + i * p.length * p.width, p.width}, {of_positions, p.width});
+    const std::int64_t* tokens = p.tokens + first * p.length;
+    for (std::int64_t i = 0; p.embeds && i < sequences * p.length; ++i)
+      add_rows(1, p.width, {dx[0] + i * p.width, p.width}, {of_embedding + tokens[i] * p.width, p.width});
   }
 
   // After a shard's last tile.

@@ -113,6 +113,7 @@ def delta(definition: bool, normalised: bool) -> Callable[..., Tensor]:
 
 MAMBA = MambaLayer(
     in_proj=normal("in_proj", 20, 8) / 2,
+    in_bias=normal("in_bias", 20) / 2,
     conv1d=normal("conv1d", 10, 1, 4) / 2,
     conv_bias=normal("conv_bias", 10) / 2,
     x_proj=normal("x_proj", 33, 10) / 2,
@@ -121,8 +122,19 @@ MAMBA = MambaLayer(
     D=normal("D", 10) / 2,
     dt_bias=normal("dt_bias", 10) / 2,
     out_proj=normal("out_proj", 8, 10) / 2,
+    out_bias=None,
 )
-ATTENTION = AttentionLayer(normal("qkv", 24, 8) / 2, normal("out", 8, 8) / 2, heads=2)
+ATTENTION = AttentionLayer(
+    in_proj=normal("qkv", 24, 8) / 2,
+    in_bias=None,
+    q_conv=normal("q_conv", 8, 1, 3) / 2,
+    k_conv=None,
+    v_conv=None,
+    out_proj=normal("out", 8, 8) / 2,
+    out_bias=normal("out_bias", 8) / 2,
+    heads=2,
+    base=None,
+)
 GATED_DELTA = GatedDeltaLayer(
     in_proj=normal("delta_in", 28, 8) / 2,
     conv1d=normal("delta_conv", 16, 1, 4) / 2,

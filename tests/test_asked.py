@@ -68,7 +68,7 @@ def by_stack(model: SequenceModel, batch: Batch) -> dict[str, Tensor]:
     wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for weight in wanted.values():
         weight.grad = torch.full_like(weight, 7.0)
-    plan = Compiled(model)._current()
+    plan = Compiled(model)._current(batch.inputs.shape[1])
     assert plan is not None
     loss = plan.loss(batch.inputs, batch.targets, batch.where)
     logits = plan.logits(batch.inputs, batch.where)

@@ -9,7 +9,7 @@ import torch
 from kernel_checks import assert_identical, assert_near, needs_kernels
 from torch import Tensor
 
-from recall_arena.kernels import AttentionLayer, GatedDeltaLayer, MambaLayer, mix, native
+from recall_arena.kernels import GatedDeltaLayer, MambaLayer, mix, native
 from recall_arena.mixers import Attention, GatedDelta, GatedDeltaMixer, Mamba
 from recall_arena.model import Block
 from recall_arena.seeds import generator
@@ -23,6 +23,10 @@ MIXERS = {
     "mamba, odd sizes": Mamba(state=5, expand=3, window=3),
     "attention": Attention(),
     "RoPE, two heads": Attention(heads=2, positions="rope"),
+    "mamba, biases": Mamba(bias=True, conv_bias=False),
+    "attention, biases": Attention(heads=2, bias=True),
+    "CAT": Attention(q_window=3, v_window=2),
+    "CAT, RoPE": Attention(positions="rope", q_window=4, k_window=16, v_window=4),
     "gated delta": GatedDelta(),
     "gated delta, odd sizes": GatedDelta(heads=2, key_width=3, expand=3, window=3),
     "gated delta, no convolution": GatedDelta(
@@ -184,7 +188,7 @@ def test_sizes_beyond_the_kernel_run_as_the_definition():
 
 @pytest.mark.parametrize("wrong", [field.name for field in fields(MambaLayer)])
 def test_a_mamba_weight_that_does_not_fit_is_refused(wrong):
-    layer = Mamba().build(8).layer()
+    layer = Mamba(bias=True).build(8).layer()
     assert layer is not None
     with pytest.raises(Exception, match=r"must be|Type-check error"):
         mix(replace(layer, **{wrong: getattr(layer, wrong)[:-1]}), input_of(2, 5, 8))
@@ -206,23 +210,30 @@ def test_a_decay_needs_both_of_its_weights():
 
 
 @pytest.mark.parametrize(
-    ("in_proj", "out_proj", "heads", "base"),
+    ("wrong", "shape"),
     [
-        ((24, 7), (8, 8), 1, None),
-        ((23, 8), (8, 8), 1, None),
-        ((24, 8), (8, 7), 1, None),
-        ((24, 8), (8, 8), 3, None),
-        ((24, 8), (8, 8), 0, None),
-        ((24, 8), (8, 8), 8, 1e4),
+        ("in_proj", (24, 7)),
+        ("in_proj", (23, 8)),
+        ("out_proj", (8, 7)),
+        ("in_bias", (8,)),
+        ("out_bias", (24,)),
+        ("q_conv", (8, 2, 4)),
+        ("v_conv", (4, 1, 4)),
     ],
 )
-def test_attention_that_does_not_fit_is_refused(in_proj, out_proj, heads, base):
-    def mixed() -> Tensor:
-        layer = AttentionLayer(torch.zeros(in_proj), torch.zeros(out_proj), heads, base)
-        return mix(layer, input_of(2, 5, 8))
-
+def test_an_attention_weight_that_does_not_fit_is_refused(wrong, shape):
+    layer = Attention(bias=True, q_window=4, k_window=4, v_window=4).build(8).layer()
+    assert layer is not None
     with pytest.raises(Exception, match=r"must be|Type-check error"):
-        mixed()
+        mix(replace(layer, **{wrong: torch.zeros(shape)}), input_of(2, 5, 8))
+
+
+@pytest.mark.parametrize(("heads", "base"), [(3, None), (0, None), (8, 1e4)])
+def test_heads_that_do_not_fit_are_refused(heads, base):
+    layer = Attention().build(8).layer()
+    assert layer is not None
+    with pytest.raises(ValueError, match="heads must divide"):
+        mix(replace(layer, heads=heads, base=base), input_of(2, 5, 8))
 
 
 @needs_kernels

@@ -15,7 +15,8 @@ from training_checks import steps
 
 from recall_arena.compiled import Compiled, stack_of
 from recall_arena.kernels import Stack, StackLogits, native
-from recall_arena.kernels.stack import _LossCall, are_ids
+from recall_arena.kernels.stack import are_ids
+from recall_arena.kernels.stack_calls import _LossCall
 from recall_arena.mixers import Attention, GatedDelta, GatedDeltaMixer, Mamba, MambaMixer
 from recall_arena.model import Block, ModelSpec, SequenceModel, named
 from recall_arena.seeds import generator
@@ -25,9 +26,13 @@ from recall_arena.zoo import ZOO
 
 TOLERANCE = 1e-5  # of the largest number: the weights' gradients have up to 20,000 terms
 DIVIDED = 5e-5  # where an output is normalised, rounding is divided by outputs that are near zero
+CANCELLING = {  # gradients that are small sums of large terms
+    "CAT": 1e-4,  # of q_conv1d with two tokens; PyTorch's own float32 is off by 5e-5
+    "trained embedding": 3e-5,  # of dt_proj.bias at width 64
+}
 REACH = 300
 
-ODD = {  # each layer's mixer, of sizes that no study uses
+ODD = {  # each layer's mixer, of sizes and options that no study uses; or a model as text
     "odd mamba": (Mamba(state=5, expand=3, window=3), Mamba(state=16)),
     "mamba without convolution": (Mamba(window=1), Mamba(window=1)),
     "two heads": (Attention(heads=2), Attention(heads=2, positions="rope", base=100.0)),
@@ -38,6 +43,16 @@ ODD = {  # each layer's mixer, of sizes that no study uses
         GatedDelta(heads=4, decay="none", gate="none", window=1, negative_eigenvalues=True),
     ),
     "one attention": (Attention(positions="rope"),),
+    "biases": "mamba(bias=True), attention-rope(bias=True, heads=2)",
+    "attention with biases first": "attention(bias=True), mamba(conv_bias=False)",
+    "CAT": "attention(q_window=3, v_window=4), attention(heads=2, q_window=2, k_window=4)",
+    "CAT and RoPE": "attention-rope(k_window=16), attention-rope(q_window=4, v_window=4)",
+    "RMS norm": "mamba, attention-rope(bias=True); norm=rms",
+    "MLP": "attention, mamba; mlp=gelu",
+    "SwiGLU": "gated-delta, attention-rope; mlp=swiglu; mlp_expand=3; norm=rms",
+    "trained embedding": "attention, mamba; embedding=trained",
+    "everything trained": "attention; embedding=trained; positions=learned; mlp=gelu; norm=rms",
+    "sinusoidal": "attention, mamba; positions=sinusoidal",
 }
 SHAPES = [  # batch, length, width, vocabulary; the first layer looks tokens up where they are few
     *((2, length, 8, 16) for length in (1, 2, 3, 15, 16, 17, 64, 100, 257)),
@@ -55,11 +70,12 @@ def made(name: str, width: int = 8, vocabulary: int = 16) -> SequenceModel:
     """A model whose every weight is off its first value."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if name in ODD:
-            model = SequenceModel(ModelSpec(ODD[name], vocabulary, width))
+        layers = ODD.get(name, name)
+        if isinstance(layers, str):
+            spec = named(layers, vocabulary=vocabulary, width=width, longest_context=REACH)
         else:
-            spec = named(name, vocabulary=vocabulary, width=width, longest_context=REACH)
-            model = SequenceModel(spec)
+            spec = ModelSpec(layers, vocabulary, width)
+        model = SequenceModel(spec)
         for each, weight in model.named_parameters():
             if "norm" in each:
                 torch.nn.init.normal_(weight)
@@ -83,7 +99,7 @@ def by_autograd(model: SequenceModel, batch: Batch) -> dict[str, Tensor]:
 
 
 def stack_in(model: SequenceModel) -> Stack:
-    stack = stack_of(model)
+    stack = stack_of(model, REACH)
     assert stack is not None
     return stack
 
@@ -91,7 +107,7 @@ def stack_in(model: SequenceModel) -> Stack:
 def is_served(model: SequenceModel, tokens: Tensor) -> bool:
     """Whether the kernel for whole models computes the logits of these tokens."""
     compiled = Compiled(model)
-    plan = compiled._current()
+    plan = compiled._current(tokens.shape[1])
     return plan is not None and plan.logits(tokens) is not None
 
 
@@ -116,7 +132,8 @@ def test_logits_loss_and_gradients_are_those_of_the_model(name, shape):
     exact = by_autograd(copy.deepcopy(model).double(), data)
     assert is_served(model, data.tokens)
     delta = any(isinstance(block.mixer, GatedDeltaMixer) for block in model.layers)
-    assert_near(by_stack(model, data), exact, DIVIDED if delta else TOLERANCE)
+    tolerance = CANCELLING.get(name, DIVIDED if delta else TOLERANCE)
+    assert_near(by_stack(model, data), exact, tolerance)
 
 
 @needs_kernels
@@ -164,6 +181,26 @@ def test_a_weight_that_is_not_trained_gets_no_gradient_and_the_others_keep_their
         assert frozen not in some
         assert weight.grad is None
         assert_identical(some, {each: everything[each] for each in some})
+
+
+def test_an_embedding_may_be_trained_from_any_step_on():
+    model, batch = made("mamba"), batch_of(5, 9)
+    compiled = Compiled(model)
+    for trained in (False, True, False, True):
+        model.embedding.weight.requires_grad_(trained).grad = None
+        compiled.loss_and_gradient(batch.tokens, batch.answers)
+        exact = by_autograd(copy.deepcopy(model).double(), batch)
+        found = {name: w.grad for name, w in model.named_parameters() if w.grad is not None}
+        assert_near(found, {name: exact[name] for name in found}, TOLERANCE)
+        assert ("embedding.weight" in found) == trained
+
+
+def test_sinusoidal_positions_reach_whatever_sequence_comes():
+    model = made("sinusoidal")
+    compiled = Compiled(model)
+    for length in (3, 200, 9, 1):
+        tokens = batch_of(2, length).tokens
+        torch.testing.assert_close(compiled.logits(tokens), model(tokens).detach())
 
 
 @needs_kernels
@@ -280,10 +317,6 @@ def hook_before_a_gradient(model: SequenceModel) -> None:
     model.layers[1].register_full_backward_pre_hook(lambda *_: None)
 
 
-def train_the_embedding(model: SequenceModel) -> None:
-    model.embedding.weight.requires_grad_(True)
-
-
 def go_to_float64(model: SequenceModel) -> None:
     model.double()
 
@@ -315,8 +348,8 @@ def use_another_model(model: SequenceModel) -> None:
     model.__class__ = Undecided
 
 
-def use_another_norm(model: SequenceModel) -> None:
-    model.norm_f = torch.nn.RMSNorm(8)
+def use_no_norm(model: SequenceModel) -> None:
+    model.norm_f = torch.nn.Identity()
 
 
 def use_a_norm_without_weights(model: SequenceModel) -> None:
@@ -345,8 +378,8 @@ def parametrize_a_projection(model: SequenceModel) -> None:
 
 NOT_SERVED = [
     *(hook_a_weight, hook_a_weight_afterwards, hook_a_part, hook_before_a_part),
-    *(hook_a_gradient, hook_before_a_gradient, train_the_embedding, go_to_float64),
-    *(use_another_mixer, use_another_block, use_another_model, use_another_norm),
+    *(hook_a_gradient, hook_before_a_gradient, go_to_float64),
+    *(use_another_mixer, use_another_block, use_another_model, use_no_norm),
     *(use_a_norm_without_weights, use_a_readout_with_bias, share_a_norm, share_a_layer),
     *(parametrize_the_readout, parametrize_a_projection),
 ]

@@ -5,16 +5,18 @@ for whole models would not compute what the model computes now (a hook, a replac
 subclass, another type of number), the model itself is called.
 """
 
+import sys
+from collections.abc import Iterator
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recall_arena.kernels import Norm, PreNorm, Stack, StackLogits, StackLoss
+from recall_arena.kernels import Layer, Norm, PreNorm, Stack, StackLogits, StackLoss
 from recall_arena.mixers import Mixer
 from recall_arena.mixers.mixer import State
-from recall_arena.model import Block, SequenceModel
+from recall_arena.model import MLP, Block, SequenceModel, sinusoids
 from recall_arena.shapes import Answers, Logits, Tokens, Where
 from recall_arena.watching import Watch, stock, watched
 
@@ -45,7 +47,7 @@ class Compiled:
             self._model.eval()
         if tokens.shape[1] > AT_ONCE and continues(self._model):
             return logits_by_pieces(cast(SequenceModel, self._model), tokens, where=where)
-        plan = self._current()
+        plan = self._current(tokens.shape[1])
         compiled = None if plan is None else plan.logits(tokens, where)
         return _called(self._model, tokens, where) if compiled is None else compiled
 
@@ -61,7 +63,7 @@ class Compiled:
         """
         if not self._model.training:
             self._model.train()
-        plan = self._current()
+        plan = self._current(tokens.shape[1])
         compiled = None if plan is None else plan.loss(tokens, answers, where)
         if compiled is not None:
             return compiled
@@ -74,11 +76,11 @@ class Compiled:
             loss.backward()
         return loss.detach()
 
-    def _current(self) -> "_Plan | None":
-        """The plan for the model as it is now; None if there is none."""
-        if self._plan is None or not self._plan.holds():
-            stack = stack_of(self._model)
-            self._plan = None if stack is None else _Plan(self._model, stack)
+    def _current(self, length: int) -> "_Plan | None":
+        """The plan for the model as it is now and such sequences; None if there is none."""
+        if self._plan is None or length > self._plan.reach or not self._plan.holds():
+            stack = stack_of(self._model, length)
+            self._plan = None if stack is None else _Plan(self._model, stack, length)
             if self._plan is not None and not self._plan.holds():
                 self._plan = None  # somebody watches it
         return self._plan
@@ -90,46 +92,63 @@ def _called(model: nn.Module, tokens: Tokens, where: Where | None) -> Logits:
 
 
 class _Plan:
-    """A model's stack, as long as the model stays what it was."""
+    """A model's stack, as long as the model stays what it was and no sequence is longer."""
 
-    def __init__(self, model: nn.Module, stack: Stack) -> None:
+    def __init__(self, model: nn.Module, stack: Stack, length: int) -> None:
+        self.reach = length if cast(SequenceModel, model).sinusoidal else sys.maxsize
         self.holds = Watch(model).unchanged
         self.logits, self.loss = StackLogits(stack), StackLoss(stack)
 
 
-def stack_of(model: nn.Module) -> Stack | None:
+def stack_of(model: nn.Module, length: int) -> Stack | None:
     """What the kernel for whole models is given; None if it would not compute the same.
 
-    Hooks are not looked at; `Watch` does that.
+    Fixed positions reach `length` tokens.  Hooks are not looked at; `Watch` does that.
     """
-    if type(model) is not SequenceModel or model.sinusoidal:
+    if type(model) is not SequenceModel:
         return None
     embeddings = [e for e in (model.embedding, model.positions) if e is not None]
-    blocks = [_pre_norm(block) for block in model.layers]
     known = all(stock(e, nn.Embedding, "weight") and _is_plain(e) for e in embeddings)
     known = known and stock(model.lm_head, nn.Linear, "weight")
-    norm, found = _norm(model.norm_f), tuple(block for block in blocks if block is not None)
+    norm = _norm(model.norm_f)
+    blocks = [each for block in model.layers for each in _pre_norms(block)]
+    found = tuple(each for each in blocks if each is not None)
     if not known or norm is None or len(found) < len(blocks):
         return None
-    positions = None if model.positions is None else model.positions.weight
-    stack = Stack(model.embedding.weight, positions, found, norm, model.lm_head.weight)
-    weights = stack.weights()
-    distinct = len({id(w) for w in weights}) == len(weights)  # none has two places
+    embedding = model.embedding.weight
+    stack = Stack(embedding, _positions(model, length), found, norm, model.lm_head.weight)
+    weights = [w for w in stack.weights() if w is not stack.positions or not model.sinusoidal]
+    distinct = len({id(w) for w in (embedding, *weights)}) == len(weights) + (not stack.embeds)
     return stack if distinct and all(type(w) is nn.Parameter for w in weights) else None
 
 
-def _pre_norm(block: nn.Module) -> PreNorm | None:
-    if type(block) is not Block or block.mlp is not None or block.norm2 is not None:
-        return None
-    norm = _norm(block.norm)
-    layer = block.mixer.layer() if isinstance(block.mixer, Mixer) else None
+def _positions(model: SequenceModel, length: int) -> Tensor | None:
+    if model.sinusoidal:
+        weight = model.embedding.weight
+        return sinusoids(length, weight.shape[1], weight.detach())
+    return None if model.positions is None else model.positions.weight
+
+
+def _pre_norms(block: nn.Module) -> Iterator[PreNorm | None]:
+    """That of the mixer and that of an MLP; None for one that the kernel would not compute."""
+    if type(block) is not Block:
+        yield None
+        return
+    mixer = block.mixer.layer() if isinstance(block.mixer, Mixer) else None
+    yield _pre_norm(block.norm, mixer)
+    if block.norm2 is not None and block.mlp is not None:
+        yield _pre_norm(block.norm2, block.mlp.layer() if isinstance(block.mlp, MLP) else None)
+
+
+def _pre_norm(module: nn.Module, layer: Layer | None) -> PreNorm | None:
+    norm = _norm(module)
     return None if norm is None or layer is None else PreNorm(norm, layer)
 
 
 def _norm(module: nn.Module) -> Norm | None:
-    if not isinstance(module, nn.LayerNorm) or not stock(module, nn.LayerNorm, "weight", "bias"):
-        return None
-    return Norm.of(module)
+    if stock(module, nn.LayerNorm, "weight", "bias") or stock(module, nn.RMSNorm, "weight"):
+        return Norm.of(cast("nn.LayerNorm | nn.RMSNorm", module))
+    return None
 
 
 def _is_plain(embedding: nn.Embedding) -> bool:

@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from recall_arena.kernels import MLPLayer, mlp_definition
 from recall_arena.mixers import Mixer
 from recall_arena.shapes import Hidden, Logits, ReadHidden, Tokens, Where
 from recall_arena.spec import MLPKind, ModelSpec, NormKind, named
-from recall_arena.watching import watched
+from recall_arena.watching import bias_of, stock, watched
 
 __all__ = ["MLP", "Block", "ModelSpec", "SequenceModel", "named", "sinusoids", "unit_embedding"]
 
@@ -42,7 +42,7 @@ def norm_of(kind: NormKind, width: int) -> nn.LayerNorm | nn.RMSNorm:
 
 
 class MLP(nn.Module):
-    """fc2 gelu(fc1 x), as in GPT-2; or fc2(a silu(b)), a, b = fc1 x (arXiv:2002.05202)."""
+    """fc2 gelu(fc1 x), or SwiGLU; see `kernels/mlp.py`."""
 
     def __init__(self, width: int, hidden: int, kind: MLPKind) -> None:
         super().__init__()
@@ -52,10 +52,16 @@ class MLP(nn.Module):
 
     def forward(self, x: ReadHidden) -> ReadHidden:
         """Each position's output from its own numbers."""
-        if not self.gated:
-            return self.fc2(F.gelu(self.fc1(x)))
-        y, gate = self.fc1(x).chunk(2, dim=-1)
-        return self.fc2(y * F.silu(gate))
+        return mlp_definition(x, self.fc1, self.fc2, gated=self.gated)
+
+    def layer(self) -> MLPLayer | None:
+        """What the kernel for whole models is given; None where something has been replaced."""
+        parts = (self.fc1, self.fc2)
+        plain = all(stock(each, nn.Linear, "weight", *bias_of(each)) for each in parts)
+        if type(self) is not MLP or not plain:
+            return None
+        weights = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
+        return MLPLayer(*weights, self.gated)
 
 
 class Block(nn.Module):

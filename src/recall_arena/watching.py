@@ -32,6 +32,11 @@ def stock(module: nn.Module, kind: type[nn.Module], *weights: str) -> bool:
     return type(module) is kind and held == set(weights) and not module._modules
 
 
+def bias_of(module: nn.Module | None) -> tuple[str, ...]:
+    """The name of its bias where there is one; for `stock` to allow it."""
+    return ("bias",) if module is not None and module._parameters.get("bias") is not None else ()
+
+
 class Watch:
     """Tells, call after call and in microseconds, whether a model is still what it was at first.
 

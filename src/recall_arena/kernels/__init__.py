@@ -15,6 +15,7 @@ from recall_arena.kernels.gated_delta_mixer import (
 )
 from recall_arena.kernels.layer import Layer, Shape, mix
 from recall_arena.kernels.mamba_mixer import MambaLayer, mamba_mixer_definition
+from recall_arena.kernels.mlp import MLPLayer, mlp_definition
 from recall_arena.kernels.norm import Norm
 from recall_arena.kernels.rotary import rotary_table, rotary_table_of
 from recall_arena.kernels.scan_definition import (
@@ -26,13 +27,15 @@ from recall_arena.kernels.selective_scan import (
     last_selective_scan,
     selective_scan,
 )
-from recall_arena.kernels.stack import PreNorm, Stack, StackLogits, StackLoss
+from recall_arena.kernels.stack import PreNorm, Stack
+from recall_arena.kernels.stack_calls import StackLogits, StackLoss
 
 __all__ = [
     "AttentionLayer",
     "GatedDeltaLayer",
     "GatedDeltaSizes",
     "Layer",
+    "MLPLayer",
     "MambaLayer",
     "Norm",
     "OutputGate",
@@ -54,6 +57,7 @@ __all__ = [
     "last_selective_scan",
     "mamba_mixer_definition",
     "mix",
+    "mlp_definition",
     "rotary_table",
     "rotary_table_of",
     "selective_scan",

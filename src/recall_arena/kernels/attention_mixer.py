@@ -16,11 +16,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from recall_arena.kernels import structs
+from recall_arena.kernels import native, structs
 from recall_arena.kernels.causal_attention import causal_attention, is_small
+from recall_arena.kernels.causal_conv import linear_conv_definition
 from recall_arena.kernels.layer import Layer, Map, Shape, head
 from recall_arena.kernels.rotary import BASE, rotary_table_of, rotate, xpos_tables
 from recall_arena.shapes import Hidden, ReadHidden
+
+Window = Float[Tensor, "width 1 _"]
 
 Positions = Literal["none", "rope", "xpos"]
 POSITIONS: tuple[Positions, ...] = ("none", "rope", "xpos")
@@ -61,43 +64,69 @@ def attention_mixer_definition(
 
 @dataclass(frozen=True)
 class AttentionLayer(Layer):
-    """Weights: in_proj has the rows of the queries, then those of the keys and of the values."""
+    """Weights: in_proj has the rows of the queries, then those of the keys and of the values.
+
+    Biases and convolutions that are not there are None; base is None where there is no RoPE.
+    """
 
     KIND = structs.Kind.ATTENTION
+    TRANSPOSED = frozenset({"q_conv", "k_conv", "v_conv"})
 
     in_proj: Float[Tensor, "three_widths width"]
+    in_bias: Float[Tensor, " three_widths"] | None
+    q_conv: Window | None
+    k_conv: Window | None
+    v_conv: Window | None
     out_proj: Float[Tensor, "width width"]
+    out_bias: Float[Tensor, " width"] | None
     heads: int
-    base: float | None = None  # of RoPE's angles; None: no positions
+    base: float | None
 
     def check(self, width: int) -> None:
-        given = tuple(self.in_proj.shape), tuple(self.out_proj.shape)
+        expected = {
+            "in_proj": (3 * width, width),
+            "in_bias": (3 * width,),
+            "out_proj": (width, width),
+            "out_bias": (width,),
+        }
+        for name, weight in self.named_weights().items():
+            shape = expected.get(name, (width, 1, weight.shape[-1]))
+            if weight.shape != shape:
+                got = tuple(weight.shape)
+                raise ValueError(f"for x of width {width} {name} must be {shape}, got {got}")
         heads = self.heads
-        fit = heads > 0 and width % heads == 0 and not (self.base and width // heads % 2)
-        if not fit or given != ((3 * width, width), (width, width)):
+        if heads < 1 or width % heads or (self.base is not None and width // heads % 2):
             raise ValueError(
-                f"for x of width {width} in_proj must be {(3 * width, width)} and out_proj "
-                f"{(width, width)}, and heads must divide the width, with RoPE into even parts; "
-                f"got {given[0]}, {given[1]} and {heads} heads"
+                f"heads must divide the width {width}, with RoPE into even parts; got {heads}"
             )
 
+    @property
+    def _convolutions(self) -> dict[str, Tensor | None]:
+        return {"q": self.q_conv, "k": self.k_conv, "v": self.v_conv}
+
     def has_room(self, length: int) -> bool:
-        return is_small(length, self.out_proj.shape[0] // self.heads)
+        convolutions = (conv for conv in self._convolutions.values() if conv is not None)
+        small = all(conv.shape[2] <= native.LARGEST_WINDOW for conv in convolutions)
+        return small and is_small(length, self.out_proj.shape[0] // self.heads)
 
     def definition(self, x: Hidden, *, last: bool) -> ReadHidden:
-        in_proj = partial(F.linear, weight=self.in_proj)
-        out_proj = partial(F.linear, weight=self.out_proj)
+        in_proj = partial(F.linear, weight=self.in_proj, bias=self.in_bias)
+        out_proj = partial(F.linear, weight=self.out_proj, bias=self.out_bias)
         return attention_mixer_definition(
             *(x, in_proj, out_proj, self.heads),
             positions="none" if self.base is None else "rope",
             base=self.base or BASE,
+            each=[
+                None if conv is None else partial(linear_conv_definition, weight=conv.squeeze(1))
+                for conv in self._convolutions.values()
+            ],
             last=last,
         )
 
     def saved(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         batch, read, width = shape.batch, shape.read, shape.width
         return {
-            "q": (batch, read, width),
+            "q": (batch, read if self.q_conv is None else shape.length, width),
             "kv": (batch, shape.length, 2 * width),
             "mixed": (batch, read, width),
             "softmax": (batch, self.heads, 2, read),
@@ -108,8 +137,12 @@ class AttentionLayer(Layer):
         if self.base is not None:
             head_width = shape.width // self.heads
             table = rotary_table_of(self.in_proj, shape.length, head_width, self.base)
-        block = head(self, shape, self.in_proj, self.out_proj)
-        return structs.SelfAttention(block=block, heads=self.heads, **structs.rotary(table)), table
+        block = head(self, shape, self.in_proj, self.out_proj, self.in_bias, self.out_bias)
+        fields = structs.rotary(table)
+        for name, conv in self._convolutions.items():
+            if conv is not None:
+                fields |= {f"{name}_conv": conv.data_ptr(), f"{name}_window": conv.shape[2]}
+        return structs.SelfAttention(block=block, heads=self.heads, **fields), table
 
     def work(self, shape: Shape) -> int:
         return shape.batch * shape.length * shape.width * shape.read // 16

@@ -15,11 +15,16 @@ Window = Float[Tensor, "channels window"]
 PerChannel = Float[Tensor, " channels"]
 
 
-def causal_conv_definition(x: Channels, weight: Window, bias: PerChannel) -> Channels:
-    """PyTorch's convolution, padded on the left only.  Any float type, any device."""
+def linear_conv_definition(x: Channels, weight: Window, bias: PerChannel | None = None) -> Channels:
+    """The same without the SiLU."""
     padded = F.pad(x.transpose(1, 2), (weight.shape[1], 0))  # one more, for sequences of length 0
     y = F.conv1d(padded, weight.unsqueeze(1), bias, groups=x.shape[2])[..., 1:]
-    return F.silu(y).transpose(1, 2)
+    return y.transpose(1, 2)
+
+
+def causal_conv_definition(x: Channels, weight: Window, bias: PerChannel) -> Channels:
+    """PyTorch's convolution, padded on the left only.  Any float type, any device."""
+    return F.silu(linear_conv_definition(x, weight, bias))
 
 
 def causal_conv(x: Channels, weight: Window, bias: PerChannel) -> Channels:
@@ -63,7 +68,7 @@ class _Conv(Operation):
 
         arguments = _arguments(x, weight, bias)
         arguments.grad_out, arguments.grad_out_stride = grad_out.data_ptr(), grad_out.stride(1)
-        arguments.grad_x = grad_x.data_ptr()
+        arguments.grad_x, arguments.grad_x_stride = grad_x.data_ptr(), channels
         arguments.grad_weight = partial.data_ptr()
         arguments.grad_bias = partial[0, window].data_ptr()
         native.call("recall_conv_backward", arguments, native.threads(x.numel()))

@@ -204,10 +204,11 @@ class GatedDeltaLayer(Layer):
             gate=OUTPUT_GATES.index(sizes.gate),
             beta_scale=sizes.beta_scale,
             epsilon=NORM_EPSILON,
-            conv_weight=None if conv is None else conv.data_ptr(),
+            conv_weight=native.address(conv),
+            A_log=native.address(self.A_log),
+            dt_bias=native.address(self.dt_bias),
+            o_norm=self.o_norm.data_ptr(),
         )
-        given = {"A_log": self.A_log, "dt_bias": self.dt_bias, "o_norm": self.o_norm}
-        structs.point(call, {name: x for name, x in given.items() if x is not None})
         return call, None
 
     def work(self, shape: Shape) -> int:

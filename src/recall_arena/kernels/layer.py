@@ -44,10 +44,12 @@ class Layer(ABC):
     None is a weight that this layer does without.
 
     KIND        the tag by which the library knows it, as in native/operations.hpp
+    MIXES       whether a position sees others; those of an MLP do not
     TRANSPOSED  the weights whose gradient the kernel leaves with the axes exchanged
     """
 
     KIND: ClassVar[structs.Kind]
+    MIXES: ClassVar[bool] = True
     TRANSPOSED: ClassVar[frozenset[str]] = frozenset()
 
     def named_weights(self) -> dict[str, Tensor]:
@@ -95,7 +97,14 @@ class Layer(ABC):
         """How much there is to do, in the units of `native.threads`."""
 
 
-def head(layer: Layer, shape: Shape, in_proj: Tensor, out_proj: Tensor) -> structs.Block:
+def head(
+    layer: Layer,
+    shape: Shape,
+    in_proj: Tensor,
+    out_proj: Tensor,
+    in_bias: Tensor | None = None,
+    out_bias: Tensor | None = None,
+) -> structs.Block:
     """What the structs of all mixers begin with."""
     return structs.Block(
         kind=layer.KIND,
@@ -104,7 +113,9 @@ def head(layer: Layer, shape: Shape, in_proj: Tensor, out_proj: Tensor) -> struc
         width=shape.width,
         last=shape.last,
         in_proj=in_proj.data_ptr(),
+        in_bias=native.address(in_bias),
         out_proj=out_proj.data_ptr(),
+        out_bias=native.address(out_bias),
         numbers=sum(w.numel() for w in layer.weights()),
     )
 

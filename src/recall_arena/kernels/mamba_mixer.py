@@ -55,13 +55,14 @@ def mamba_mixer_definition(
 class MambaLayer(Layer):
     """The mixer's weights, as torch's modules and the authors' code lay them out.
 
-    conv1d and its bias are None where nothing is convolved.
+    Biases that are not there are None, and so is conv1d where nothing is convolved.
     """
 
     KIND = structs.Kind.MAMBA
     TRANSPOSED = frozenset({"conv1d", "dt_proj", "A_log"})
 
     in_proj: Float[Tensor, "twice_channels width"]
+    in_bias: Float[Tensor, " twice_channels"] | None
     conv1d: Float[Tensor, "channels 1 window"] | None
     conv_bias: PerChannel | None
     x_proj: Float[Tensor, "selected channels"]
@@ -70,11 +71,13 @@ class MambaLayer(Layer):
     D: PerChannel
     dt_bias: PerChannel
     out_proj: Float[Tensor, "width channels"]
+    out_bias: Float[Tensor, " width"] | None
 
     def check(self, width: int) -> None:
         (channels, state), rank = self.A_log.shape, self.dt_proj.shape[1]
         expected = {
             "in_proj": (2 * channels, width),
+            "in_bias": (2 * channels,),
             "conv1d": (channels, 1, self._window),
             "conv_bias": (channels,),
             "x_proj": (rank + 2 * state, channels),
@@ -83,9 +86,10 @@ class MambaLayer(Layer):
             "D": (channels,),
             "dt_bias": (channels,),
             "out_proj": (width, channels),
+            "out_bias": (width,),
         }
-        if (self.conv1d is None) != (self.conv_bias is None):
-            raise ValueError("conv1d and conv_bias come together, or not at all")
+        if self.conv1d is None and self.conv_bias is not None:
+            raise ValueError("there is a conv_bias without a conv1d")
         for name, weight in self.named_weights().items():
             if weight.shape != expected[name]:
                 raise ValueError(
@@ -104,20 +108,21 @@ class MambaLayer(Layer):
     def definition(self, x: Hidden, *, last: bool) -> ReadHidden:
         return mamba_mixer_definition(
             x,
-            partial(F.linear, weight=self.in_proj),
+            partial(F.linear, weight=self.in_proj, bias=self.in_bias),
             self.convolved,
             partial(F.linear, weight=self.x_proj),
             partial(F.linear, weight=self.dt_proj),
             *(self.A_log, self.D, self.dt_bias),
-            partial(F.linear, weight=self.out_proj),
+            partial(F.linear, weight=self.out_proj, bias=self.out_bias),
             last=last,
         )
 
     def convolved(self, u: Channels) -> Channels:
         """u as the scan takes it."""
-        if self.conv1d is None or self.conv_bias is None:
+        if self.conv1d is None:
             return F.silu(u)
-        return causal_conv(u, self.conv1d.squeeze(1), self.conv_bias)
+        bias = u.new_zeros(u.shape[2]) if self.conv_bias is None else self.conv_bias
+        return causal_conv(u, self.conv1d.squeeze(1), bias)
 
     def saved(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         batch, length = shape.batch, shape.length
@@ -134,7 +139,7 @@ class MambaLayer(Layer):
     def arguments(self, shape: Shape) -> tuple[structs.Mamba, None]:
         channels, state = self.A_log.shape
         call = structs.Mamba(
-            block=head(self, shape, self.in_proj, self.out_proj),
+            block=head(self, shape, self.in_proj, self.out_proj, self.in_bias, self.out_bias),
             channels=channels,
             state=state,
             window=self._window,
@@ -144,9 +149,9 @@ class MambaLayer(Layer):
             dt_bias=self.dt_bias.data_ptr(),
             A_log=self.A_log.data_ptr(),
             D=self.D.data_ptr(),
+            conv_weight=native.address(self.conv1d),
+            conv_bias=native.address(self.conv_bias),
         )
-        if self.conv1d is not None and self.conv_bias is not None:
-            structs.point(call, {"conv_weight": self.conv1d, "conv_bias": self.conv_bias})
         return call, None
 
     def work(self, shape: Shape) -> int:

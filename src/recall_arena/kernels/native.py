@@ -120,6 +120,11 @@ def given(x: Tensor | None) -> tuple[Tensor, ...]:
     return () if x is None else (x,)
 
 
+def address(x: Tensor | None) -> int | None:
+    """Where the tensor lies; None for none."""
+    return None if x is None else x.data_ptr()
+
+
 def rows(x: Tensor) -> Tensor:
     """`x` itself if one stride leads from each position to the next, else a contiguous copy."""
     by_rows = x.stride(2) == 1 and x.stride(0) == x.shape[1] * x.stride(1)

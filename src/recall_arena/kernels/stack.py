@@ -1,15 +1,14 @@
-"""A whole model in one call: token ids to logits, or to the loss and every weight's gradient.
+"""A whole model as the tensors that the kernel for whole models is given.
 
     x      = embedding[token] (+ positions)
     x      = x + mixer(norm(x))           layer after layer
     logits = lm_head norm(x)              of the last position, or wherever it is asked
     loss   = the mean cross-entropy of the answers
 
-A few sequences at a time go all the way up and, for the loss, all the way back while they are in
-the cache.  `recall_arena.model.SequenceModel.forward` is the definition, layer by layer.
+`stack_calls.py` runs it.  `recall_arena.model.SequenceModel.forward` is the definition, layer by
+layer.
 """
 
-import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,27 +16,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recall_arena.kernels import native, plain, structs
-from recall_arena.kernels.layer import Layer, Shape
-from recall_arena.kernels.norm import Norm, check_norm, native_norm
-from recall_arena.shapes import Answers, Logits, Tokens, Where
-
-OUTSIDE_SEQUENCE = 3
-"""What the kernels return for a position that is not in its sequence."""
-
-WORK_OF_LOGITS, WORK_OF_LOSS = 4, 16
-"""How much more there is to do for each number of a layer's input than in `native.threads`."""
+from recall_arena.kernels import native
+from recall_arena.kernels.layer import Layer
+from recall_arena.kernels.norm import Norm, check_norm
 
 
 class PreNorm(NamedTuple):
-    """A residual block, x + mixer(norm(x))."""
+    """A residual block, x + mixer(norm(x)); an MLP may stand in the mixer's place."""
 
     norm: Norm
     mixer: Layer
 
     def weights(self) -> tuple[Tensor, ...]:
         """All weights, in the kernel's order."""
-        return (*self.mixer.weights(), self.norm.weight, self.norm.bias)
+        return (*self.mixer.weights(), *self.norm.weights())
 
 
 @dataclass(frozen=True)
@@ -56,14 +48,21 @@ class Stack:
     def weights(self) -> tuple[Tensor, ...]:
         """All that may be trained, in the kernel's order."""
         of_blocks = (w for block in self.blocks for w in block.weights())
-        norm = (self.norm.weight, self.norm.bias)
-        return (*of_blocks, *norm, self.lm_head, *native.given(self.positions))
+        embedding = (self.embedding,) if self.embeds else ()
+        of_tokens = (*embedding, *native.given(self.positions))
+        return (*of_blocks, *self.norm.weights(), self.lm_head, *of_tokens)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the embedding is trained."""
+        return self.embedding.requires_grad
 
     def transposed(self) -> Iterator[bool]:
         """For each weight, whether the kernel leaves its gradient with the axes exchanged."""
         for block in self.blocks:
-            yield from (*block.mixer.transposed(), False, False)
-        yield from (False,) * (3 if self.positions is None else 4)
+            yield from (*block.mixer.transposed(), *(False for _ in block.norm.weights()))
+        of_blocks = sum(len(block.weights()) for block in self.blocks)
+        yield from (False for _ in self.weights()[of_blocks:])
 
     def fits(self, tokens: Tensor) -> bool:
         """Whether the compiled kernel takes this model and these tokens, a batch of sequences.
@@ -96,161 +95,3 @@ class Stack:
 def are_ids(x: Tensor, axes: int) -> bool:
     """Whether these are token ids as the kernel reads them: int64 in the CPU's memory."""
     return type(x) is Tensor and x.dtype == torch.int64 and x.is_cpu and x.ndim == axes
-
-
-def _are_positions(where: Where | None, tokens: Tokens) -> bool:
-    """Whether the kernel reads the positions that are asked: at least one, of each sequence."""
-    if where is None:
-        return True
-    return are_ids(where, 2) and where.numel() > 0 and len(where) == len(tokens)
-
-
-class StackLogits:
-    """The logits after the last of the tokens, or where it is asked; no gradient flows."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-
-    def __call__(self, tokens: Tokens, where: Where | None = None) -> Logits | None:
-        """None where the kernel does not take these tokens or the weights as they are now.
-
-        Bit-identical from call to call, for any number of threads.  Raises IndexError for a token
-        that is not in the vocabulary or a position that is not in the sequence, ValueError if
-        weights do not fit together.
-        """
-        if not (_are_positions(where, tokens) and self._stack.fits(tokens)):
-            return None
-        call = _Call(self._stack, tokens.shape, where)
-        embedding = self._stack.embedding
-        read = tokens.shape[:1] if where is None else where.shape
-        logits = embedding.new_empty(*read, embedding.shape[0])
-        call.struct.logits = logits.data_ptr()
-        call.run("recall_stack_logits", WORK_OF_LOGITS, tokens, where)
-        return logits
-
-
-class StackLoss:
-    """The mean cross-entropy of a stack, which leaves each weight's gradient in its `grad`.
-
-    What stood there before is written over; a weight that wants no gradient gets none.
-    """
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self._tensors = (stack.embedding, *stack.weights())
-        self._made_for: list[object] = []
-        self._call: _LossCall | None = None
-
-    def __call__(
-        self, tokens: Tokens, answers: Answers, where: Where | None = None
-    ) -> Tensor | None:
-        """The loss, a scalar; None where the kernel does not take these tensors.
-
-        Bit-identical from call to call, for any number of threads.  Raises IndexError for a token
-        or an answer that is not in the vocabulary or a position that is not in the sequence,
-        ValueError if weights do not fit together.
-        """
-        read = tokens.shape[:1] if where is None else where.shape
-        if not (are_ids(tokens, 2) and are_ids(answers, len(read)) and answers.shape == read):
-            return None
-        if not (_are_positions(where, tokens) and plain.eager()):
-            return None
-        if self._stack.embedding.requires_grad:
-            return None
-        shapes = (tokens.shape, read)
-        if self._call is None or [shapes, *map(_addresses, self._tensors)] != self._made_for:
-            if not self._stack.fits(tokens):
-                return None
-            self._call = _LossCall(self._stack, tokens.shape, where)
-            self._made_for = [shapes, *map(_addresses, self._tensors)]
-        return self._call.loss(tokens, answers, where)
-
-
-def _addresses(weight: Tensor) -> tuple[int, int]:
-    """Where a weight and its gradient lie; 0 for a gradient that is not wanted or not there."""
-    gradient = weight.grad if weight.requires_grad else None
-    return weight.data_ptr(), 0 if gradient is None else gradient.data_ptr()
-
-
-class _Call:
-    """The struct for a stack and for tokens of one shape, and all that it points to."""
-
-    def __init__(
-        self, stack: Stack, shape: torch.Size, where: Where | None = None, shards: int = 1
-    ) -> None:
-        (batch, length), (vocabulary, width) = shape, stack.embedding.shape
-        few = 2 * vocabulary * shards <= batch * length  # each shard projects them all
-        self.elements = batch * length * width * len(stack.blocks)
-        self.layers = [
-            _arguments(block, Shape(batch, length, width, last=left == 0 and where is None))
-            for left, block in zip(range(len(stack.blocks))[::-1], stack.blocks, strict=True)
-        ]
-        heads = (ctypes.addressof(call) for call, _ in self.layers)
-        table = (ctypes.c_void_p * len(self.layers))(*heads)
-        self.kept: list[object] = [stack, table]
-        self.struct = structs.Stack(
-            batch=batch,
-            length=length,
-            width=width,
-            vocabulary=vocabulary,
-            depth=len(self.layers),
-            asked=1 if where is None else where.shape[1],
-            embedding=stack.embedding.data_ptr(),
-            positions=None if stack.positions is None else stack.positions.data_ptr(),
-            gathered=few and stack.positions is None,
-            layers=ctypes.addressof(table),
-            norm=native_norm(stack.norm),
-            lm_head=stack.lm_head.data_ptr(),
-        )
-
-    def run(self, kernel: str, work: int, tokens: Tokens, where: Where | None) -> None:
-        tokens = tokens.contiguous()
-        where = None if where is None else where.contiguous()
-        self.struct.tokens = tokens.data_ptr()
-        self.struct.where = None if where is None else where.data_ptr()
-        returned = native.call(kernel, self.struct, native.threads(self.elements * work))
-        if returned == OUTSIDE_SEQUENCE:
-            last = self.struct.length - 1
-            raise IndexError(f"index out of range: positions must be in 0..{last}")
-        if returned != 0:
-            last = self.struct.vocabulary - 1
-            raise IndexError(f"index out of range: tokens and answers must be in 0..{last}")
-
-
-class _LossCall(_Call):
-    """The same with room for what the loss leaves behind."""
-
-    def __init__(self, stack: Stack, shape: torch.Size, where: Where | None = None) -> None:
-        batch, weights = shape[0], stack.weights()
-        self.gradients = native.partial_gradients(batch, weights)
-        super().__init__(stack, shape, where, shards=self.gradients.shape[0])
-        places = [_place(w, flag) for w, flag in zip(weights, stack.transposed(), strict=True)]
-        table = (structs.Place * len(places))(*places)
-        self.losses = self.gradients.new_empty(batch * self.struct.asked)
-        self.kept.append(table)
-        self.struct.losses = self.losses.data_ptr()
-        self.struct.gradients = self.gradients.data_ptr()
-        self.struct.shards, self.struct.numbers = self.gradients.shape
-        self.struct.places, self.struct.weights = ctypes.addressof(table), len(places)
-
-    def loss(self, tokens: Tokens, answers: Answers, where: Where | None) -> Tensor:
-        answers = answers.contiguous()
-        self.struct.answers = answers.data_ptr()
-        self.run("recall_stack_gradients", WORK_OF_LOSS, tokens, where)
-        return self.losses.mean()
-
-
-def _arguments(block: PreNorm, shape: Shape) -> tuple[structs.Mixer, Tensor | None]:
-    call, kept = block.mixer.arguments(shape)
-    call.block.norm = native_norm(block.norm)
-    call.block.numbers += block.norm.weight.numel() + block.norm.bias.numel()
-    return call, kept
-
-
-def _place(weight: Tensor, transposed: bool) -> structs.Place:
-    rows, columns = (weight.shape[0], weight.shape[-1]) if transposed else (weight.numel(), 1)
-    if not weight.requires_grad:
-        return structs.Place(rows=rows, columns=columns)
-    if weight.grad is None or not weight.grad.is_contiguous():
-        weight.grad = torch.zeros_like(weight)
-    return structs.Place(to=weight.grad.data_ptr(), rows=rows, columns=columns)

@@ -7,11 +7,12 @@ from torch import Tensor
 
 
 class Kind(IntEnum):
-    """Which mixer a layer is, as the library knows it."""
+    """Which mixer a layer is, or that it is none, as the library knows it."""
 
     MAMBA = 1
     ATTENTION = 2
     GATED_DELTA = 3
+    MLP = 4
 
 
 def _fields(integers: str, pointers: str) -> list[tuple[str, type]]:
@@ -37,9 +38,10 @@ class Conv(ctypes.Structure):
     """The arguments of the causal convolution."""
 
     _fields_ = (
-        _fields("batch length channels window", "x")
+        _fields("batch length channels window linear", "x")
         + _fields("x_stride", "weight bias out grad_out")
-        + _fields("grad_out_stride", "grad_x grad_weight grad_bias")
+        + _fields("grad_out_stride", "grad_x")
+        + _fields("grad_x_stride", "grad_weight grad_bias")
     )
 
 
@@ -76,7 +78,7 @@ class Delta(ctypes.Structure):
 
 
 class Norm(ctypes.Structure):
-    """A layer norm; without weights, none."""
+    """A layer norm; without a bias RMS norm, without weights none."""
 
     _fields_ = [*_fields("", "weight bias"), ("epsilon", ctypes.c_double)]
 
@@ -94,7 +96,7 @@ class Block(ctypes.Structure):
         *_fields("kind batch length width last", "x"),
         ("tokens", Tokens),
         ("norm", Norm),
-        *_fields("", "in_proj out_proj out grad_out grad_x gradients"),
+        *_fields("", "in_proj in_bias out_proj out_bias out grad_out grad_x gradients"),
         *_fields("shards numbers", ""),
     )
 
@@ -114,8 +116,15 @@ class SelfAttention(ctypes.Structure):
 
     _fields_ = (
         ("block", Block),
-        *_fields("heads", "cosines sines q mixed kv softmax"),
+        *_fields("heads q_window k_window v_window", "q_conv k_conv v_conv"),
+        *_fields("", "cosines sines q mixed kv softmax"),
     )
+
+
+class MLP(ctypes.Structure):
+    """The arguments of an MLP."""
+
+    _fields_ = (("block", Block), *_fields("hidden gated", "before"))
 
 
 class GatedDelta(ctypes.Structure):
@@ -141,7 +150,7 @@ class Stack(ctypes.Structure):
     _fields_ = (
         *_fields("batch length width vocabulary depth asked", "tokens answers where"),
         *_fields("", "embedding positions"),
-        *_fields("gathered", "layers"),
+        *_fields("gathered embeds", "layers"),
         ("norm", Norm),
         *_fields("", "lm_head logits losses gradients"),
         *_fields("shards numbers", "places"),
@@ -153,12 +162,12 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     struct.__name__: struct
     for struct in (
         *(Scan, Conv, Heads, Attention, Delta, Norm, Tokens),
-        *(Block, Mamba, SelfAttention, GatedDelta, Place, Stack),
+        *(Block, Mamba, SelfAttention, MLP, GatedDelta, Place, Stack),
     )
 }
 """All of them by the name that the library gives them."""
 
-Mixer = Mamba | SelfAttention | GatedDelta
+Mixer = Mamba | SelfAttention | MLP | GatedDelta
 """The structs that begin with a `Block`."""
 
 

@@ -11,7 +11,7 @@ from recall_arena.kernels import AttentionLayer, attention_mixer_definition, mix
 from recall_arena.kernels.attention_mixer import Positions
 from recall_arena.mixers.mixer import Mixer, MixerOptions, check_positive
 from recall_arena.shapes import Hidden, ReadHidden
-from recall_arena.watching import stock, watched
+from recall_arena.watching import bias_of, stock, watched
 
 
 @frozen
@@ -86,12 +86,21 @@ class AttentionMixer(Mixer):
 
     def layer(self) -> AttentionLayer | None:
         projections = (self.in_proj, self.out_proj)
-        plain = all(stock(each, nn.Linear, "weight") for each in projections)
-        plain = plain and max(self.windows) == 1 and self.positions != "xpos"
-        if type(self) is not AttentionMixer or not plain or watched(projections):
+        convolutions = (self.q_conv1d, self.k_conv1d, self.v_conv1d)
+        plain = all(stock(each, nn.Linear, "weight", *bias_of(each)) for each in projections)
+        plain = plain and all(conv is None or conv.is_stock() for conv in convolutions)
+        plain = plain and self.positions != "xpos" and not watched(self.children())
+        if type(self) is not AttentionMixer or not plain:
             return None
-        base = self.base if self.positions == "rope" else None
-        return AttentionLayer(self.in_proj.weight, self.out_proj.weight, self.heads, base)
+        q_conv, k_conv, v_conv = (None if conv is None else conv.weight for conv in convolutions)
+        return AttentionLayer(
+            self.in_proj.weight,
+            self.in_proj.bias,
+            *(q_conv, k_conv, v_conv),
+            *(self.out_proj.weight, self.out_proj.bias),
+            self.heads,
+            self.base if self.positions == "rope" else None,
+        )
 
     def state_size(self, context: int) -> int:
         """A key and a value for each token, and the inputs that the convolutions still see."""
@@ -106,5 +115,11 @@ class CausalConv1d(nn.Conv1d):
         super().__init__(width, width, window, groups=width, bias=False)
 
     def forward(self, x: Hidden) -> Hidden:
-        padded = nn.functional.pad(x.transpose(1, 2), (self.kernel_size[0] - 1, 0))
-        return super().forward(padded).transpose(1, 2)
+        padded = nn.functional.pad(x.transpose(1, 2), (self.kernel_size[0], 0))
+        return super().forward(padded)[..., 1:].transpose(1, 2)
+
+    def is_stock(self) -> bool:
+        """Whether it is as it was built, no subclass and nothing replaced."""
+        kept = (self.groups, self.stride, self.dilation, self.padding, self.padding_mode)
+        plain = (self.in_channels, (1,), (1,), (0,), "zeros")
+        return stock(self, CausalConv1d, "weight") and kept == plain

@@ -30,7 +30,7 @@ from recall_arena.mixers.convolution import (
 )
 from recall_arena.mixers.mixer import Mixer, MixerOptions, State, check_positive
 from recall_arena.shapes import Hidden, ReadHidden
-from recall_arena.watching import stock, watched
+from recall_arena.watching import bias_of, stock, watched
 
 
 @frozen
@@ -118,10 +118,12 @@ class MambaMixer(Mixer):
         conv = self.conv1d
         return MambaLayer(
             self.in_proj.weight,
+            self.in_proj.bias,
             None if conv is None else conv.weight,
             None if conv is None else conv.bias,
             *(self.x_proj.weight, self.dt_proj.weight),
-            *(self.A_log, self.D, self.dt_proj.bias, self.out_proj.weight),
+            *(self.A_log, self.D, self.dt_proj.bias),
+            *(self.out_proj.weight, self.out_proj.bias),
         )
 
     @torch.no_grad()
@@ -149,11 +151,11 @@ class MambaMixer(Mixer):
 
     def _stock(self) -> bool:
         """Whether each part is of the kind that the kernel knows, with the weights that it had."""
-        plain = all(
-            stock(p, nn.Linear, "weight") for p in (self.in_proj, self.x_proj, self.out_proj)
-        )
+        projections = (self.in_proj, self.out_proj)
+        plain = all(stock(p, nn.Linear, "weight", *bias_of(p)) for p in projections)
+        plain = plain and stock(self.x_proj, nn.Linear, "weight")
         plain = plain and stock(self.dt_proj, nn.Linear, "weight", "bias")
-        return plain and stock_convolution(self.conv1d, "weight", "bias")
+        return plain and stock_convolution(self.conv1d, "weight", *bias_of(self.conv1d))
 
     @torch.no_grad()
     def _spread_time_steps(
