@@ -1,7 +1,8 @@
 """How fast is one block, forward and backward, beside other people's?
 
-A Mamba block against mambapy's, transformers' and JAX's; an attention block against eager
-PyTorch and JAX; one of the gated delta rule against what transformers computes for it.
+A Mamba block against mambapy's, transformers' and JAX's; an attention block, also with
+convolutions (CAT, arXiv:2407.05591), against eager PyTorch and JAX; one of the gated delta rule
+against what transformers computes for it.
 """
 
 import itertools
@@ -19,10 +20,10 @@ from benchmarks.report import Report
 from benchmarks.rows import OURS, Setting
 from benchmarks.torch_mixers import (
     Attend,
-    PlainAttention,
     PlainGatedDelta,
     PlainMamba,
     definition_of_delta,
+    eager,
     fused_attention,
     mambapy_block,
     transformers_delta,
@@ -30,6 +31,7 @@ from benchmarks.torch_mixers import (
 from recall_arena.kernels import causal_attention_definition, selective_scan_definition
 
 PART = "block"
+CAT = "attention(q_window=4, k_window=4, v_window=4)"
 
 
 def run(options: Options, report: Report) -> None:
@@ -43,8 +45,10 @@ def run(options: Options, report: Report) -> None:
         sizes = {"batch": options.batch, "L": length, "d": width}
         for subject, made in (
             ("mamba", mamba_builders(x, arriving, options, report)),
-            ("attention", attention_builders(x, arriving, rotary=False)),
-            ("attention-rope", attention_builders(x, arriving, rotary=True)),
+            ("mamba(window=1)", without_convolution(x, arriving, report)),
+            ("attention", attention_builders(x, arriving, "attention")),
+            ("attention-rope", attention_builders(x, arriving, "attention-rope")),
+            (CAT, attention_builders(x, arriving, CAT)),
             ("gated-delta", gated_delta_builders(x, arriving)),
         ):
             compare(Setting(PART, subject, sizes), made, options, report)
@@ -70,19 +74,9 @@ def mamba_builders(x: Tensor, arriving: Tensor, options: Options, report: Report
         made = contender(name, block, x, arriving, function)
         return compiling.within(options.compile_limit, made)
 
-    def in_jax() -> Contender:
-        with optional():
-            from benchmarks import jax_contenders, jax_models
-
-        def unrolled(unroll: int) -> Contender:
-            function = partial(jax_models.mamba, unroll=unroll)
-            return jax_contenders.block(f"JAX, unroll {unroll}", function, ours, x, arriving)
-
-        return jax_contenders.best_unroll(unrolled, report)[0]
-
     made: Builders = {
         OURS: lambda: contender(OURS, ours, x, arriving),
-        "JAX": in_jax,
+        "JAX": lambda: mamba_in_jax(ours, x, arriving, report),
     }
     others: dict[str, Callable[[], nn.Module]] = {
         "recall-arena, definition": by_definition,
@@ -93,6 +87,35 @@ def mamba_builders(x: Tensor, arriving: Tensor, options: Options, report: Report
     }
     made |= {name: partial(torch_block, name, make) for name, make in others.items()}
     return made | {"torch.compile": compiled} if options.compile_block else made
+
+
+def mamba_in_jax(ours: nn.Module, x: Tensor, arriving: Tensor, report: Report) -> Contender:
+    """With the best number of unrolled positions.  Raises Unavailable if it is not installed."""
+    with optional():
+        from benchmarks import jax_contenders, jax_models
+
+    def unrolled(unroll: int) -> Contender:
+        function = partial(jax_models.mamba, unroll=unroll)
+        return jax_contenders.block(f"JAX, unroll {unroll}", function, ours, x, arriving)
+
+    return jax_contenders.best_unroll(unrolled, report)[0]
+
+
+def without_convolution(x: Tensor, arriving: Tensor, report: Report) -> Builders:
+    """Mamba blocks without a convolution; other libraries cannot leave it out."""
+    width = x.shape[2]
+    ours = fresh_mixer("mamba(window=1)", width)
+
+    def by_definition() -> Contender:
+        block = PlainMamba(width, selective_scan_definition, window=1)
+        block.load_state_dict(ours.state_dict(), strict=True)
+        return contender("recall-arena, definition", block, x, arriving)
+
+    return {
+        OURS: lambda: contender(OURS, ours, x, arriving),
+        "JAX": lambda: mamba_in_jax(ours, x, arriving, report),
+        "recall-arena, definition": by_definition,
+    }
 
 
 def transformers_block(width: int, *, use_mambapy: bool) -> nn.Module:
@@ -110,13 +133,13 @@ def transformers_block(width: int, *, use_mambapy: bool) -> nn.Module:
     return MambaMixer(config, layer_idx=0).train()
 
 
-def attention_builders(x: Tensor, arriving: Tensor, *, rotary: bool) -> Builders:
+def attention_builders(x: Tensor, arriving: Tensor, text: str) -> Builders:
     """The attention blocks, all with the weights of ours."""
     width = x.shape[2]
-    ours = fresh_mixer("attention-rope" if rotary else "attention", width)
+    ours, rotary = fresh_mixer(text, width), text == "attention-rope"
 
-    def eager(name: str, attend: Attend) -> Contender:
-        block = PlainAttention(width, rotary, attend)
+    def in_torch(name: str, attend: Attend) -> Contender:
+        block = eager(attend=attend)(text, width)
         block.load_state_dict(ours.state_dict(), strict=True)
         return contender(name, block, x, arriving)
 
@@ -131,8 +154,8 @@ def attention_builders(x: Tensor, arriving: Tensor, *, rotary: bool) -> Builders
     return {
         OURS: lambda: contender(OURS, ours, x, arriving),
         "JAX": in_jax,
-        fused: partial(eager, fused, fused_attention),
-        plain: partial(eager, plain, causal_attention_definition),
+        fused: partial(in_torch, fused, fused_attention),
+        plain: partial(in_torch, plain, causal_attention_definition),
     }
 
 
@@ -141,7 +164,7 @@ def gated_delta_builders(x: Tensor, arriving: Tensor) -> Builders:
     width = x.shape[2]
     ours = fresh_mixer("gated-delta", width)
 
-    def eager(name: str, rule: Callable[..., Tensor]) -> Contender:
+    def in_torch(name: str, rule: Callable[..., Tensor]) -> Contender:
         block = PlainGatedDelta(width, rule)
         block.load_state_dict(ours.state_dict(), strict=True)
         return contender(name, block, x, arriving)
@@ -152,7 +175,7 @@ def gated_delta_builders(x: Tensor, arriving: Tensor) -> Builders:
         "transformers, step by step": transformers_delta(chunked=False),
     }
     made: Builders = {OURS: lambda: contender(OURS, ours, x, arriving)}
-    return made | {name: partial(eager, name, rule) for name, rule in rules.items()}
+    return made | {name: partial(in_torch, name, rule) for name, rule in rules.items()}
 
 
 def contender(

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from benchmarks.jax_operations import causal_attention, causal_conv, last_of_scan, selective_scan
+from benchmarks.jax_operations import causal_attention, last_of_scan, linear_conv, selective_scan
+from recall_arena.mixers import Attention, Mamba
 from recall_arena.model import ModelSpec
 
 Weights = dict[str, Array]
@@ -42,11 +43,18 @@ def last_of_mamba(weights: Weights, x: Array, *, unroll: int) -> Array:
 
 
 def _selection(weights: Weights, u: Array) -> tuple[Array, Array, Array, Array, Array]:
-    u = causal_conv(u, weights["conv1d.weight"][:, 0], weights["conv1d.bias"])
+    u = _convolved(weights, "conv1d", u, weights.get("conv1d.bias", jnp.zeros(())))
+    u = jax.nn.silu(u)
     rank, state = weights["dt_proj.weight"].shape[1], weights["A_log"].shape[1]
     chosen = u @ weights["x_proj.weight"].T
     delta, B, C = jnp.split(chosen, [rank, rank + state], axis=-1)
     return u, delta @ weights["dt_proj.weight"].T, -jnp.exp(weights["A_log"]), B, C
+
+
+def _convolved(weights: Weights, name: str, x: Array, bias: Array) -> Array:
+    """x by the convolution of this name, where there is one; no activation."""
+    kernel = f"{name}.weight"
+    return linear_conv(x, weights[kernel][:, 0], bias) if kernel in weights else x
 
 
 def attention(weights: Weights, x: Array, *, rotary: bool) -> Array:
@@ -55,7 +63,7 @@ def attention(weights: Weights, x: Array, *, rotary: bool) -> Array:
 
 
 def _attention_of(weights: Weights, projected: Array, rotary: bool) -> Array:
-    q, k, v = jnp.split(projected, 3, axis=-1)
+    q, k, v = _short(weights, *jnp.split(projected, 3, axis=-1))
     if rotary:
         positions = jnp.arange(q.shape[1])
         q, k = rotate(q, positions), rotate(k, positions)
@@ -65,11 +73,23 @@ def _attention_of(weights: Weights, projected: Array, rotary: bool) -> Array:
 def last_of_attention(weights: Weights, x: Array, *, rotary: bool) -> Array:
     """The last position's output alone: one query."""
     into_q, into_k, into_v = jnp.split(weights["in_proj.weight"], 3)
-    q, k, v = x[:, -1:] @ into_q.T, x @ into_k.T, x @ into_v.T
+    seen = weights["q_conv1d.weight"].shape[2] if "q_conv1d.weight" in weights else 1
+    q, k, v = _short(weights, x[:, -seen:] @ into_q.T, x @ into_k.T, x @ into_v.T)
+    q = q[:, -1:]
     if rotary:
         positions = jnp.arange(x.shape[1])
         q, k = rotate(q, positions[-1:]), rotate(k, positions)
     return (causal_attention(q, k, v) @ weights["out_proj.weight"].T)[:, 0]
+
+
+def _short(weights: Weights, q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
+    """Queries, keys and values by their convolutions, where there are any."""
+    none = jnp.zeros(())
+    q, k, v = (
+        _convolved(weights, f"{name}_conv1d", each, none)
+        for name, each in (("q", q), ("k", k), ("v", v))
+    )
+    return q, k, v
 
 
 def rotate(x: Array, positions: Array, base: float = 10_000.0) -> Array:
@@ -116,26 +136,26 @@ class JaxModel:
         block = under(weights, "layers.0.")
         mixer = under(block, "mixer.")
         each = layer_norm(under(block, "norm."), self.embedding) @ mixer["in_proj.weight"].T
-        match self.spec.layers[0]:
-            case "mamba":
+        match self.spec.mixers[0]:
+            case Mamba():
                 return _mamba_of(mixer, each[tokens], self.unroll)
-            case "attention" | "attention-rope" as name:
-                return _attention_of(mixer, each[tokens], name == "attention-rope")
-            case name:
-                raise ValueError(f"no mixer {name!r} in JAX")
+            case Attention(positions=positions):
+                return _attention_of(mixer, each[tokens], positions == "rope")
+            case options:
+                raise ValueError(f"no mixer {options} in JAX")
 
     def _mix(self, weights: Weights, index: int, x: Array, *, last: bool) -> Array:
         block = under(weights, f"layers.{index}.")
         x, mixer = layer_norm(under(block, "norm."), x), under(block, "mixer.")
-        match self.spec.layers[index]:
-            case "mamba":
+        match self.spec.mixers[index]:
+            case Mamba():
                 mix = last_of_mamba if last else mamba
                 return mix(mixer, x, unroll=self.unroll)
-            case "attention" | "attention-rope" as name:
+            case Attention(positions=positions):
                 attend = last_of_attention if last else attention
-                return attend(mixer, x, rotary=name == "attention-rope")
-            case name:
-                raise ValueError(f"no mixer {name!r} in JAX")
+                return attend(mixer, x, rotary=positions == "rope")
+            case options:
+                raise ValueError(f"no mixer {options} in JAX")
 
 
 def layer_norm(weights: Weights, x: Array) -> Array:

@@ -79,9 +79,14 @@ def _next_state(h: Array, A: Array, u: Array, delta: Array, B: Array) -> Array:
 
 def causal_conv(x: Array, weight: Array, bias: Array) -> Array:
     """As `recall_arena.kernels.causal_conv`: shifted copies, for XLA fuses their sum."""
+    return jax.nn.silu(linear_conv(x, weight, bias))
+
+
+def linear_conv(x: Array, weight: Array, bias: Array) -> Array:
+    """The same without the SiLU."""
     length, window = x.shape[1], weight.shape[1]
     padded = jnp.pad(x, ((0, 0), (window - 1, 0), (0, 0)))
-    return jax.nn.silu(bias + sum(weight[:, k] * padded[:, k : k + length] for k in range(window)))
+    return bias + sum(weight[:, k] * padded[:, k : k + length] for k in range(window))
 
 
 def causal_attention(q: Array, k: Array, v: Array) -> Array:

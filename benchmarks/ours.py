@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.measuring import Results
 from recall_arena.compiled import Compiled
 from recall_arena.evaluation import TOKENS_AT_ONCE, accuracy
-from recall_arena.mixers import MIXERS
+from recall_arena.mixers.text import read_mixer
 from recall_arena.model import ModelSpec, SequenceModel
 from recall_arena.tasks import AssociativeRecall, Batch
 from recall_arena.training import Schedule, train
@@ -26,10 +26,10 @@ def fresh(spec: ModelSpec) -> SequenceModel:
 
 
 def fresh_mixer(name: str, width: int) -> nn.Module:
-    """One of our mixers, always with the same weights."""
+    """One of our mixers by its text, always with the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return MIXERS[name].build(width)
+        return read_mixer(name).build(width)
 
 
 def logits(model: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -9,13 +9,11 @@ no copies, no saved states, no loads and stores between registers and caches.
 import ctypes
 import subprocess
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from benchmarks.measuring import Unavailable
-from recall_arena.model import ModelSpec
 
 SOURCE = Path(__file__).with_name("peaks.cpp")
 FLOAT, TOKEN = 4, 8  # bytes
@@ -95,6 +93,15 @@ def conv_work(batch: int, length: int, channels: int, window: int) -> Passes:
     }
 
 
+def short_conv_work(batch: int, length: int, width: int, window: int) -> Passes:
+    """A causal convolution without SiLU or bias; backward convolves twice."""
+    each = batch * length * width
+    return {
+        "forward": Work(0, window * each, FLOAT * 2 * each),
+        "backward": Work(0, 2 * window * each, FLOAT * 3 * each),
+    }
+
+
 def attention_work(
     batch: int, heads: int, length: int, head_width: int, queries: int | None = None
 ) -> Passes:
@@ -144,83 +151,6 @@ def product_work(rows: int, terms: int, columns: int) -> Passes:
         "forward": Work(0, products, moved),
         "backward": Work(0, 2 * products, 2 * moved),
     }
-
-
-def step_work(spec: ModelSpec, batch: int, length: int) -> Work:
-    """A training step's mixers, of which the last one's output is read at one position alone.
-
-    Without positions, the first one's input has no more distinct rows than there are tokens, and
-    needs no gradient of its own.  Left out are norms, readout, loss and update: the floor is a
-    little too low.  Of the memory only the tokens count, for the rest need not leave the caches.
-    Raises ValueError for a mixer whose work nobody has counted.
-    """
-    passes: list[Passes] = []
-    rows = batch * length
-    for index, layer in enumerate(spec.layers):
-        few = index == 0 and spec.positions == "none"
-        distinct = min(rows, spec.vocabulary) if few else rows
-        read = rows if index + 1 < len(spec.layers) else batch
-        passes += _mixer_passes(layer)(spec.width, (batch, length), distinct, read)
-    total = sum((work for each in passes for work in each.values()), Work(0, 0, 0))
-    return replace(total, bytes=TOKEN * rows)
-
-
-MixerPasses = Callable[[int, tuple[int, int], int, int], list[Passes]]
-
-
-def _mixer_passes(layer: str) -> MixerPasses:
-    match layer:
-        case "mamba":
-            return _mamba_passes
-        case "attention" | "attention-rope":
-            return _attention_passes
-        case "gated-delta":
-            return _gated_delta_passes
-        case _:
-            raise ValueError(f"nobody has counted the work of {layer!r}")
-
-
-def _mamba_passes(width: int, sequences: tuple[int, int], distinct: int, read: int) -> list[Passes]:
-    """Of one Mamba mixer; where few positions are read, few have a gate."""
-    (batch, length), rows = sequences, sequences[0] * sequences[1]
-    channels, state, window, rank = 2 * width, 16, 4, -(-width // 16)
-    return [
-        product_work(distinct, width, channels),
-        product_work(min(distinct, read), width, channels),
-        conv_work(batch, length, channels, window),
-        product_work(rows, channels, rank + 2 * state),
-        product_work(rows, rank, channels),
-        scan_work(batch, length, channels, state, read),
-        product_work(read, channels, width),
-    ]
-
-
-def _attention_passes(
-    width: int, sequences: tuple[int, int], distinct: int, read: int
-) -> list[Passes]:
-    """Of one attention mixer with one head; a lone query sees every key."""
-    batch, length = sequences
-    return [
-        product_work(min(distinct, read), width, width),
-        product_work(distinct, width, 2 * width),
-        attention_work(batch, 1, length, width, queries=read // batch),
-        product_work(read, width, width),
-    ]
-
-
-def _gated_delta_passes(
-    width: int, sequences: tuple[int, int], distinct: int, read: int
-) -> list[Passes]:
-    """Of one gated delta mixer with one head; where few positions are read, few have a gate."""
-    batch, length = sequences
-    keys, values, window = width, 2 * width, 4
-    return [
-        product_work(distinct, width, 2 * keys + values + 2),
-        product_work(min(distinct, read), width, values),
-        conv_work(batch, length, 2 * keys + values, window),
-        gated_delta_work(batch, length, 1, keys, values, read),
-        product_work(read, values, width),
-    ]
 
 
 def measured_peaks(working_set: int, seconds: float = 0.2) -> Peaks:

@@ -1,6 +1,7 @@
 """How fast is a whole training step: data, forward, loss, backward, clipping, AdamW?
 
-The assignment's six models, and two layers of the gated delta rule, without JAX.  PyTorch's
+The assignment's six models, and two layers of Mamba without convolution, of attention with
+convolutions (CAT, arXiv:2407.05591), and of the gated delta rule, without JAX.  PyTorch's
 contenders go through `recall_arena.training.train` like ours, with other mixers; JAX does the whole
 step in one jit.  Where the first layer can
 project each token once instead of each position, JAX does as ours does, and PyTorch's eager mixers
@@ -11,13 +12,16 @@ import itertools
 
 from torch import nn
 
-from benchmarks import floors, ours, roofline
+from benchmarks import floors, ours
+from benchmarks.block import CAT
 from benchmarks.measuring import Builders, Contender, Stage, compare, optional
 from benchmarks.options import Options
 from benchmarks.report import Report
 from benchmarks.rows import OURS, Setting
+from benchmarks.step_work import step_work
 from benchmarks.torch_mixers import MixerMaker, eager, eager_with_mambapy
 from benchmarks.torch_models import EagerModel
+from recall_arena.mixers import GatedDelta, Mamba
 from recall_arena.model import ModelSpec, SequenceModel, named
 from recall_arena.seeds import generator
 from recall_arena.tasks import AssociativeRecall, Batch
@@ -26,7 +30,7 @@ from recall_arena.zoo import ZOO
 
 PART = "step"
 TASK = AssociativeRecall()
-SUBJECTS = (*ZOO, "gated-delta,gated-delta")
+SUBJECTS = (*ZOO, *(f"{text}, {text}" for text in ("mamba(window=1)", CAT, "gated-delta")))
 
 Unrolls = dict[tuple[int, int], int]
 """The best number of unrolled positions by (width, context), found on the Mamba stack."""
@@ -40,7 +44,7 @@ def run(options: Options, report: Report) -> None:
         setting = Setting(PART, name, {"batch": options.batch, "L": length, "d": width})
         spec, schedule = planned(setting)
         rows = compare(setting, builders(spec, schedule, unrolls, report), options, report)
-        works = {"step": roofline.step_work(spec, options.batch, length + 1)}
+        works = {"step": step_work(spec, options.batch, length + 1)}
         floors.add(setting, works, rows, options, report)
 
 
@@ -65,6 +69,8 @@ def prepared(spec: ModelSpec, schedule: Schedule) -> tuple[SequenceModel, Batch]
 def builders(spec: ModelSpec, schedule: Schedule, unrolls: Unrolls, report: Report) -> Builders:
     """The model's contenders, all with the weights of ours."""
     model, batch = prepared(spec, schedule)
+    scans = any(isinstance(options, Mamba) for options in spec.mixers)
+    delta = any(isinstance(options, GatedDelta) for options in spec.mixers)
 
     def in_jax() -> Contender:
         with optional():
@@ -72,10 +78,10 @@ def builders(spec: ModelSpec, schedule: Schedule, unrolls: Unrolls, report: Repo
 
         def unrolled(unroll: int) -> Contender:
             converted = jax_training.converted(spec, model, unroll)
-            name = f"JAX, unroll {unroll}" if "mamba" in spec.layers else "JAX"
+            name = f"JAX, unroll {unroll}" if scans else "JAX"
             return jax_contenders.training(name, *converted, TASK, schedule, batch)
 
-        if "mamba" not in spec.layers:
+        if not scans:
             return unrolled(1)
         place = (spec.width, schedule.context)
         if place in unrolls:
@@ -91,7 +97,7 @@ def builders(spec: ModelSpec, schedule: Schedule, unrolls: Unrolls, report: Repo
         made[name] = build
 
     made: Builders = {OURS: lambda: training(OURS, model, schedule, batch)}
-    if "gated-delta" not in spec.layers:
+    if not delta:
         made["JAX"] = in_jax
     in_torch("PyTorch, eager", eager())
     if spec.positions == "none":

@@ -17,6 +17,10 @@ from recall_arena.kernels import (
     gated_delta_definition,
     selective_scan_definition,
 )
+from recall_arena.mixers import Attention, GatedDelta, Mamba
+from recall_arena.mixers.attention import CausalConv1d
+from recall_arena.mixers.convolution import convolution
+from recall_arena.mixers.text import read_mixer
 
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor], Tensor]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -125,7 +129,7 @@ class PlainMamba(nn.Module):
         self.scan = scan
         self.split = [rank, state, state]
         self.in_proj = nn.Linear(width, 2 * inner, bias=False)
-        self.conv1d = nn.Conv1d(inner, inner, window, groups=inner, padding=window - 1)
+        self.conv1d = convolution(inner, window, bias=True)
         self.x_proj = nn.Linear(inner, sum(self.split), bias=False)
         self.dt_proj = nn.Linear(rank, inner)
         self.A_log = nn.Parameter(torch.zeros(inner, state))
@@ -145,35 +149,58 @@ class PlainMamba(nn.Module):
         return self.out_proj(self._mix(u, z))
 
     def _mix(self, u: Tensor, z: Tensor | None) -> Tensor:
-        assert self.conv1d.bias is not None
-        u = causal_conv_definition(u, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        if self.conv1d is None:
+            u = F.silu(u)
+        else:
+            assert self.conv1d.bias is not None
+            u = causal_conv_definition(u, self.conv1d.weight.squeeze(1), self.conv1d.bias)
         delta, B, C = self.x_proj(u).split(self.split, dim=-1)
         delta = F.linear(delta, self.dt_proj.weight)
         return self.scan(u, delta, -self.A_log.exp(), B, C, self.D, z, self.dt_proj.bias)
 
 
 class PlainAttention(nn.Module):
-    """One head of eager operations around the attention that is given."""
+    """One head of eager operations around the attention that is given.
 
-    def __init__(self, width: int, rotary: bool, attend: Attend) -> None:
+    `windows` are those of the convolutions of queries, keys and values, 1 for none.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        rotary: bool,
+        attend: Attend,
+        windows: tuple[int, int, int] = (1, 1, 1),
+    ) -> None:
         super().__init__()
         self.rotary, self.attend = rotary, attend
         self.in_proj = nn.Linear(width, 3 * width, bias=False)
+        self.q_conv1d, self.k_conv1d, self.v_conv1d = (
+            None if window == 1 else CausalConv1d(width, window) for window in windows
+        )
+        self.seen = windows[0]
         self.out_proj = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Tensor, last: bool = False) -> Tensor:
         if not last:
             return self.of_projected(self.in_proj(x))
         width = x.shape[2]
-        q = F.linear(x[:, -1:], self.in_proj.weight[:width])
-        return self._mix(q, *F.linear(x, self.in_proj.weight[width:]).chunk(2, dim=-1))
+        q = F.linear(x[:, -self.seen :], self.in_proj.weight[:width])
+        k, v = F.linear(x, self.in_proj.weight[width:]).chunk(2, dim=-1)
+        return self._mix(q, k, v, last=True)
 
     def of_projected(self, projected: Tensor) -> Tensor:
         """Every position's output, from that of in_proj."""
-        return self._mix(*projected.chunk(3, dim=-1))
+        q, k, v = projected.chunk(3, dim=-1)
+        return self._mix(q, k, v)
 
-    def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (x.unsqueeze(1) for x in (q, k, v))
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor, last: bool = False) -> Tensor:
+        convolutions = (self.q_conv1d, self.k_conv1d, self.v_conv1d)
+        q, k, v = (
+            (x if conv is None else conv(x)).unsqueeze(1)
+            for conv, x in zip(convolutions, (q, k, v), strict=True)
+        )
+        q = q[:, :, -1:] if last else q
         if self.rotary:
             q, k = rotated(q, k)
         return self.out_proj(self.attend(q, k, v).squeeze(1))
@@ -207,12 +234,13 @@ def eager(scan: Scan = selective_scan_definition, attend: Attend = fused_attenti
     """Each mixer in eager PyTorch; the maker raises ValueError for a kind that it does not know."""
 
     def make(name: str, width: int) -> nn.Module:
-        match name:
-            case "mamba":
-                return PlainMamba(width, scan)
-            case "attention" | "attention-rope":
-                return PlainAttention(width, name == "attention-rope", attend)
-            case "gated-delta":
+        match read_mixer(name):
+            case Mamba(window=window):
+                return PlainMamba(width, scan, window=window)
+            case Attention(positions=positions) as options:
+                windows = (options.q_window, options.k_window, options.v_window)
+                return PlainAttention(width, positions == "rope", attend, windows)
+            case GatedDelta():
                 return PlainGatedDelta(width, transformers_delta(chunked=True))
             case _:
                 raise ValueError(f"no eager mixer for {name!r}")

@@ -26,7 +26,6 @@ from recall_arena.kernels import native
 from recall_arena.model import SequenceModel, named
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
-from recall_arena.zoo import ZOO
 
 TASK = AssociativeRecall(queries=4)
 
@@ -62,7 +61,7 @@ def error_in_training(name: str, unroll: int) -> float:
 
 
 @needs_jax
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", step.SUBJECTS[:-1])  # all but the gated delta rule
 def test_every_model_in_jax_equals_ours_in_loss_and_gradients(child, name):
     assert child.submit(error_in_training, name, 1).result() <= 1e-5
 
@@ -79,7 +78,7 @@ def loss_of_an_unknown_mixer() -> None:
 
 @needs_jax
 def test_jax_takes_no_unknown_mixer_for_another(child):
-    with pytest.raises(ValueError, match="no mixer 'abacus' in JAX"):
+    with pytest.raises(ValueError, match="no mixer 'abacus'"):
         child.submit(loss_of_an_unknown_mixer).result()
 
 
@@ -186,21 +185,25 @@ def test_no_contender_uses_our_kernels(name, monkeypatch):
 
 
 def test_no_contender_takes_an_unknown_mixer_for_another():
-    with pytest.raises(ValueError, match="no eager mixer for 'abacus'"):
+    with pytest.raises(ValueError, match="no mixer 'abacus'"):
         eager()("abacus", 8)
 
 
-@pytest.mark.parametrize("part", ["mamba", "attention", "attention-rope", "gated-delta"])
+@pytest.mark.parametrize(
+    "part", ["mamba", "mamba(window=1)", "attention", "attention-rope", block.CAT, "gated-delta"]
+)
 def test_the_blocks_agree(part):
     x, arriving = torch.randn(2, 2, 7, 8, generator=torch.Generator().manual_seed(0))
     x.requires_grad_()
     match part:
         case "mamba":
             made = block.mamba_builders(x, arriving, Options(), Report())
+        case "mamba(window=1)":
+            made = block.without_convolution(x, arriving, Report())
         case "gated-delta":
             made = block.gated_delta_builders(x, arriving)
         case _:
-            made = block.attention_builders(x, arriving, rotary=part == "attention-rope")
+            made = block.attention_builders(x, arriving, part)
     made.pop("JAX", None)
     expected = made[OURS]().results()
     for name, build in made.items():
