@@ -4,12 +4,14 @@ RoPE is arXiv:2104.09864, xPos arXiv:2212.10554.  Short convolutions of queries,
 before they meet are those of convolution-augmented transformers (CAT, arXiv:2407.05591).
 """
 
+import torch
 from torch import nn
 
 from recall_arena.config import frozen
 from recall_arena.kernels import AttentionLayer, attention_mixer_definition, mix
-from recall_arena.kernels.attention_mixer import Positions
-from recall_arena.mixers.mixer import Mixer, MixerOptions, check_positive
+from recall_arena.kernels.attention_mixer import Positions, attended
+from recall_arena.mixers.convolution import carried
+from recall_arena.mixers.mixer import Mixer, MixerOptions, State, check_positive
 from recall_arena.shapes import Hidden, ReadHidden
 from recall_arena.watching import stock, watched
 
@@ -92,6 +94,21 @@ class AttentionMixer(Mixer):
             return None
         base = self.base if self.positions == "rope" else None
         return AttentionLayer(self.in_proj.weight, self.out_proj.weight, self.heads, base)
+
+    def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
+        """The state: keys and values so far, (batch, length, width) each, not rotated; and of
+        queries, keys and values what their convolutions still see, (batch, window - 1, width)."""
+        past_k, past_v, *tails = (None,) * 5 if state is None else state
+        parts = zip(
+            *((self.q_conv1d, self.k_conv1d, self.v_conv1d), self.in_proj(x).chunk(3, dim=2)),
+            *(tails, self.windows),
+            strict=True,
+        )
+        (q, *of_q), (k, *of_k), (v, *of_v) = (carried(*each) for each in parts)
+        k = k if past_k is None else torch.cat([past_k, k], dim=1)
+        v = v if past_v is None else torch.cat([past_v, v], dim=1)
+        y = attended(q, k, v, self.heads, self.positions, self.base)
+        return self.out_proj(y), (k, v, *of_q, *of_k, *of_v)
 
     def state_size(self, context: int) -> int:
         """A key and a value for each token, and the inputs that the convolutions still see."""

@@ -26,8 +26,14 @@ from recall_arena.kernels import (
     gated_delta_mixer_definition,
     mix,
 )
-from recall_arena.kernels.gated_delta_mixer import NORM_EPSILON, delta_inputs, gated_norm
+from recall_arena.kernels.gated_delta_mixer import (
+    NORM_EPSILON,
+    delta_inputs,
+    gated_norm,
+    projected,
+)
 from recall_arena.mixers.convolution import (
+    carried,
     convolution,
     convolved,
     stock_convolution,
@@ -125,24 +131,17 @@ class GatedDeltaMixer(Mixer):
             *(self.o_norm.weight, self.out_proj.weight, self.sizes),
         )
 
-    @torch.no_grad()
     def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
-        w = self.layer()
-        if w is None:
-            raise NotImplementedError(
-                "a GatedDelta whose parts are replaced or watched takes whole sequences only"
-            )
-        columns = w.sizes.columns(len(w.o_norm), decays=w.A_log is not None)
-        mixed, b, a, z = self.in_proj(x).split([sum(columns[:3]), *columns[3:]], dim=-1)
-        before = window_of(self.conv1d) - 1
-        start = (x.new_zeros(x.shape[0], before, mixed.shape[2]), None)
-        tail, S = start if state is None else state
-        seen = torch.cat([tail, mixed], dim=1)
-        qkv = w.convolved(seen)[:, before:]
-        q, k, v, g, beta = delta_inputs(qkv, b, a, w.A_log, w.dt_bias, w.sizes)
-        o, S = gated_delta(q, k, v, g, beta, S, normalised=True)
-        y = self.out_proj(gated_norm(o, z, w.o_norm, w.sizes.gate))
-        return y, (seen[:, seen.shape[1] - before :].clone(), S)
+        """The state: inputs that the convolution still sees, (batch, window - 1, channels), and S
+        (batch, heads, key_width, value_width)."""
+        tail, S = (None, None) if state is None else state
+        layer, norm, sizes = self.layer(), self.o_norm.weight, self.sizes
+        conv = partial(convolved, self.conv1d) if layer is None else layer.convolved
+        mixed, b, a, z = projected(x, self.in_proj, len(norm), sizes, self.A_log is not None)
+        qkv, tail = carried(conv, mixed, tail, window_of(self.conv1d))
+        inputs = delta_inputs(qkv, b, a, self.A_log, self.dt_bias, sizes)
+        o, S = gated_delta(*inputs, S, normalised=True)
+        return self.out_proj(gated_norm(o, z, norm, sizes.gate)), (tail, S)
 
     def state_size(self, context: int) -> int:
         """Each head's state, and the inputs that the convolution still sees; no matter how long."""
