@@ -43,9 +43,14 @@ def attention_mixer_definition(
     (batch, length, width) -> same, stand between in_proj and q, k and v, where there are any.
     `base` is that of the angles of RoPE and xPos.
     """
-    parts = zip(in_proj(x).chunk(3, dim=2), each, strict=True)
-    q, k, v = (part if map_ is None else map_(part) for part, map_ in parts)
+    q, k, v = projected(x, in_proj, each)
     return out_proj(attended(q[:, -1:] if last else q, k, v, heads, positions, base))
+
+
+def projected(x: Hidden, in_proj: Map, each: Sequence[Map | None]) -> tuple[Hidden, ...]:
+    """Queries, keys and values, (batch, length, width) each."""
+    parts = zip(in_proj(x).chunk(3, dim=2), each, strict=True)
+    return tuple(part if map_ is None else map_(part) for part, map_ in parts)
 
 
 def attended(

@@ -115,13 +115,19 @@ def delta_inputs(
 def gated_norm(o: Tensor, z: Tensor, weight: Tensor, gate: OutputGate) -> Tensor:
     """Each head's output over its root mean square, gated; (batch, length, heads * value_width)."""
     normed = (F.rms_norm(o, weight.shape, eps=NORM_EPSILON) * weight).flatten(2)
+    opened = gate_of(z, gate)
+    return normed if opened is None else normed * opened
+
+
+def gate_of(z: Tensor, gate: OutputGate) -> Tensor | None:
+    """What an output is multiplied by, if there is a gate."""
     match gate:
         case "none":
-            return normed
+            return None
         case "silu":
-            return normed * F.silu(z)
+            return F.silu(z)
         case "sigmoid":
-            return normed * torch.sigmoid(z)
+            return torch.sigmoid(z)
 
 
 @dataclass(frozen=True)

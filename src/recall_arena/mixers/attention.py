@@ -5,11 +5,18 @@ before they meet are those of convolution-augmented transformers (CAT, arXiv:240
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recall_arena.config import frozen
 from recall_arena.kernels import AttentionLayer, attention_mixer_definition, mix
-from recall_arena.kernels.attention_mixer import Positions, attended
+from recall_arena.kernels.attention_mixer import (
+    Positions,
+    attended,
+    positioned,
+    projected,
+    split_heads,
+)
+from recall_arena.kernels.causal_attention import attention_weights
 from recall_arena.mixers.convolution import carried
 from recall_arena.mixers.mixer import Mixer, MixerOptions, State, check_positive
 from recall_arena.shapes import Hidden, ReadHidden
@@ -109,6 +116,14 @@ class AttentionMixer(Mixer):
         v = v if past_v is None else torch.cat([past_v, v], dim=1)
         y = attended(q, k, v, self.heads, self.positions, self.base)
         return self.out_proj(y), (k, v, *of_q, *of_k, *of_v)
+
+    def inspected(self, x: Hidden) -> dict[str, Tensor]:
+        """q, k and v (batch, heads, length, head_width) as they meet, convolved and rotated; the
+        softmax's weights (batch, heads, length of queries, length of keys)."""
+        each = (self.q_conv1d, self.k_conv1d, self.v_conv1d)
+        q, k, v = (split_heads(part, self.heads) for part in projected(x, self.in_proj, each))
+        q, k = positioned(q, k, self.positions, self.base)
+        return {"q": q, "k": k, "v": v, "weights": attention_weights(q, k)}
 
     def state_size(self, context: int) -> int:
         """A key and a value for each token, and the inputs that the convolutions still see."""

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recall_arena.config import frozen
 from recall_arena.kernels import (
@@ -26,9 +26,11 @@ from recall_arena.kernels import (
     gated_delta_mixer_definition,
     mix,
 )
+from recall_arena.kernels.gated_delta import delta_states, unit
 from recall_arena.kernels.gated_delta_mixer import (
     NORM_EPSILON,
     delta_inputs,
+    gate_of,
     gated_norm,
     projected,
 )
@@ -142,6 +144,20 @@ class GatedDeltaMixer(Mixer):
         inputs = delta_inputs(qkv, b, a, self.A_log, self.dt_bias, sizes)
         o, S = gated_delta(*inputs, S, normalised=True)
         return self.out_proj(gated_norm(o, z, norm, sizes.gate)), (tail, S)
+
+    def inspected(self, x: Hidden) -> dict[str, Tensor]:
+        """q, k (batch, length, heads, key_width), of length 1 and q scaled, v; g, if anything
+        decays; beta; states S (batch, length, heads, key_width, value_width); gate, of the normed
+        S^T q before out_proj, if there is one."""
+        sizes = self.sizes
+        decays, width = self.A_log is not None, len(self.o_norm.weight)
+        mixed, b, a, z = projected(x, self.in_proj, width, sizes, decays)
+        qkv = convolved(self.conv1d, mixed)
+        q, k, v, g, beta = delta_inputs(qkv, b, a, self.A_log, self.dt_bias, sizes)
+        q, k, gate = unit(q) * sizes.key_width**-0.5, unit(k), gate_of(z, sizes.gate)
+        states = torch.stack(list(delta_states(k, v, g, beta)), dim=1)
+        found = {"q": q, "k": k, "v": v, "g": g, "beta": beta, "states": states, "gate": gate}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def state_size(self, context: int) -> int:
         """Each head's state, and the inputs that the convolution still sees; no matter how long."""

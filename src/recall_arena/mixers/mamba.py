@@ -24,6 +24,7 @@ from recall_arena.kernels import (
 )
 from recall_arena.kernels.layer import Map
 from recall_arena.kernels.mamba_mixer import scan_inputs
+from recall_arena.kernels.scan_definition import no_state, scan_states
 from recall_arena.mixers.convolution import (
     carried,
     convolution,
@@ -129,6 +130,18 @@ class MambaMixer(Mixer):
         inputs = scan_inputs(u, self.x_proj, dt_proj, self.A_log)
         y, h = continued_scan(u, *inputs, self.D, z, dt_bias, h)
         return self.out_proj(y), (tail, h)
+
+    def inspected(self, x: Hidden) -> dict[str, Tensor]:
+        """Delta (batch, length, channels), positive; A, B, C, D; u, the scan's input; the states h
+        (batch, length, channels, state); gate, of (C . h + D u) before out_proj."""
+        conv, dt_proj, dt_bias = self._convolution_and_time_step()
+        u, z = self.in_proj(x).chunk(2, dim=-1)
+        u = conv(u)
+        delta, A, B, C = scan_inputs(u, self.x_proj, dt_proj, self.A_log)
+        delta = F.softplus(delta + dt_bias)
+        states = torch.stack(list(scan_states(u, delta, A, B, no_state(u, A))), dim=1)
+        found = {"Delta": delta, "A": A, "B": B, "C": C, "D": self.D}
+        return {**found, "u": u, "states": states, "gate": F.silu(z)}
 
     def _convolution_and_time_step(self) -> tuple[Map, Map, Tensor]:
         """The convolution with its SiLU, dt_proj and the bias that is added to what it gives."""

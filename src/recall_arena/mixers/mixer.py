@@ -23,9 +23,10 @@ class Mixer(nn.Module, ABC):
     """Whether `continued` needs no more memory after a long past than after a short one."""
 
     def __init_subclass__(cls) -> None:
-        """Whoever writes a `forward` of its own has no `continued` of another's."""
-        if "forward" in vars(cls) and "continued" not in vars(cls):
-            cls.continues, cls.continued = False, Mixer.continued  # type: ignore[method-assign]
+        """Whoever writes a `forward` of its own inherits nothing that tells of another's."""
+        for name in ("continues", "continued", "inspected"):
+            if "forward" in vars(cls) and name not in vars(cls):
+                setattr(cls, name, vars(Mixer)[name])
 
     @abstractmethod
     def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
@@ -49,6 +50,13 @@ class Mixer(nn.Module, ABC):
         mixer's own affair, with the batch as its first axis.  Gradients flow, to the state too.
         """
         return recomputed(self, x, state)
+
+    def inspected(self, x: Hidden) -> dict[str, Tensor]:
+        """What stands between input and output, by the names of the mixer's equations.
+
+        Plain PyTorch, at every position; gradients flow.  Empty unless a mixer says something.
+        """
+        return {}
 
 
 def recomputed(causal: nn.Module, x: Hidden, state: State | None) -> tuple[Hidden, State]:
