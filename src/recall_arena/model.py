@@ -69,6 +69,7 @@ class SequenceModel(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
+        self.spec = spec
         self.sinusoidal = spec.positions == "sinusoidal"
         self.embedding = _embedding_of(spec)
         self.positions: nn.Embedding | None = None
