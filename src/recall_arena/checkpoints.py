@@ -53,7 +53,7 @@ def load_weights(model: nn.Module, path: Path) -> bool:
         if note is not None and note != f"{path.stem} {weights_hash(weights)}":
             its = note.split(" ")[0] == path.stem
             raise ValueError("its hash is another" if its else f"it holds those of {note[:16]}")
-        _check_fit(weights, model.state_dict())
+        check_fit(weights, model.state_dict())
     except (SafetensorError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} does not hold this model's weights ({reason})") from None
@@ -75,7 +75,8 @@ def _read(path: Path) -> tuple[str | None, dict[str, Tensor]]:
     return notes.get(NOTE), weights
 
 
-def _check_fit(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+def check_fit(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """Raises ValueError if weights are not those that are wanted, or not finite."""
     for name in sorted(wanted.keys() ^ weights.keys()):
         raise ValueError(f"{name} is {'missing' if name in wanted else 'not in this model'}")
     for name, tensor in weights.items():

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from recall_arena.kernels import Layer, Norm, PreNorm, Stack, StackLogits, StackLoss
 from recall_arena.mixers import Mixer
-from recall_arena.mixers.mixer import State
-from recall_arena.model import MLP, Block, SequenceModel, sinusoids
+from recall_arena.model import MLP, Block, ModelState, SequenceModel, sinusoids
 from recall_arena.shapes import Answers, Logits, Tokens, Where
 from recall_arena.watching import Watch, stock, watched
 
@@ -161,7 +160,7 @@ def _is_plain(embedding: nn.Embedding) -> bool:
 
 
 def continues(model: nn.Module) -> bool:
-    """Whether `logits_by_pieces` takes the model: no mixer keeps every token, no hook watches."""
+    """Whether its past fits into a state of fixed size, and no hook wants whole sequences."""
     return (
         type(model) is SequenceModel
         and not watched(model.modules())
@@ -170,30 +169,26 @@ def continues(model: nn.Module) -> bool:
 
 
 def _continues(mixer: nn.Module) -> bool:
-    return isinstance(mixer, Mixer) and mixer.continues and mixer.layer() is not None
+    return isinstance(mixer, Mixer) and mixer.continues
 
 
 @torch.no_grad()
 def logits_by_pieces(
     model: SequenceModel, tokens: Tokens, piece: int = AT_ONCE, where: Where | None = None
 ) -> Logits:
-    """The same logits, `piece` tokens at a time, in memory that does not grow with the length.
+    """The same logits, `piece` tokens at a time, in memory that does not grow with the length
+    where `continues(model)`.
 
-    Raises NotImplementedError if a mixer keeps every token of the past, as attention does, and
-    IndexError for a position that is not in the sequence.
+    Raises IndexError for a position that is not in the sequence.
     """
-    blocks = cast("list[Block]", list(model.layers))
-    states: list[State | None] = [None] * len(blocks)
     last = tokens.shape[1] - 1
     asked = torch.full((len(tokens), 1), last) if where is None else where
     if not ((asked >= 0) & (asked <= last)).all():
         raise IndexError(f"index out of range: positions must be in 0..{last}")
     read = model.lm_head.weight.new_empty(asked.numel(), model.lm_head.in_features)
+    state: ModelState | None = None
     for begin in range(0, tokens.shape[1], piece):
-        x = model.embed(tokens[:, begin : begin + piece], begin)
-        for i, block in enumerate(blocks):
-            y, states[i] = cast(Mixer, block.mixer).continued(block.norm(x), states[i])
-            x = block.after_mixer(x + y)
+        x, state = model.stream(tokens[:, begin : begin + piece], state)
         here = (asked >= begin) & (asked < begin + piece)
         read[here.flatten()] = x[here.nonzero()[:, 0], asked[here] - begin]
     logits = model.lm_head(model.norm_f(read))

@@ -1,16 +1,28 @@
 """A sequence model: embedding, mixers with norm and residual, readout of the last position."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from recall_arena.kernels import MLPLayer, mlp_definition
+from recall_arena.block import MLP, Block, continued, norm_of
 from recall_arena.mixers import Mixer
-from recall_arena.shapes import Hidden, Logits, ReadHidden, Tokens, Where
-from recall_arena.spec import MLPKind, ModelSpec, NormKind, named
-from recall_arena.watching import bias_of, stock, watched
+from recall_arena.mixers.mixer import State
+from recall_arena.shapes import Hidden, Logits, Tokens, Where
+from recall_arena.spec import ModelSpec, named
+from recall_arena.watching import watched
 
-__all__ = ["MLP", "Block", "ModelSpec", "SequenceModel", "named", "sinusoids", "unit_embedding"]
+__all__ = [
+    "MLP",
+    "Block",
+    "ModelSpec",
+    "ModelState",
+    "SequenceModel",
+    "named",
+    "sinusoids",
+    "unit_embedding",
+]
 
 
 def unit_embedding(vocabulary: int, width: int) -> torch.Tensor:
@@ -36,66 +48,15 @@ def sinusoids(length: int, width: int, like: torch.Tensor) -> torch.Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width] * half**-0.5
 
 
-def norm_of(kind: NormKind, width: int) -> nn.LayerNorm | nn.RMSNorm:
-    """A norm of vectors of `width` numbers."""
-    return nn.LayerNorm(width) if kind == "layer" else nn.RMSNorm(width, eps=1e-5)
+class ModelState(NamedTuple):
+    """What a model needs of the past to go on without it.
 
-
-class MLP(nn.Module):
-    """fc2 gelu(fc1 x), or SwiGLU; see `kernels/mlp.py`."""
-
-    def __init__(self, width: int, hidden: int, kind: MLPKind) -> None:
-        super().__init__()
-        self.gated = kind == "swiglu"
-        self.fc1 = nn.Linear(width, 2 * hidden if self.gated else hidden, bias=not self.gated)
-        self.fc2 = nn.Linear(hidden, width, bias=not self.gated)
-
-    def forward(self, x: ReadHidden) -> ReadHidden:
-        """Each position's output from its own numbers."""
-        return mlp_definition(x, self.fc1, self.fc2, gated=self.gated)
-
-    def layer(self) -> MLPLayer | None:
-        """What the kernel for whole models is given; None where something has been replaced."""
-        parts = (self.fc1, self.fc2)
-        plain = all(stock(each, nn.Linear, "weight", *bias_of(each)) for each in parts)
-        if type(self) is not MLP or not plain:
-            return None
-        weights = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
-        return MLPLayer(*weights, self.gated)
-
-
-class Block(nn.Module):
-    """Pre-norm residual: x + mixer(norm(x)); with an MLP, then x + mlp(norm2(x)).
-
-    `mixer` may be any module (batch, length, width) -> same; a Mixer reads its last position
-    alone where nothing else is wanted.
+    length  tokens so far
+    layers  the state of each layer; None is that before the first token
     """
 
-    def __init__(
-        self, width: int, mixer: nn.Module, norm: NormKind = "layer", mlp: MLP | None = None
-    ) -> None:
-        super().__init__()
-        self.norm = norm_of(norm, width)
-        self.mixer = mixer
-        self.norm2 = None if mlp is None else norm_of(norm, width)
-        self.mlp = mlp
-
-    def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
-        """Every position's output, or with `last` that of the last one alone, (batch, 1, width)."""
-        return self.after_mixer(self._mixed(x, last=last))
-
-    def after_mixer(self, x: ReadHidden) -> ReadHidden:
-        """What the rest of the block makes of x + mixer(norm(x))."""
-        if self.norm2 is None or self.mlp is None:
-            return x
-        return x + self.mlp(self.norm2(x))
-
-    def _mixed(self, x: Hidden, *, last: bool) -> ReadHidden:
-        normed = self.norm(x)
-        if not last:
-            return x + self.mixer(normed)
-        y = self.mixer(normed, last=True) if isinstance(self.mixer, Mixer) else self.mixer(normed)
-        return x[:, -1:] + y[:, -1:]
+    length: int
+    layers: tuple[State | None, ...]
 
 
 class SequenceModel(nn.Module):
@@ -108,6 +69,7 @@ class SequenceModel(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
+        self.spec = spec
         self.sinusoidal = spec.positions == "sinusoidal"
         self.embedding = _embedding_of(spec)
         self.positions: nn.Embedding | None = None
@@ -124,18 +86,65 @@ class SequenceModel(nn.Module):
         """The logits (batch, vocabulary) after the last token, or (batch, asked, vocabulary) at
         the positions `where`.
 
-        Raises ValueError if learned positions do not reach as far as the tokens.
+        There is no padding mask.  No position sees a later one, so sequences of different lengths
+        are padded on the right, with any token, and asked where they end:
+        `where = mask.sum(1, keepdim=True) - 1`, int64.  Padding on the left would enter every
+        state and shift every position.
+
+        Raises ValueError if `where` is not int64, or learned positions do not reach as far as the
+        tokens.
         """
+        _check_where(where)
         x = self.embed(tokens)
         *before, final = self.layers
         for block in before:
             x = block(x)
         if where is not None:
-            read = final(x).take_along_dim(where.unsqueeze(2), dim=1)
-            return self.lm_head(self.norm_f(read))
+            return self._read(final(x), where)
         alone = isinstance(final, Block) and not watched(final.modules())
         x = final(x, last=True) if alone else final(x)
         return self.lm_head(self.norm_f(x[:, -1]))
+
+    def continued(
+        self, tokens: Tokens, state: ModelState | None = None, where: Where | None = None
+    ) -> tuple[Logits, ModelState]:
+        """`forward` of a sequence's next tokens, and the state after them, to go on from.
+
+            logits, state = model.continued(prompt)
+            logits, state = model.continued(next_token, state)     # (batch, 1), or more at once
+
+        `state` is that after the tokens before, None at the start; `where` counts from the first
+        of these tokens.  The logits are those of the whole sequence.  A state is only read, so
+        many sequences may go on from it.  All sequences of a batch are of one length: none may be
+        padded.  Gradients flow, to the state too; without them (`torch.inference_mode()`) Mamba
+        is compiled.
+
+        Raises ValueError as `forward`, and for a state of another batch or stack;
+        NotImplementedError if a hook watches a whole block or mixer.
+        """
+        _check_where(where)
+        x, state = self.stream(tokens, state)
+        if where is not None:
+            return self._read(x, where), state
+        return self.lm_head(self.norm_f(x[:, -1])), state
+
+    def stream(self, tokens: Tokens, state: ModelState | None) -> tuple[Hidden, ModelState]:
+        """What the last block gives at each of a sequence's next tokens, and the state after."""
+        length, states = state or ModelState(0, (None,) * len(self.layers))
+        sizes = {len(tensor) for each in states if each is not None for tensor in each}
+        if len(states) != len(self.layers) or sizes - {len(tokens)}:
+            raise ValueError(
+                f"the state must be of {len(self.layers)} layers and a batch of {len(tokens)}, "
+                f"got {len(states)} layers and {' and '.join(map(str, sorted(sizes)))}"
+            )
+        x, after = self.embed(tokens, length), []
+        for layer, before in zip(self.layers, states, strict=True):
+            x, own = continued(layer, x, before)
+            after.append(own)
+        return x, ModelState(length + tokens.shape[1], tuple(after))
+
+    def _read(self, x: Hidden, where: Where) -> Logits:
+        return self.lm_head(self.norm_f(x.take_along_dim(where.unsqueeze(2), dim=1)))
 
     def embed(self, tokens: Tokens, begin: int = 0) -> Hidden:
         """The embedded tokens that stand from position `begin` on.
@@ -161,6 +170,16 @@ class SequenceModel(nn.Module):
     def trained_parameters(self) -> int:
         """How many numbers training changes."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def _check_where(where: Tensor | None) -> None:
+    """A mask in the place of positions is found here."""
+    if where is not None and where.dtype != torch.int64:
+        raise ValueError(
+            f"where must be positions (batch, asked) of int64, got {where.dtype} "
+            f"{tuple(where.shape)}; for a padding mask, pad on the right and ask at "
+            "where=mask.sum(1, keepdim=True) - 1"
+        )
 
 
 def _embedding_of(spec: ModelSpec) -> nn.Embedding:

@@ -3,8 +3,8 @@
     q, k, v = in_proj x                 each then by a function of its own, such as a convolution
     out     = out_proj attention(q, k, v)
 
-`attention_mixer_definition` says what this means; `AttentionLayer` is what the compiled kernel
-is given.
+`attention_mixer_definition` says what this means, `attended` its part between the projections;
+`AttentionLayer` is what the compiled kernel is given.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from recall_arena.kernels.causal_attention import causal_attention, is_small
 from recall_arena.kernels.causal_conv import linear_conv_definition
 from recall_arena.kernels.layer import Layer, Map, Shape, head
 from recall_arena.kernels.rotary import BASE, rotary_table_of, rotate, xpos_tables
-from recall_arena.shapes import Hidden, ReadHidden
+from recall_arena.shapes import Heads, Hidden, Queries, ReadHidden
 
 Window = Float[Tensor, "width 1 _"]
 
@@ -46,20 +46,45 @@ def attention_mixer_definition(
     (batch, length, width) -> same, stand between in_proj and q, k and v, where there are any.
     `base` is that of the angles of RoPE and xPos.
     """
-    length, head_width = x.shape[1], x.shape[2] // heads
+    q, k, v = projected(x, in_proj, each)
+    return out_proj(attended(q[:, -1:] if last else q, k, v, heads, positions, base))
+
+
+def projected(x: Hidden, in_proj: Map, each: Sequence[Map | None]) -> tuple[Hidden, ...]:
+    """Queries, keys and values, (batch, length, width) each."""
     parts = zip(in_proj(x).chunk(3, dim=2), each, strict=True)
-    mapped = (part if map_ is None else map_(part) for part, map_ in parts)
-    q, k, v = (part.unflatten(2, (heads, head_width)).transpose(1, 2) for part in mapped)
-    q = q[:, :, -1:] if last else q
-    table = None
+    return tuple(part if map_ is None else map_(part) for part, map_ in parts)
+
+
+def attended(
+    q: ReadHidden, k: Hidden, v: Hidden, heads: int, positions: Positions, base: float
+) -> ReadHidden:
+    """What each query, of which q has those of the last positions or all, makes of the values."""
+    q, k, v = (split_heads(x, heads) for x in (q, k, v))
+    if positions == "rope":  # the kernel rotates
+        table = rotary_table_of(k, k.shape[2], k.shape[3], base)
+        mixed = causal_attention(q, k, v, table)
+    else:
+        mixed = causal_attention(*positioned(q, k, positions, base), v)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def split_heads(x: ReadHidden, heads: int) -> Queries:
+    """(batch, read, width) as (batch, heads, read, head_width)."""
+    return x.unflatten(2, (heads, x.shape[2] // heads)).transpose(1, 2)
+
+
+def positioned(q: Queries, k: Heads, positions: Positions, base: float) -> tuple[Queries, Heads]:
+    """Queries, those of the last positions or all, and keys as they meet: rotated, if at all."""
+    length, head_width = k.shape[2:]
     match positions:
+        case "none":
+            return q, k
         case "rope":
-            table = rotary_table_of(x, length, head_width, base)
+            of_q = of_k = rotary_table_of(k, length, head_width, base)
         case "xpos":
-            of_q, of_k = xpos_tables(x, length, head_width, base)
-            q, k = rotate(q, of_q[:, length - q.shape[2] :]), rotate(k, of_k)
-    mixed = causal_attention(q, k, v, table)
-    return out_proj(mixed.transpose(1, 2).flatten(2))
+            of_q, of_k = xpos_tables(k, length, head_width, base)
+    return rotate(q, of_q[:, length - q.shape[2] :]), rotate(k, of_k)
 
 
 @dataclass(frozen=True)

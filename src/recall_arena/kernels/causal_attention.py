@@ -12,6 +12,7 @@ other things than arithmetic, and leaves the rest to that function.
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,9 +30,13 @@ def causal_attention_definition(
     q: Queries, k: Heads, v: Heads, rotary: RotaryTable | None = None
 ) -> Queries:
     """The equation, transcribed.  Any float type, any device."""
-    q, k = _rotated(q, k, rotary)
+    return attention_weights(*_rotated(q, k, rotary)) @ v
+
+
+def attention_weights(q: Queries, k: Heads) -> Float[Tensor, "batch heads queries length"]:
+    """How much of each value a query takes."""
     scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
-    return F.softmax(scores.masked_fill(_future(q, k), float("-inf")), dim=-1) @ v
+    return F.softmax(scores.masked_fill(_future(q, k), float("-inf")), dim=-1)
 
 
 def causal_attention(q: Queries, k: Heads, v: Heads, rotary: RotaryTable | None = None) -> Queries:

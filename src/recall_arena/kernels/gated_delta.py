@@ -13,6 +13,7 @@ than erased (arXiv:2411.12537).
 kernel takes the tensors.  The tests hold the second to the first, gradients included.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,15 +54,24 @@ def gated_delta_definition(
         q, k = unit(q), unit(k)
     q = q * (q.shape[3] ** -0.5 if scale is None else scale)
     S = v.new_zeros(_state_shape(k, v)) if state is None else state
-    outputs = []
-    for t in range(q.shape[1]):
+    states, outputs = delta_states(k, v, g, beta, S), []
+    for t, S in enumerate(states):
+        outputs.append((S * q[:, t].unsqueeze(-1)).sum(2))
+    return torch.stack(outputs, dim=1) if outputs else torch.zeros_like(v), S
+
+
+def delta_states(
+    k: Keys, v: Values, g: Decays | None, beta: Rates, S: State | None = None
+) -> Iterator[State]:
+    """The state after each position."""
+    S = v.new_zeros(_state_shape(k, v)) if S is None else S
+    for t in range(k.shape[1]):
         if g is not None:
             decay = g[:, t].exp()
             S = S * (decay.unsqueeze(2) if g.ndim == 3 else decay).unsqueeze(3)
         error = v[:, t] - (S * k[:, t].unsqueeze(-1)).sum(2)
         S = S + k[:, t].unsqueeze(-1) * (beta[:, t].unsqueeze(-1) * error).unsqueeze(2)
-        outputs.append((S * q[:, t].unsqueeze(-1)).sum(2))
-    return torch.stack(outputs, dim=1) if outputs else torch.zeros_like(v), S
+        yield S
 
 
 def gated_delta(

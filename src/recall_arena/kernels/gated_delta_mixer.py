@@ -73,13 +73,20 @@ def gated_delta_mixer_definition(
     The projections and `conv`, the convolution with its SiLU, are functions, so that modules
     serve as well as weights.  Without A_log and dt_bias nothing decays.
     """
-    columns = sizes.columns(len(o_norm), decays=A_log is not None)
-    mixed, b, a, z = in_proj(x).split([sum(columns[:3]), *columns[3:]], dim=-1)
+    mixed, b, a, z = projected(x, in_proj, len(o_norm), sizes, A_log is not None)
     q, k, v, g, beta = delta_inputs(conv(mixed), b, a, A_log, dt_bias, sizes)
     o, _ = gated_delta(q, k, v, g, beta, normalised=True)
     if last:
         o, z = o[:, -1:], z[:, -1:]
     return out_proj(gated_norm(o, z, o_norm, sizes.gate))
+
+
+def projected(
+    x: Hidden, in_proj: Map, value_width: int, sizes: GatedDeltaSizes, decays: bool
+) -> tuple[Tensor, ...]:
+    """in_proj x in four: q, k and v side by side, b, a and z."""
+    columns = sizes.columns(value_width, decays=decays)
+    return in_proj(x).split([sum(columns[:3]), *columns[3:]], dim=-1)
 
 
 def delta_inputs(
@@ -108,13 +115,19 @@ def delta_inputs(
 def gated_norm(o: Tensor, z: Tensor, weight: Tensor, gate: OutputGate) -> Tensor:
     """Each head's output over its root mean square, gated; (batch, length, heads * value_width)."""
     normed = (F.rms_norm(o, weight.shape, eps=NORM_EPSILON) * weight).flatten(2)
+    opened = gate_of(z, gate)
+    return normed if opened is None else normed * opened
+
+
+def gate_of(z: Tensor, gate: OutputGate) -> Tensor | None:
+    """What an output is multiplied by, if there is a gate."""
     match gate:
         case "none":
-            return normed
+            return None
         case "silu":
-            return normed * F.silu(z)
+            return F.silu(z)
         case "sigmoid":
-            return normed * torch.sigmoid(z)
+            return torch.sigmoid(z)
 
 
 @dataclass(frozen=True)

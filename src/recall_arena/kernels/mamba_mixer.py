@@ -19,7 +19,7 @@ from recall_arena.kernels import native, structs
 from recall_arena.kernels.causal_conv import causal_conv
 from recall_arena.kernels.layer import Layer, Map, Shape, head
 from recall_arena.kernels.selective_scan import selective_scan
-from recall_arena.shapes import Channels, Hidden, ReadHidden
+from recall_arena.shapes import Channels, Hidden, ReadHidden, Selection
 
 PerChannel = Float[Tensor, " channels"]
 
@@ -42,13 +42,19 @@ def mamba_mixer_definition(
     The projections and `conv`, the convolution with its SiLU, are functions, so that modules
     serve as well as weights; `dt_bias` is added to what dt_proj gives.
     """
-    state = A_log.shape[1]
     u, z = in_proj(x).chunk(2, dim=-1)
     u = conv(u)
-    selected = x_proj(u)
-    delta, B, C = selected.split([selected.shape[2] - 2 * state, state, state], dim=-1)
-    y = selective_scan(u, dt_proj(delta), -A_log.exp(), B, C, D, z, dt_bias)
+    y = selective_scan(u, *scan_inputs(u, x_proj, dt_proj, A_log), D, z, dt_bias)
     return out_proj(y[:, -1:] if last else y)
+
+
+def scan_inputs(
+    u: Channels, x_proj: Map, dt_proj: Map, A_log: Tensor
+) -> tuple[Channels, Tensor, Selection, Selection]:
+    """delta, A, B and C of `selective_scan`."""
+    state, selected = A_log.shape[1], x_proj(u)
+    delta, B, C = selected.split([selected.shape[2] - 2 * state, state, state], dim=-1)
+    return dt_proj(delta), -A_log.exp(), B, C
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ RotaryTable = Float[Tensor, "2 length half_width"]
 BASE = 10_000.0
 SCALE_BASE = 512.0  # positions over which xPos scales by zeta once
 GAMMA = 0.4
+CACHED = 1024  # positions; decoding asks for a longer table at each step
 
 
 def rotary_table(
@@ -35,14 +36,16 @@ def rotary_table(
 
 def rotary_table_of(x: Tensor, length: int, head_width: int, base: float = BASE) -> RotaryTable:
     """The table of positions 0 .. length - 1, of x's type and on its device."""
-    make = _cached_table if plain.eager() else _table
+    make = _cached_table if plain.eager() and length <= CACHED else _table
     return make(length, head_width, base, x.dtype, x.device)
 
 
 def _table(
     length: int, head_width: int, base: float, dtype: torch.dtype, device: torch.device
 ) -> RotaryTable:
-    return rotary_table(torch.arange(length, dtype=dtype, device=device), head_width, base)
+    exact = torch.promote_types(dtype, torch.float32)  # half precision has no 1000 and 1001
+    positions = torch.arange(length, dtype=exact, device=device)
+    return rotary_table(positions, head_width, base).to(dtype)
 
 
 @lru_cache(maxsize=512)
@@ -63,9 +66,10 @@ def xpos_tables(
     from the middle, so that scales stay in range to 70,000 of them; scores are the same.
     """
     table, half = rotary_table_of(x, length, head_width, base), head_width // 2
-    pair, position = (torch.arange(n, dtype=x.dtype, device=x.device) for n in (half, length))
+    exact = torch.promote_types(x.dtype, torch.float32)
+    pair, position = (torch.arange(n, dtype=exact, device=x.device) for n in (half, length))
     zeta = (pair / half + GAMMA) / (1 + GAMMA)
-    scale = zeta ** ((position - length // 2) / SCALE_BASE).unsqueeze(1)
+    scale = (zeta ** ((position - length // 2) / SCALE_BASE).unsqueeze(1)).to(x.dtype)
     return table * scale, table / scale
 
 

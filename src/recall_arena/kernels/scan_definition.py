@@ -6,6 +6,8 @@ y_t     = C_t . h_t + D u_t
 out_t   = y_t silu(z_t)                                     or y_t where z is None
 """
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -44,15 +46,22 @@ def continued_scan_definition(
     h: States,
 ) -> tuple[Channels, States]:
     """The same from a state on; returns the state after the last position too."""
-    delta = F.softplus(delta + delta_bias)
-    outputs = []
+    states, outputs = scan_states(u, F.softplus(delta + delta_bias), A, B, h), []
+    for t, h in enumerate(states):
+        outputs.append((h * C[:, t].unsqueeze(1)).sum(-1))
+    y = torch.stack(outputs, dim=1) + D * u if outputs else D * u
+    return y if z is None else y * F.silu(z), h
+
+
+def scan_states(
+    u: Channels, delta: Channels, A: Transition, B: Selection, h: States
+) -> Iterator[States]:
+    """The state after each position; delta is Delta here, positive."""
     for t in range(u.shape[1]):
         # Euler rather than zero-order hold for B, as in the authors' code.
         drive = (delta[:, t] * u[:, t]).unsqueeze(-1) * B[:, t].unsqueeze(1)
         h = torch.exp(delta[:, t].unsqueeze(-1) * A) * h + drive
-        outputs.append((h * C[:, t].unsqueeze(1)).sum(-1))
-    y = torch.stack(outputs, dim=1) + D * u if outputs else D * u
-    return y if z is None else y * F.silu(z), h
+        yield h
 
 
 def no_state(u: Tensor, A: Tensor) -> Tensor:

@@ -76,7 +76,6 @@ def last_selective_scan(
     return _Scan(last=True).definition(*inputs)
 
 
-@torch.no_grad()
 def continued_scan(
     u: Channels,
     delta: Channels,
@@ -91,14 +90,18 @@ def continued_scan(
     """`selective_scan` of a part of a sequence, and the state (batch, channels, state) after it.
 
     `h` is the state after the part before, or None at the start; so a sequence of any length can
-    be worked through in memory that does not grow with it.  For inference: no gradient flows.
+    be worked through in memory that does not grow with it.  The compiled kernel has no gradient of
+    states, so where one is wanted the definition runs, one position after another.
     """
     inputs = (u, delta, A, B, C, D, z, delta_bias)
     _check_shapes(inputs, u.shape)
     h = no_state(u, A) if h is None else h
     if h.shape != (u.shape[0], *A.shape):
         raise ValueError(f"h must be (batch, channels, state), got {tuple(h.shape)}")
-    if not (_compiled(inputs) and native.fits(h)):
+    learns = torch.is_grad_enabled() and any(
+        x is not None and x.requires_grad for x in (*inputs, h)
+    )
+    if learns or not (_compiled(inputs) and native.fits(h)):
         return continued_scan_definition(*inputs, h)
     ready = _in_rows(inputs)
     before, out = h.transpose(1, 2).contiguous(), u.new_empty(u.shape)

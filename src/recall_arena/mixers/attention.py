@@ -4,12 +4,21 @@ RoPE is arXiv:2104.09864, xPos arXiv:2212.10554.  Short convolutions of queries,
 before they meet are those of convolution-augmented transformers (CAT, arXiv:2407.05591).
 """
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from recall_arena.config import frozen
 from recall_arena.kernels import AttentionLayer, attention_mixer_definition, mix
-from recall_arena.kernels.attention_mixer import Positions
-from recall_arena.mixers.mixer import Mixer, MixerOptions, check_positive
+from recall_arena.kernels.attention_mixer import (
+    Positions,
+    attended,
+    positioned,
+    projected,
+    split_heads,
+)
+from recall_arena.kernels.causal_attention import attention_weights
+from recall_arena.mixers.convolution import carried
+from recall_arena.mixers.mixer import Mixer, MixerOptions, State, check_positive
 from recall_arena.shapes import Hidden, ReadHidden
 from recall_arena.watching import bias_of, stock, watched
 
@@ -101,6 +110,29 @@ class AttentionMixer(Mixer):
             self.heads,
             self.base if self.positions == "rope" else None,
         )
+
+    def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
+        """The state: keys and values so far, (batch, length, width) each, not rotated; and of
+        queries, keys and values what their convolutions still see, (batch, window - 1, width)."""
+        past_k, past_v, *tails = (None,) * 5 if state is None else state
+        parts = zip(
+            *((self.q_conv1d, self.k_conv1d, self.v_conv1d), self.in_proj(x).chunk(3, dim=2)),
+            *(tails, self.windows),
+            strict=True,
+        )
+        (q, *of_q), (k, *of_k), (v, *of_v) = (carried(*each) for each in parts)
+        k = k if past_k is None else torch.cat([past_k, k], dim=1)
+        v = v if past_v is None else torch.cat([past_v, v], dim=1)
+        y = attended(q, k, v, self.heads, self.positions, self.base)
+        return self.out_proj(y), (k, v, *of_q, *of_k, *of_v)
+
+    def inspected(self, x: Hidden) -> dict[str, Tensor]:
+        """q, k and v (batch, heads, length, head_width) as they meet, convolved and rotated; the
+        softmax's weights (batch, heads, length of queries, length of keys)."""
+        each = (self.q_conv1d, self.k_conv1d, self.v_conv1d)
+        q, k, v = (split_heads(part, self.heads) for part in projected(x, self.in_proj, each))
+        q, k = positioned(q, k, self.positions, self.base)
+        return {"q": q, "k": k, "v": v, "weights": attention_weights(q, k)}
 
     def state_size(self, context: int) -> int:
         """A key and a value for each token, and the inputs that the convolutions still see."""

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recall_arena.config import frozen
 from recall_arena.kernels import (
@@ -26,8 +26,16 @@ from recall_arena.kernels import (
     gated_delta_mixer_definition,
     mix,
 )
-from recall_arena.kernels.gated_delta_mixer import NORM_EPSILON, delta_inputs, gated_norm
+from recall_arena.kernels.gated_delta import delta_states, unit
+from recall_arena.kernels.gated_delta_mixer import (
+    NORM_EPSILON,
+    delta_inputs,
+    gate_of,
+    gated_norm,
+    projected,
+)
 from recall_arena.mixers.convolution import (
+    carried,
     convolution,
     convolved,
     stock_convolution,
@@ -125,24 +133,31 @@ class GatedDeltaMixer(Mixer):
             *(self.o_norm.weight, self.out_proj.weight, self.sizes),
         )
 
-    @torch.no_grad()
     def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
-        w = self.layer()
-        if w is None:
-            raise NotImplementedError(
-                "a GatedDelta whose parts are replaced or watched takes whole sequences only"
-            )
-        columns = w.sizes.columns(len(w.o_norm), decays=w.A_log is not None)
-        mixed, b, a, z = self.in_proj(x).split([sum(columns[:3]), *columns[3:]], dim=-1)
-        before = window_of(self.conv1d) - 1
-        start = (x.new_zeros(x.shape[0], before, mixed.shape[2]), None)
-        tail, S = start if state is None else state
-        seen = torch.cat([tail, mixed], dim=1)
-        qkv = w.convolved(seen)[:, before:]
-        q, k, v, g, beta = delta_inputs(qkv, b, a, w.A_log, w.dt_bias, w.sizes)
-        o, S = gated_delta(q, k, v, g, beta, S, normalised=True)
-        y = self.out_proj(gated_norm(o, z, w.o_norm, w.sizes.gate))
-        return y, (seen[:, seen.shape[1] - before :].clone(), S)
+        """The state: inputs that the convolution still sees, (batch, window - 1, channels), and S
+        (batch, heads, key_width, value_width)."""
+        tail, S = (None, None) if state is None else state
+        layer, norm, sizes = self.layer(), self.o_norm.weight, self.sizes
+        conv = partial(convolved, self.conv1d) if layer is None else layer.convolved
+        mixed, b, a, z = projected(x, self.in_proj, len(norm), sizes, self.A_log is not None)
+        qkv, tail = carried(conv, mixed, tail, window_of(self.conv1d))
+        inputs = delta_inputs(qkv, b, a, self.A_log, self.dt_bias, sizes)
+        o, S = gated_delta(*inputs, S, normalised=True)
+        return self.out_proj(gated_norm(o, z, norm, sizes.gate)), (tail, S)
+
+    def inspected(self, x: Hidden) -> dict[str, Tensor]:
+        """q, k (batch, length, heads, key_width), of length 1 and q scaled, v; g, if anything
+        decays; beta; states S (batch, length, heads, key_width, value_width); gate, of the normed
+        S^T q before out_proj, if there is one."""
+        sizes = self.sizes
+        decays, width = self.A_log is not None, len(self.o_norm.weight)
+        mixed, b, a, z = projected(x, self.in_proj, width, sizes, decays)
+        qkv = convolved(self.conv1d, mixed)
+        q, k, v, g, beta = delta_inputs(qkv, b, a, self.A_log, self.dt_bias, sizes)
+        q, k, gate = unit(q) * sizes.key_width**-0.5, unit(k), gate_of(z, sizes.gate)
+        states = torch.stack(list(delta_states(k, v, g, beta)), dim=1)
+        found = {"q": q, "k": k, "v": v, "g": g, "beta": beta, "states": states, "gate": gate}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def state_size(self, context: int) -> int:
         """Each head's state, and the inputs that the convolution still sees; no matter how long."""

@@ -12,7 +12,7 @@ import math
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recall_arena.config import frozen
@@ -22,7 +22,11 @@ from recall_arena.kernels import (
     mamba_mixer_definition,
     mix,
 )
+from recall_arena.kernels.layer import Map
+from recall_arena.kernels.mamba_mixer import scan_inputs
+from recall_arena.kernels.scan_definition import no_state, scan_states
 from recall_arena.mixers.convolution import (
+    carried,
     convolution,
     convolved,
     stock_convolution,
@@ -80,7 +84,6 @@ class MambaMixer(Mixer):
         inner, state = options.expand * width, options.state
         rank = math.ceil(width / 16) if options.rank is None else options.rank
 
-        self.split = [rank, state, state]
         self.in_proj = nn.Linear(width, 2 * inner, bias=options.bias)
         self.conv1d = convolution(inner, options.window, bias=options.conv_bias)
         self.x_proj = nn.Linear(inner, rank + 2 * state, bias=False)
@@ -98,17 +101,10 @@ class MambaMixer(Mixer):
         layer = self.layer()
         if layer is not None:
             return mix(layer, x, last=last)
+        conv, dt_proj, dt_bias = self._convolution_and_time_step()
         return mamba_mixer_definition(
-            *(
-                x,
-                self.in_proj,
-                partial(convolved, self.conv1d),
-                self.x_proj,
-                self.dt_proj,
-                self.A_log,
-                self.D,
-            ),
-            *(torch.zeros_like(self.D), self.out_proj),  # dt_proj adds its bias itself
+            *(x, self.in_proj, conv, self.x_proj, dt_proj),
+            *(self.A_log, self.D, dt_bias, self.out_proj),
             last=last,
         )
 
@@ -126,23 +122,35 @@ class MambaMixer(Mixer):
             *(self.out_proj.weight, self.out_proj.bias),
         )
 
-    @torch.no_grad()
     def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
-        w = self.layer()
-        if w is None:
-            raise NotImplementedError(
-                "a Mamba whose parts are replaced or watched works through whole sequences only"
-            )
-        before, inner = window_of(self.conv1d) - 1, w.D.shape[0]
-        start = (x.new_zeros(x.shape[0], before, inner), None)
-        tail, h = start if state is None else state
+        """The state: inputs that the convolution still sees, (batch, window - 1, channels), and h
+        (batch, channels, state).  With gradients the scan is its definition, which is slow."""
+        tail, h = (None, None) if state is None else state
+        conv, dt_proj, dt_bias = self._convolution_and_time_step()
         u, z = self.in_proj(x).chunk(2, dim=-1)
-        seen = torch.cat([tail, u], dim=1)
-        u = w.convolved(seen)[:, before:]
-        delta, B, C = self.x_proj(u).split(self.split, dim=-1)
-        delta = F.linear(delta, w.dt_proj)
-        y, h = continued_scan(u, delta, -w.A_log.exp(), B, C, w.D, z, w.dt_bias, h)
-        return self.out_proj(y), (seen[:, seen.shape[1] - before :].clone(), h)
+        u, tail = carried(conv, u, tail, window_of(self.conv1d))
+        inputs = scan_inputs(u, self.x_proj, dt_proj, self.A_log)
+        y, h = continued_scan(u, *inputs, self.D, z, dt_bias, h)
+        return self.out_proj(y), (tail, h)
+
+    def inspected(self, x: Hidden) -> dict[str, Tensor]:
+        """Delta (batch, length, channels), positive; A, B, C, D; u, the scan's input; the states h
+        (batch, length, channels, state); gate, of (C . h + D u) before out_proj."""
+        conv, dt_proj, dt_bias = self._convolution_and_time_step()
+        u, z = self.in_proj(x).chunk(2, dim=-1)
+        u = conv(u)
+        delta, A, B, C = scan_inputs(u, self.x_proj, dt_proj, self.A_log)
+        delta = F.softplus(delta + dt_bias)
+        states = torch.stack(list(scan_states(u, delta, A, B, no_state(u, A))), dim=1)
+        found = {"Delta": delta, "A": A, "B": B, "C": C, "D": self.D}
+        return {**found, "u": u, "states": states, "gate": F.silu(z)}
+
+    def _convolution_and_time_step(self) -> tuple[Map, Map, Tensor]:
+        """The convolution with its SiLU, dt_proj and the bias that is added to what it gives."""
+        layer = self.layer()
+        if layer is None:  # dt_proj adds its bias itself
+            return partial(convolved, self.conv1d), self.dt_proj, torch.zeros_like(self.D)
+        return layer.convolved, partial(F.linear, weight=layer.dt_proj), layer.dt_bias
 
     def state_size(self, context: int) -> int:
         """A state a channel, and the inputs that the convolution still sees; no matter how long."""

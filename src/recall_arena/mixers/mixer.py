@@ -5,6 +5,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from recall_arena.config import frozen
@@ -12,14 +13,20 @@ from recall_arena.kernels import Layer
 from recall_arena.shapes import Hidden, ReadHidden
 
 State = tuple[Tensor, ...]
-"""What a mixer carries from one piece of a sequence to the next."""
+"""What a mixer carries from one piece of a sequence to the next, (batch, ...) each."""
 
 
 class Mixer(nn.Module, ABC):
     """Moves information from earlier positions to later ones, at any length."""
 
     continues = False
-    """Whether a state of fixed size stands for the past, so that `continued` can go on from it."""
+    """Whether `continued` needs no more memory after a long past than after a short one."""
+
+    def __init_subclass__(cls) -> None:
+        """Whoever writes a `forward` of its own inherits nothing that tells of another's."""
+        for name in ("continues", "continued", "inspected"):
+            if "forward" in vars(cls) and name not in vars(cls):
+                setattr(cls, name, vars(Mixer)[name])
 
     @abstractmethod
     def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
@@ -37,15 +44,28 @@ class Mixer(nn.Module, ABC):
         return None
 
     def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
-        """The outputs of a sequence's next positions, and the state after them; no gradients.
+        """The outputs of a sequence's next positions, and the state after them.
 
-        `state` is that after the positions before, None at the start.  Raises NotImplementedError
-        where no state of fixed size stands for the past.
+        `state` is that after the positions before, None at the start; what it consists of is the
+        mixer's own affair, with the batch as its first axis.  Gradients flow, to the state too.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} keeps every token of the past: a sequence cannot be worked "
-            "through piece by piece"
-        )
+        return recomputed(self, x, state)
+
+    def inspected(self, x: Hidden) -> dict[str, Tensor]:
+        """What stands between input and output, by the names of the mixer's equations.
+
+        Plain PyTorch, at every position; gradients flow.  Empty unless a mixer says something.
+        """
+        return {}
+
+
+def recomputed(causal: nn.Module, x: Hidden, state: State | None) -> tuple[Hidden, State]:
+    """`Mixer.continued` of any causal map: all inputs are kept, and it is given all of them again.
+
+    The state is the inputs so far (batch, length, width).
+    """
+    seen = x if state is None else torch.cat([*state, x], dim=1)
+    return causal(seen)[:, seen.shape[1] - x.shape[1] :], (seen,)
 
 
 @frozen

@@ -1,0 +1,58 @@
+"""What a layout is: how a library spells a model's options and names its weights."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from recall_arena.mixers import Mamba, MixerOptions
+from recall_arena.mixers.text import write_mixer
+from recall_arena.spec import ModelSpec
+
+Kind = TypeVar("Kind", bound=MixerOptions)
+
+EPSILON = 1e-5
+"""Of the norms, here as there."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A library's folder of one model.
+
+    file        what the weights are in, beside config.json
+    embedding   the name of the embedding's weight; all others are named alike
+    read        from its config the model, and whether its readout is its embedding; raises
+                ValueError for what a `ModelSpec` does not have
+    write       the config of a model; raises ValueError for what it cannot express
+    """
+
+    file: str
+    embedding: str
+    read: Callable[[dict[str, Any]], tuple[ModelSpec, bool]]
+    write: Callable[[ModelSpec], dict[str, Any]]
+
+
+def the_one(options: Sequence[Kind], kind: str) -> Kind:
+    """The options that all layers of a kind have in common, since a config holds one set of them.
+
+    Raises ValueError if they differ.
+    """
+    texts = sorted(set(map(write_mixer, options)))
+    if len(texts) > 1:
+        raise ValueError(f"{kind} has one set of options for all layers; got {', '.join(texts)}")
+    return options[0]
+
+
+def as_built(mamba: Mamba) -> Mamba:
+    """Without what only decides how training starts.
+
+    Raises ValueError if nothing is convolved.
+    """
+    if mamba.window == 1:
+        raise ValueError("window=1: there Mamba always has a convolution, here then none")
+    return replace(mamba, A_log_offset=0.0, dt_offset=0.0)
+
+
+def check_window(window: int) -> None:
+    """Raises ValueError for a filter of one number a channel, which is nothing of ours."""
+    if window < 2:
+        raise ValueError(f"a convolution of {window} positions: here it has at least 2, or is none")
