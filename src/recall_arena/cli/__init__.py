@@ -32,6 +32,9 @@ COMMANDS = {
     "study choose-rates": Entry("choose among the rates that a search tried", "study:ChooseRates"),
     "train": Entry("train one model, show its accuracy, keep record and weights", "train:Train"),
     "models": Entry("the models and mixers, and all options of each", "models:Models"),
+    "check-mixer": Entry(
+        "hold a mixer of your own against what every mixer promises", "check_mixer:CheckMixer"
+    ),
     "evaluate": Entry("test a trained model at other context lengths", "evaluate:Evaluate"),
     "report": Entry("write a study's report from the records there are", "report:Report"),
     "runs ls": Entry("the records of a store", "runs:RunsLs"),
@@ -79,13 +82,16 @@ def _run(name: str, rest: list[str]) -> int:
     with handled_by(end_at_once):
         import tyro
 
+        from recall_arena.cli.importing import import_named
         from recall_arena.cli.stores import WAY_OUT
         from recall_arena.records import DamagedRecord
 
-        kind: type[Command] = pkgutil.resolve_name(f"recall_arena.cli.{COMMANDS[name].place}")
         options = (tyro.conf.FlagCreatePairsOff,)
         try:
             with handled_by(end_cleanly):
+                import_named(rest)
+                place = f"recall_arena.cli.{COMMANDS[name].place}"
+                kind: type[Command] = pkgutil.resolve_name(place)
                 command = kind.spelled(rest)
                 return tyro.cli(command, prog=f"recall {name}", args=rest, config=options).run()
         except BrokenPipeError:  # who read the output has seen enough

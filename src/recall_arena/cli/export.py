@@ -25,6 +25,7 @@ class RunsExport(Command):
 
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="the file to write, NAME.csv")]
     where: options.Where = ""
+    imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
 
     def run(self) -> int:
@@ -53,6 +54,7 @@ class RunsArchive(Command):
     """
 
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="the new file, NAME.parquet")]
+    imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
     json: options.Json = False
 

@@ -24,6 +24,11 @@ Where = Annotated[
     str, tyro.conf.arg(help="only runs such as \"task.queries == 16 and model == 'mamba'\"")
 ]
 LONGEST_NUMBER, LARGEST_POWER = 18, 62  # of a length and its power, so that all fit into int64
+Imports = Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(name="import", help="a module whose tasks and mixers are meant; may be repeated"),
+]
 Json = Annotated[bool, tyro.conf.arg(help="print the result as JSON")]
 DryRun = Annotated[bool, tyro.conf.arg(help="say what would run, and run nothing")]
 Lengths = Annotated[

@@ -29,6 +29,7 @@ class RunsLs(Command):
     where: options.Where = ""
     sort: Annotated[str, tyro.conf.arg(help="a column to sort by, the smallest first")] = "address"
     reverse: Annotated[bool, tyro.conf.arg(help="the largest first")] = False
+    imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
     json: options.Json = False
 
@@ -55,6 +56,7 @@ class RunsShow(Command):
     """One record, found by the beginning of its address."""
 
     address: options.Address
+    imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
     json: options.Json = False
 
@@ -85,6 +87,7 @@ def _facts(record: Record) -> dict[str, object]:
         **asdict(record.cost),
         "finished": made.finished,
         "versions": " ".join(f"{name} {number}" for name, number in made.versions.items()),
+        **({"of other packages": ", ".join(made.modules)} if made.modules else {}),
         "kernels": made.kernels,
         "kernels' build": made.kernels_build or "not recorded",
         "package's build": made.package_build or "not recorded",

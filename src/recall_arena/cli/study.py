@@ -34,6 +34,7 @@ class StudyRun(Command):
     ] = None
     threads: Annotated[int, tyro.conf.arg(help="threads of each run")] = 1
     keep_weights: Annotated[bool, tyro.conf.arg(help="keep each run's weights as well")] = False
+    imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
     out: options.Out = Path("report")
     dry_run: options.DryRun = False
@@ -132,6 +133,7 @@ def _damaged(named: list[NamedRun], store: Store) -> Iterator[tuple[str, Damaged
 class StudyLs(Command):
     """The studies, their questions and their scales."""
 
+    imports: options.Imports = ()
     json: options.Json = False
 
     def run(self) -> int:

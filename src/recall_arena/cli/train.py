@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, make_dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +13,11 @@ from recall_arena.cli.accuracy import accuracy_rows, say_accuracy
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json
 from recall_arena.cli.contexts import checked_contexts
+from recall_arena.cli.importing import values_of
 from recall_arena.cli.progress import follow
 from recall_arena.evaluation import Contexts
 from recall_arena.executors import execute_all
 from recall_arena.model import named
-from recall_arena.names import unknown
 from recall_arena.records import Record, weights_path
 from recall_arena.runs import Checks, Run
 from recall_arena.tasks import TASKS, AssociativeRecall
@@ -39,7 +38,9 @@ class Train(Command):
     width: Annotated[int, tyro.conf.arg(help="d, the numbers in an embedding")] = 8
     kind: Annotated[
         str,
-        tyro.conf.arg(name="task", help=f"{', '.join(TASKS)}; `--task NAME --help` has its flags"),
+        tyro.conf.arg(
+            name="task", help=f"{', '.join(TASKS.names())}; `--task NAME --help` explains it"
+        ),
     ] = "associative-recall"
     task: Annotated[
         AssociativeRecall, tyro.conf.arg(help="associative recall: what stood after the query?")
@@ -57,6 +58,7 @@ class Train(Command):
             help_behavior_hint="(default: they are kept)",
         ),
     ] = True
+    imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
     dry_run: options.DryRun = False
     json: options.Json = False
@@ -65,16 +67,16 @@ class Train(Command):
     @classmethod
     def spelled(cls, words: Sequence[str]) -> type[Command]:
         """With the flags of the task that `--task` names."""
-        names = [word for flag, word in pairwise(words) if flag == "--task"]
-        names += [word.removeprefix("--task=") for word in words if word.startswith("--task=")]
+        names = values_of("--task", words)
         return cls.on(names[-1]) if names else cls
 
     @classmethod
     def on(cls, name: str) -> type[Command]:
         """The command with the flags of one of the tasks; raises Mistake for an unknown one."""
-        if name not in TASKS:
-            raise Mistake(unknown("task", name, TASKS))
-        kind = TASKS[name]
+        try:
+            kind = TASKS.find(name)
+        except ValueError as error:
+            raise Mistake(str(error)) from None
         about = (kind.__doc__ or name).splitlines()[0]
         task = ("task", Annotated[kind, tyro.conf.arg(help=about)], field(default_factory=kind))
         made = make_dataclass(cls.__name__, [task], bases=(cls,), frozen=True)

@@ -92,10 +92,7 @@ def check(record: Record) -> None:
     """Raises ValueError, in one line, for a record that no run can have produced."""
     if record.address != address_of(record.run):
         raise ValueError(f"its address {record.address!r} is not the hash of its run")
-    try:
-        _Run.model_validate(record.run)
-    except ValidationError as error:
-        raise ValueError(f"its run is not described as here: {one_line(error)}") from None
+    check_run(record.run)
     cost = record.cost
     for name in ("training_seconds", "evaluation_seconds", "parameters", "state_size"):
         if not 0 <= getattr(cost, name) < BEYOND:  # NaN too
@@ -105,6 +102,14 @@ def check(record: Record) -> None:
     _check_tally("contexts", outcome.contexts, record.run["contexts"].get("sequences", 1))
     _check_steps(outcome, record.run)
     _check_lengths(outcome.contexts.at, record.run["contexts"])
+
+
+def check_run(run: dict[str, Any]) -> None:
+    """Raises ValueError for a run that no record may have: tables could not hold it."""
+    try:
+        _Run.model_validate(run)
+    except ValidationError as error:
+        raise ValueError(f"its run is not described as here: {one_line(error)}") from None
 
 
 def _check_tally(name: str, tally: Tally, sequences: int) -> None:
