@@ -31,6 +31,7 @@ COMMANDS = {
     "study ls": Entry("the studies and their scales", "study:StudyLs"),
     "study choose-rates": Entry("choose among the rates that a search tried", "study:ChooseRates"),
     "train": Entry("train one model, show its accuracy, keep record and weights", "train:Train"),
+    "sweep": Entry("train a grid of runs, and choose the best", "sweep:Sweep"),
     "models": Entry("the models and mixers, and all options of each", "models:Models"),
     "check-mixer": Entry(
         "hold a mixer of your own against what every mixer promises", "check_mixer:CheckMixer"
@@ -40,7 +41,7 @@ COMMANDS = {
     "runs ls": Entry("the records of a store", "runs:RunsLs"),
     "runs show": Entry("one record", "runs:RunsShow"),
     "runs rm": Entry("remove records and their weights", "removing:RunsRm"),
-    "runs export": Entry("all records as one CSV table", "export:RunsExport"),
+    "runs export": Entry("records with their curves as one table", "export:RunsExport"),
     "runs archive": Entry("pack a store's records into one Parquet file", "export:RunsArchive"),
     "verify": Entry("train records' runs again, and compare", "verify:Verify"),
     "doctor": Entry("versions, threads, and which kernels run and why", "doctor:Doctor"),

@@ -37,6 +37,10 @@ Lengths = Annotated[
         name="contexts", help="the lengths to test, such as 64,128,2^20, in place of a range"
     ),
 ]
+Jobs = Annotated[
+    int | None, tyro.conf.arg(help="processes at work; the default is the number of cores")
+]
+KeepWeights = Annotated[bool, tyro.conf.arg(help="keep each run's weights as well")]
 Quiet = Annotated[bool, tyro.conf.arg(aliases=["-q"], help="no progress")]
 Verbose = Annotated[bool, tyro.conf.arg(aliases=["-v"], help="name every run at the start")]
 

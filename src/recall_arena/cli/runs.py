@@ -23,6 +23,7 @@ EARLIER = "none: an earlier version wrote it"
 class RunsLs(Command):
     """The records of a store, a line each, and what in it cannot be read (then the code is 1).
 
+    Of the fields that describe runs only those are shown that differ among these; --json has all.
     `validation` is the last check's accuracy, `accuracy` that of the test, both at length L.
     """
 
@@ -35,16 +36,16 @@ class RunsLs(Command):
 
     def run(self) -> int:
         contents = contents_of(stores.opened(self.store))
-        table = brief(listed(contents, self.where, self.sort, descending=self.reverse))
+        table = listed(contents, self.where, self.sort, descending=self.reverse)
         if self.json:
             say_json(table.rows(named=True))
         elif table.height:
-            shown = table.with_columns(
+            shown = brief(table).with_columns(
                 pl.col("address").str.head(8),
                 pl.selectors.by_name("validation", "accuracy").round(4),
             )
             rows = ([("" if v is None else v) for v in row] for row in shown.iter_rows())
-            say_table(table.columns, rows)
+            say_table(shown.columns, rows)
         else:
             such = "such " * bool(self.where)
             say(f"no {such}records in {self.store}")

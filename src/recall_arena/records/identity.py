@@ -46,6 +46,10 @@ class _Model(_Described):
     positions: str
 
 
+class _Curriculum(_Described):
+    kind: str = ""
+
+
 class _Schedule(_Described):
     rate: float
     steps: Count
@@ -55,6 +59,10 @@ class _Schedule(_Described):
     decay: float
     clip: float
     decay_steps: Count = 0
+    optimizer: str = ""
+    weight_decay: float = 0.0
+    shortest: Count | None = None
+    curriculum: _Curriculum = _Curriculum()
 
 
 class _Checks(_Described):
