@@ -38,6 +38,7 @@ COMMANDS = {
     ),
     "evaluate": Entry("test a trained model at other context lengths", "evaluate:Evaluate"),
     "report": Entry("write a study's report from the records there are", "report:Report"),
+    "plot": Entry("draw any records: any column against another", "plot:Plot"),
     "runs ls": Entry("the records of a store", "runs:RunsLs"),
     "runs show": Entry("one record", "runs:RunsShow"),
     "runs rm": Entry("remove records and their weights", "removing:RunsRm"),

@@ -51,6 +51,8 @@ def at_point(described: Described, point: Point) -> Described:
 
 def _with(owner: Any, path: list[str], value: Any) -> Any:
     first, *rest = path
+    if not rest and type(getattr(owner, first)) is int and type(value) is not int:
+        raise ValueError(f"{first} must be a whole number, got {value!r}")
     inner = _with(getattr(owner, first), rest, value) if rest else value
     return replace(owner, **{first: inner})
 
@@ -74,4 +76,8 @@ def field_named(name: str, known: list[str], kind: str) -> str:
         return name if name in known else found[0]
     if found:
         raise Mistake(f"{name} may be {' or '.join(found)}")
-    raise Mistake(unknown(kind, name, known))
+    last = [each.rpartition(".")[2] for each in known]
+    short = [
+        word if last.count(word) == 1 else each for word, each in zip(last, known, strict=True)
+    ]
+    raise Mistake(unknown(kind, name, short))
