@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 from made_up import kept
 
@@ -64,7 +65,7 @@ def test_what_is_sound_is_shown_what_is_not_is_named_and_the_code_is_1(
         assert [line[:8] for line in said.out.splitlines()[-2:]] == [GOOD[:8], THIRD[:8]]
     elif "csv" in words:
         lines = (tmp_path / "all.csv").read_text().splitlines()
-        assert [line[:16] for line in lines[1:]] == [GOOD] * 4 + [THIRD] * 4
+        assert [line[:16] for line in lines[1:]] == [GOOD] * 8 + [THIRD] * 8
     else:
         assert Store(tmp_path).addresses() == [GOOD, THIRD]
 
@@ -211,7 +212,8 @@ def test_an_export_never_writes_over_a_record(
 ) -> None:
     before = everything(store)
     assert main(["runs", "export", str(store / name), "--store", str(store)]) == 2
-    assert "CSV file" in (said := capsys.readouterr().err) or "ends in .csv" in said
+    said = capsys.readouterr().err
+    assert any(hint in said for hint in ("name the file", "ends in one of", "as an archive"))
     assert everything(store) == before
 
 
@@ -227,12 +229,55 @@ def test_runs_are_listed_and_exported_as_asked_for(
 
     out = tmp_path / "all.csv"
     assert main(["runs", "export", str(out), *words]) == 0
-    head, first, *_ = out.read_text().splitlines()
-    assert head.startswith("address,model,d,task.delay,task.queries,rate,seed,steps,ended_by,")
-    assert head.endswith("context,correct,n")
-    assert first.endswith(",2,1,4")
+    table = pl.read_csv(out, infer_schema_length=None)
+    assert sorted(table["kind"].unique()) == ["check", "run", "test"]
+    assert table["model"].unique().to_list() == ["mamba"]
     assert main(["runs", "ls", "--where", "seed == 77", "--store", str(store)]) == 0
     assert "no such records in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_an_export_has_every_field_and_curve_in_each_format(tmp_path: Path, suffix: str) -> None:
+    for one in RECORDS:
+        Store(tmp_path / "runs").write(one)
+    out = tmp_path / "out" / f"all.{suffix}"
+    assert main(["runs", "export", str(out), "--store", str(tmp_path / "runs")]) == 0
+    read = {"csv": pl.read_csv, "parquet": pl.read_parquet, "jsonl": pl.read_ndjson}[suffix]
+    table = read(out)
+    assert table.height == 3 * (1 + 3 + 4)  # a run, its checks, its lengths
+    run = RECORDS[0].run
+    for part in ("task", "model", "schedule", "checks", "contexts"):
+        assert {f"{part}.{name}" for name in run[part]} <= set(table.columns)
+    own = table.filter((pl.col("address") == GOOD) & (pl.col("kind") == "check"))
+    assert own["at"].to_list() == RECORDS[0].outcome.checks.at
+    assert own["loss"].to_list() == RECORDS[0].outcome.losses
+    by_query = own["correct_by_query"].to_list()
+    assert [json.loads(row) if suffix == "csv" else row for row in by_query] == [[5, 0]] * 3
+
+
+def test_an_export_never_writes_over_an_archive(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Store(tmp_path / "runs").write(RECORDS[0])
+    path = tmp_path / "all.parquet"
+    archive(Store(tmp_path / "runs"), path)
+    before = path.read_bytes()
+    assert main(["runs", "export", str(path), "--store", str(tmp_path / "runs")]) == 2
+    assert "is an archive of records, which is never written over" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_a_list_has_the_fields_that_tell_its_runs_apart_and_no_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for one in (*RECORDS, kept(0, checks=4), kept(0, model="hybrid-a")):
+        Store(tmp_path).write(one)
+    assert main(["runs", "ls", "--store", str(tmp_path)]) == 0
+    results = ["steps", "ended_by", "validation", "accuracy"]
+    head = capsys.readouterr().out.splitlines()[0].split()
+    assert head == ["address", "model", "budget", "seed", *results]
+    assert main(["runs", "ls", "--store", str(tmp_path), "--where", "budget == 40"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["address", "model", *results]
 
 
 def test_a_folder_that_cannot_be_read_is_one_line(

@@ -24,7 +24,7 @@ TRAINING_IS_SHORTENED = ["--schedule.steps", "50", "--contexts.stride", "32", "-
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("recall ")])
 def test_the_command_works_as_written(line: str, smoke: Smoke) -> None:
     words = shlex.split(line, comments=True)[1:]
-    if words[0] == "train":
+    if words[0] in ("train", "sweep"):
         words += [*TRAINING_IS_SHORTENED, "--store", str(smoke.store.parent / "trained")]
     done = recall(*words, cwd=smoke.store.parent)
     assert done.returncode == 0, done.stderr

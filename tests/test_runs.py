@@ -18,6 +18,7 @@ from training_checks import finish, steps
 
 from recall_arena import runs
 from recall_arena.compiled import Compiled
+from recall_arena.config import frozen
 from recall_arena.curriculum import Curriculum
 from recall_arena.evaluation import Contexts, accuracy, accuracy_by_context, held_out
 from recall_arena.kernels import native
@@ -128,7 +129,7 @@ def test_addresses_of_different_runs_are_all_different():
 
 
 def test_the_address_changes_with_the_kind_of_task(monkeypatch):
-    @dataclasses.dataclass(frozen=True)
+    @frozen
     class Other(AssociativeRecall):
         """The same fields, another task."""
 
@@ -301,7 +302,7 @@ def test_the_revision_stands_in_the_json():
 def test_what_is_no_run_is_a_validation_error(damage):
     values = TINY.to_json()
     damage(values)
-    with pytest.raises(ValueError, match=r"should|must|no kind|no mixer|required|unexpected"):
+    with pytest.raises(ValueError, match=r"should|must|no task|no mixer|required|unexpected"):
         from_json(values)
 
 

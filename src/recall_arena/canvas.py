@@ -22,9 +22,11 @@ Group = tuple[tuple[Any, ...], pl.DataFrame]
 
 
 def groups(rows: pl.DataFrame, columns: Sequence[str]) -> Iterator[Group]:
-    """Rows by the values of columns, in their order; models in that of `zoo.py`."""
+    """Rows by the values of columns, in their order; models in that of `zoo.py`, nulls last."""
 
     def place(value: Any) -> tuple[int, Any]:
+        if value is None:
+            return len(MODELS) + 1, 0
         return (MODELS.index(value) if value in MODELS else len(MODELS), value)
 
     yield from sorted(rows.group_by(columns), key=lambda group: [place(v) for v in group[0]])
@@ -67,6 +69,11 @@ def legend(
         handles.append(Line2D([], [], color="0.45", linestyle="-.", label=label))
     if "chance" in data.columns:
         handles.append(Line2D([], [], color="0.45", linestyle=":", label="chance"))
+    place_legend(figure, handles)
+
+
+def place_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """One legend under all panels."""
     for handle in handles:
         handle.set_markersize(4)
     columns = 3 if figure.get_figwidth() < 10 else 5
@@ -74,10 +81,8 @@ def legend(
     figure.legend(handles=handles, loc=place, ncols=columns, frameon=False, fontsize=8)
 
 
-def accuracy_axis(axis: Axes, what: str, against: str) -> None:
-    """0 to 100 % upwards; the name of the quantity beside the first panel of a row."""
-    axis.set_ylim(-0.02, 1.04)
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+def plain_axis(axis: Axes, what: str, against: str) -> None:
+    """A grid; the name of the quantity beside the first panel of a row."""
     axis.grid(visible=True, color="0.92", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
@@ -86,6 +91,13 @@ def accuracy_axis(axis: Axes, what: str, against: str) -> None:
     place = axis.get_subplotspec()
     if place is not None and place.is_first_col():
         axis.set_ylabel(what)
+
+
+def accuracy_axis(axis: Axes, what: str, against: str) -> None:
+    """The same from 0 to 100 % upwards."""
+    axis.set_ylim(-0.02, 1.04)
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+    plain_axis(axis, what, against)
 
 
 def iterations_axis(axis: Axes) -> None:
@@ -98,9 +110,15 @@ def iterations_axis(axis: Axes) -> None:
 def save(figure: Figure, data: pl.DataFrame, stem: Path) -> None:
     """Write stem.svg, .pdf, .png and the numbers as .csv; the same bytes each time."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": "recall-arena", "svg.fonttype": "path"}):
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+    write(figure, stem.with_suffix(".svg"))
     figure.set_layout_engine("none")  # laid out once; the other formats keep it
-    figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
-    figure.savefig(stem.with_suffix(".png"), dpi=160)
+    write(figure, stem.with_suffix(".pdf"))
+    write(figure, stem.with_suffix(".png"))
     data.write_csv(stem.with_suffix(".csv"))
+
+
+def write(figure: Figure, path: Path) -> None:
+    """Write one file, of the format that its name ends in; the same bytes each time."""
+    dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    with mpl.rc_context({"svg.hashsalt": "recall-arena", "svg.fonttype": "path"}):
+        figure.savefig(path, dpi=160, metadata=dated.get(path.suffix))

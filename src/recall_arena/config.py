@@ -63,6 +63,17 @@ def frozen(cls: type[T]) -> type[T]:
     return made
 
 
+def has_defaults(cls: type) -> bool:
+    """Whether this is a class of `frozen`, itself and not by a parent, that can be made of nothing.
+
+    Only then does its name alone stand for one value.
+    """
+    if not checked.is_pydantic_dataclass(cls) or inspect.isabstract(cls):
+        return False
+    parameters = inspect.signature(cls).parameters.values()
+    return all(parameter.default is not parameter.empty for parameter in parameters)
+
+
 def read(cls: type[T], values: dict[str, Any]) -> T:
     """The value of a frozen class from its fields as JSON values; ValueError for any other."""
     try:

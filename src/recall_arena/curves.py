@@ -25,7 +25,7 @@ def curves(
     ).sort(*CURVE, "seed", "at")
     runs = frame.filter(pl.col("kind") == "run")
     medians = [
-        _median(own, rows.join(own, on="address", how="semi"), goes_on=goes_on).with_columns(
+        median_of(own, rows.join(own, on="address", how="semi"), goes_on=goes_on).with_columns(
             pl.lit(key, own.schema[name]).alias(name) for name, key in zip(CURVE, keys, strict=True)
         )
         for keys, own in runs.group_by(CURVE, maintain_order=True)
@@ -34,8 +34,11 @@ def curves(
     return _with_floor(both, kind)
 
 
-def _median(runs: pl.DataFrame, rows: pl.DataFrame, *, goes_on: bool) -> pl.DataFrame:
-    """The median over these runs at every position that any of them has."""
+def median_of(runs: pl.DataFrame, rows: pl.DataFrame, *, goes_on: bool) -> pl.DataFrame:
+    """The median over these runs at every position that any of them has: at, value, `curve`.
+
+    runs  address and ended_by; rows  address, at and value; `goes_on` as in `curves`
+    """
     grid = rows.select("at").unique().join(runs.select("address", "ended_by"), how="cross")
     known = grid.join(rows.select("address", "at", "value"), on=["address", "at"], how="left")
     if goes_on:

@@ -5,12 +5,15 @@ A record has one row of kind "run", one of kind "check" for each validation and 
 Selecting runs is selecting rows.  Nothing here imports torch.
 
     address                 text: the record's name
+    task                    text: the kind of task
     model                   text: a name of `zoo.py`, or the layers, "mamba,attention-rope"
     recurrent               whether a layer carries a state of fixed size
     d K M tau L             integers: width, vocabulary, queries, delay, training context
                             (K, M and tau are null for a task that has none)
     rate budget batch       the schedule: peak rate, most iterations, sequences an iteration,
     warmup decay clip       iterations of warm-up, share of the budget that decays, gradient norm
+    optimizer weight_decay  "adamw" or "adam", and its weight decay
+    shortest curriculum     the shortest training length, null if all are L; the kind
     every running solved    a check every so many iterations; the run is solved once `running`
                             checks in a row have an accuracy of `solved`
     tests                   how many lengths were tested
@@ -21,6 +24,7 @@ Selecting runs is selecting rows.  Nothing here imports torch.
     seconds                 of training and testing
     kernels threads         what ran it, as far as the record tells
     versions machine
+    modules                 those of other packages that task and mixers come from, or null
     kind at                 "run", "check" or "test"; iterations ("run", "check") or length ("test")
     asked correct           sequences, and right answers among them; null for "run"
     asked_apart             the same for the sequences whose value is not the query itself, null for
@@ -41,8 +45,7 @@ from recall_arena.records import Record, Tally
 from recall_arena.zoo import name_of, recurrent
 
 _RUN: dict[str, type[pl.DataType]] = {
-    "address": pl.String,
-    "model": pl.String,
+    **dict.fromkeys(("address", "task", "model"), pl.String),
     "recurrent": pl.Boolean,
     **dict.fromkeys(("d", "K", "M", "tau", "L"), pl.Int64),
     "rate": pl.Float64,
@@ -51,6 +54,10 @@ _RUN: dict[str, type[pl.DataType]] = {
     "warmup": pl.Int64,
     "decay": pl.Float64,
     "clip": pl.Float64,
+    "optimizer": pl.String,
+    "weight_decay": pl.Float64,
+    "shortest": pl.Int64,
+    "curriculum": pl.String,
     "every": pl.Int64,
     "running": pl.Int64,
     "solved": pl.Float64,
@@ -63,7 +70,7 @@ _RUN: dict[str, type[pl.DataType]] = {
     "parameters": pl.Int64,
     "state": pl.Int64,
     "seconds": pl.Float64,
-    **dict.fromkeys(("kernels", "threads", "versions", "machine"), pl.String),
+    **dict.fromkeys(("kernels", "threads", "versions", "machine", "modules"), pl.String),
 }
 LISTS = pl.List(pl.Int64)
 _COUNTED: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -143,6 +150,7 @@ def _run(record: Record) -> dict[str, object]:
     task, model, schedule, checks = (run[k] for k in ("task", "model", "schedule", "checks"))
     return {
         "address": record.address,
+        "task": task["kind"],
         "model": name_of(model),
         "recurrent": recurrent(model["layers"]),
         "d": model["width"],
@@ -155,6 +163,10 @@ def _run(record: Record) -> dict[str, object]:
         "decay": schedule["decay_steps"] / schedule["steps"]
         if "decay_steps" in schedule
         else schedule["decay"],
+        "optimizer": schedule.get("optimizer", "adamw"),
+        "weight_decay": schedule.get("weight_decay", 0.0),
+        "shortest": schedule.get("shortest"),
+        "curriculum": schedule.get("curriculum", {}).get("kind", "none"),
         **{name: checks[name] for name in ("every", "running", "solved")},
         "tests": len(outcome.contexts.at),
         "seed": run["seed"],
@@ -168,6 +180,7 @@ def _run(record: Record) -> dict[str, object]:
         "kernels": made.kernels,
         "threads": str(made.threads),
         "machine": made.machine,
+        "modules": ", ".join(made.modules or ()) or None,
         "versions": " ".join(f"{name} {number}" for name, number in made.versions.items()),
     }
 

@@ -8,7 +8,7 @@ costs one reading of the store.
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,8 +66,21 @@ def contents_of(store: Store) -> Contents:
     tables = [table.filter(pl.col("file").is_in(current)), *_tables(fresh, damaged)]
     whole = pl.concat(tables).sort(pl.col("file").str.ends_with(".parquet"), "file")
     _save(store.folder / NAME, whole, stamps, fresh, {damage.path for damage in damaged})
+    return together([Contents(whole, damaged)])
+
+
+def contents_of_files(paths: Iterable[Path]) -> Contents:
+    """The records in these files, and what in them cannot be read."""
+    damaged: list[DamagedRecord] = []
+    tables = [_table([]), *_tables(list(paths), damaged)]
+    return together([Contents(pl.concat(tables), damaged)])
+
+
+def together(several: Sequence[Contents]) -> Contents:
+    """All that some have, each record once."""
+    whole = pl.concat([one.table for one in several])
     once = whole.unique("address", keep="first", maintain_order=True).sort("address")
-    return Contents(once, damaged)
+    return Contents(once, [damage for one in several for damage in one.damaged])
 
 
 def _stamps(paths: Iterable[Path]) -> dict[Path, str]:

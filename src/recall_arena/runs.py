@@ -1,12 +1,9 @@
 """Runs: everything that decides an outcome, as a value; where task, model and loop meet."""
 
-import datetime
 import math
-import platform
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import torch
@@ -16,12 +13,10 @@ from recall_arena.checkpoints import weights_hash
 from recall_arena.compiled import Compiled
 from recall_arena.config import as_json, frozen, read
 from recall_arena.evaluation import Contexts, Counts, accuracy, accuracy_by_context, held_out
-from recall_arena.kernels import native
 from recall_arena.model import ModelSpec, SequenceModel
-from recall_arena.names import unknown
-from recall_arena.records import Cost, Outcome, Provenance, Record, Tally, address_of
+from recall_arena.provenance import provenance
+from recall_arena.records import Cost, Outcome, Record, Tally, address_of, check_run
 from recall_arena.seeds import generator
-from recall_arena.sources import package_build
 from recall_arena.tasks import TASKS, Task
 from recall_arena.training import Schedule, train
 
@@ -69,11 +64,19 @@ class Run:
     seed: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """The run as JSON values; `from_json` brings it back."""
-        kinds = {kind: name for name, kind in TASKS.items()}
+        """The run as JSON values; `from_json` brings it back.
+
+        Raises ValueError if the task's class has no name.
+        """
+        (kind,) = TASKS.names_of(type(self.task))
         fields = {"revision": REVISION, **as_json(self)}
-        fields["task"] = {"kind": kinds[type(self.task)], **fields["task"]}
+        fields["task"] = {"kind": kind, **fields["task"]}
         return fields
+
+    @property
+    def kinds(self) -> tuple[type, ...]:
+        """The classes that the run's task and mixers are of."""
+        return (type(self.task), *map(type, self.model.mixers))
 
     @property
     def address(self) -> str:
@@ -86,15 +89,27 @@ def from_json(values: dict[str, Any]) -> Run:
     return read(Run, {name: value for name, value in values.items() if name != "revision"})
 
 
+def run_of(record: Record) -> Run:
+    """The run of a record.
+
+    Raises ValueError where it is none that is known here, with the import that may help.
+    """
+    try:
+        return from_json(record.run)
+    except ValueError as error:
+        modules = record.provenance.modules or []
+        needed = f"; it was made with {', '.join(modules)}" if modules else ""
+        hint = "".join(f" --import {module}" for module in modules if module != "__main__")
+        raise ValueError(f"{error}{needed}{hint and ': try'}{hint}") from None
+
+
 def _read_task(value: Any) -> Any:
     """A task from its JSON, told by its kind; what is no JSON object stays as it is."""
     if not isinstance(value, dict):
         return value
     fields = dict(value)
-    kind = str(fields.pop("kind", ""))
-    if kind not in TASKS:
-        raise ValueError(unknown("kind of task", kind, TASKS))
-    return read(TASKS[kind], fields)
+    kind = TASKS.find(str(fields.pop("kind", "")))
+    return read(kind, fields)
 
 
 @dataclass(frozen=True)
@@ -118,9 +133,11 @@ def execute(run: Run) -> Generator[Progress, None, tuple[Record, SequenceModel]]
     """Train and test a run, yielding its progress; the value returned is (record, trained model).
 
     Raises ValueError before the first step if the schedule's lengths or curriculum do not fit the
-    task.  Close the generator to give the run up.  The outcome depends on the run and on torch's
-    number of threads (the commands use one) alone, not on other runs beside it nor on their order.
+    task, or if no record could hold the run.  Close the generator to give the run up.  The outcome
+    depends on the run and on torch's number of threads (the commands use one) alone, not on other
+    runs beside it nor on their order.
     """
+    check_run(run.to_json())
     model = build(run)
     compiled = Compiled(model)
     begun = time.perf_counter()
@@ -139,7 +156,8 @@ def execute(run: Run) -> Generator[Progress, None, tuple[Record, SequenceModel]]
     )
     outcome = watch.outcome(tested)
     hashed = weights_hash(model.state_dict())
-    return Record(run.address, run.to_json(), outcome, cost, provenance(), hashed), model
+    made = provenance(run.kinds)
+    return Record(run.address, run.to_json(), outcome, cost, made, hashed), model
 
 
 def _train(
@@ -216,21 +234,4 @@ def tally(rows: list[tuple[int, Counts]]) -> Tally:
         correct_by_query=[counts.correct_by_query for _, counts in rows],
         total_repeats=[counts.total_repeats for _, counts in rows],
         correct_repeats=[counts.correct_repeats for _, counts in rows],
-    )
-
-
-def provenance() -> Provenance:
-    """This installation, these kernels, this machine, now."""
-    packages = ("recall-arena", "torch", "numpy")
-    return Provenance(
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in packages},
-        },
-        kernels=native.describe(),
-        threads=torch.get_num_threads(),
-        machine=f"{platform.system()} {platform.machine()}",
-        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        kernels_build=native.build(),
-        package_build=package_build(),
     )

@@ -104,8 +104,8 @@ def named(
     else:
         layers, positions = tuple(split_layers(stack)), "none"
         first = layers[0].partition("(")[0]
-        if len(layers) == 1 and first not in MIXERS:
-            raise ValueError(unknown("model", first, (*ZOO, *MIXERS)))
+        if len(layers) == 1 and first not in MIXERS and first not in (known := MIXERS.names()):
+            raise ValueError(unknown("model", first, (*ZOO, *known)))
     positions = chosen.pop("positions", positions)
     reach = longest_context + 1 if positions == "learned" else None
     return replace(ModelSpec(layers, vocabulary, width, positions, reach), **chosen)

@@ -18,8 +18,9 @@ from typing import Literal
 
 import torch
 
+from recall_arena.provenance import provenance
 from recall_arena.records import Record, Tally
-from recall_arena.runs import REVISION, Progress, execute, from_json, provenance
+from recall_arena.runs import REVISION, Progress, execute, run_of
 
 LOSS = 1e-3
 """The largest relative difference of the first check's mean loss on another platform."""
@@ -43,7 +44,7 @@ def obstacle(record: Record) -> str | None:
     if revision != REVISION:
         return f"it is of revision {revision}, and this code of revision {REVISION}"
     try:
-        run = from_json(record.run)
+        run = run_of(record)
     except ValueError as error:
         return f"its run is none that is known here ({error})"
     if run.address != record.address:
@@ -78,7 +79,7 @@ def verify(record: Record) -> Generator[Progress, None, Verdict]:
     if why is not None:
         raise ValueError(f"record {record.address} cannot be made again: {why}")
     with _threads(record.provenance.threads):
-        again, _ = yield from execute(from_json(record.run))
+        again, _ = yield from execute(run_of(record))
     return compare(record, again)
 
 

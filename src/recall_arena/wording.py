@@ -72,8 +72,11 @@ def spread(runs: pl.DataFrame, column: str) -> str:
 
 
 def name_of_value(column: str, value: Any) -> str:
-    """A column's value: "M = 4", or the label of a model."""
-    return look_of(value).label if column == "model" else f"{SYMBOLS[column]} = {value}"
+    """A column's value: "M = 4", "rate = 0.001", or the label of a model."""
+    if column == "model":
+        return look_of(value).label
+    number = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{SYMBOLS.get(column, column.rpartition('.')[2])} = {number}"
 
 
 def setting_name(row: Mapping[str, Any], differing: Iterable[str]) -> str:

@@ -31,13 +31,18 @@ COMMANDS = {
     "study ls": Entry("the studies and their scales", "study:StudyLs"),
     "study choose-rates": Entry("choose among the rates that a search tried", "study:ChooseRates"),
     "train": Entry("train one model, show its accuracy, keep record and weights", "train:Train"),
+    "sweep": Entry("train a grid of runs, and choose the best", "sweep:Sweep"),
     "models": Entry("the models and mixers, and all options of each", "models:Models"),
+    "check-mixer": Entry(
+        "hold a mixer of your own against what every mixer promises", "check_mixer:CheckMixer"
+    ),
     "evaluate": Entry("test a trained model at other context lengths", "evaluate:Evaluate"),
     "report": Entry("write a study's report from the records there are", "report:Report"),
+    "plot": Entry("draw any records: any column against another", "plot:Plot"),
     "runs ls": Entry("the records of a store", "runs:RunsLs"),
     "runs show": Entry("one record", "runs:RunsShow"),
     "runs rm": Entry("remove records and their weights", "removing:RunsRm"),
-    "runs export": Entry("all records as one CSV table", "export:RunsExport"),
+    "runs export": Entry("records with their curves as one table", "export:RunsExport"),
     "runs archive": Entry("pack a store's records into one Parquet file", "export:RunsArchive"),
     "verify": Entry("train records' runs again, and compare", "verify:Verify"),
     "doctor": Entry("versions, threads, and which kernels run and why", "doctor:Doctor"),
@@ -79,13 +84,16 @@ def _run(name: str, rest: list[str]) -> int:
     with handled_by(end_at_once):
         import tyro
 
+        from recall_arena.cli.importing import import_named
         from recall_arena.cli.stores import WAY_OUT
         from recall_arena.records import DamagedRecord
 
-        kind: type[Command] = pkgutil.resolve_name(f"recall_arena.cli.{COMMANDS[name].place}")
         options = (tyro.conf.FlagCreatePairsOff,)
         try:
             with handled_by(end_cleanly):
+                import_named(rest)
+                place = f"recall_arena.cli.{COMMANDS[name].place}"
+                kind: type[Command] = pkgutil.resolve_name(place)
                 command = kind.spelled(rest)
                 return tyro.cli(command, prog=f"recall {name}", args=rest, config=options).run()
         except BrokenPipeError:  # who read the output has seen enough

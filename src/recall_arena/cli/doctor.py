@@ -10,7 +10,7 @@ from recall_arena.cli import options
 from recall_arena.cli.command import Command
 from recall_arena.cli.console import say, say_json
 from recall_arena.executors import cores
-from recall_arena.runs import provenance
+from recall_arena.provenance import provenance
 
 PACKAGES = (
     "scipy",

@@ -17,7 +17,7 @@ from recall_arena.compiled import Compiled
 from recall_arena.evaluation import Contexts, accuracy_by_context
 from recall_arena.model import SequenceModel
 from recall_arena.records import weights_path
-from recall_arena.runs import Run, build, from_json, tally
+from recall_arena.runs import Run, build, run_of, tally
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Evaluate(Command):
     contexts: Contexts = field(default_factory=Contexts)
     lengths: options.Lengths = ""
     threads: Annotated[int, tyro.conf.arg(help="threads at work")] = 1
+    imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
     json: options.Json = False
 
@@ -36,9 +37,9 @@ class Evaluate(Command):
             raise Mistake(f"--threads must be at least 1, got {self.threads}")
         record = stores.record_named(self.store, self.address)
         try:
-            run = from_json(record.run)
+            run = run_of(record)
         except ValueError as error:
-            raise Mistake(f"record {record.address} is of another version ({error})") from None
+            raise Mistake(f"record {record.address} cannot be tested here ({error})") from None
         contexts = checked_contexts(self.contexts, self.lengths, run.task)
         model = self._trained(run, record.weights)
         torch.set_num_threads(self.threads)

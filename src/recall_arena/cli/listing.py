@@ -9,9 +9,23 @@ from recall_arena.cli.where import column, where
 from recall_arena.frame import runs_of
 from recall_arena.index import Contents
 
-BRIEF = ("model", "d", "rate", "seed", "steps", "ended_by", "validation", "accuracy")
-"""What a list shows of every run, beside its address and its task's own fields."""
+SHORT = {
+    "model.width": "d",
+    "schedule.rate": "rate",
+    "schedule.steps": "budget",
+    "schedule.context": "L",
+    **{f"schedule.{name}": name for name in ("batch", "warmup", "decay", "clip", "optimizer")},
+    **{f"schedule.{name}": name for name in ("weight_decay", "shortest")},
+    **{f"checks.{name}": name for name in ("every", "running", "solved")},
+}
+"""Fields of a run that have a column of the frame, which is what a list calls them."""
 
+SAID = ("model.layers", "model.vocabulary", "model.positions", "model.max_length")
+"""Fields that the model's text says, or that follow from others."""
+
+RESULTS = ("steps", "ended_by", "validation", "accuracy")
+
+PARTS = ("task", "model", "schedule", "checks", "contexts")
 LARGEST = 2**63
 
 
@@ -37,21 +51,22 @@ def listed(
 
 
 def brief(table: pl.DataFrame) -> pl.DataFrame:
-    """The few columns of a listed table that a list shows; fields that no task here has are out.
-
-    The kinds of tasks are shown where there are several.
-    """
-    kinds = table["task.kind"].n_unique() if "task.kind" in table.columns else 0
-    hidden = ("task.vocabulary", *(["task.kind"] if kinds < 2 else []))
-    task = [name for name in table.columns if name.startswith("task.") and name not in hidden]
-    return table.select("address", *BRIEF[:2], *task, *BRIEF[2:])
+    """What a list shows of a listed table: models, the fields that tell runs apart, results."""
+    fields = [name for name in table.columns if "." in name and name not in SAID]
+    by_part = sorted(fields, key=lambda name: PARTS.index(name.partition(".")[0]))
+    names = [*(SHORT.get(name, name) for name in by_part), "seed", "revision", "modules"]
+    telling = [name for name in dict.fromkeys(names) if table[name].n_unique() > 1]
+    return table.select("address", "model", *telling, *RESULTS)
 
 
-def _flat(run: dict[str, Any]) -> dict[str, Any]:
+def _flat(fields: dict[str, Any], begin: str = "") -> dict[str, Any]:
+    """The values of nested fields, by names such as schedule.curriculum.kind."""
     flat: dict[str, Any] = {}
-    for part, fields in run.items():
-        if isinstance(fields, dict):
-            flat |= {f"{part}.{name}": value for name, value in fields.items()}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{begin}{name}.")
+        elif begin:
+            flat[begin + name] = value
     return flat
 
 

@@ -8,7 +8,7 @@ from docstring_parser import parse
 
 from recall_arena.cli import options
 from recall_arena.cli.command import Command
-from recall_arena.cli.console import say, say_json, say_table
+from recall_arena.cli.console import errors, say, say_json, say_table
 from recall_arena.mixers import MIXERS
 from recall_arena.spec import ModelSpec
 from recall_arena.zoo import SETTINGS, ZOO
@@ -16,12 +16,17 @@ from recall_arena.zoo import SETTINGS, ZOO
 
 @dataclass(frozen=True)
 class Models(Command):
-    """The models and mixers that --model takes, and all options of each."""
+    """The models and mixers that --model takes, and all options of each.
 
+    Those of other packages are among them; the code is 1 if one of these cannot be used.
+    """
+
+    imports: options.Imports = ()
     json: options.Json = False
 
     def run(self) -> int:
         models = {name: ", ".join(known.layers) for name, known in ZOO.items()}
+        unusable = _load_all()
         kinds = {type(mixer): mixer for mixer in MIXERS.values()}
         chosen = {
             name: {f: v for f, v in dataclasses.asdict(mixer).items() if v != usual[f]}
@@ -32,7 +37,7 @@ class Models(Command):
         settings = {name: row for name, row in _fields(ModelSpec).items() if name in SETTINGS}
         if self.json:
             say_json({"models": models, "mixers": chosen, **explained, "settings": settings})
-            return 0
+            return unusable
         say_table(("model", "layers"), models.items(), "Models by name")
         named = ((name, type(MIXERS[name]).__name__, _said(chosen[name])) for name in MIXERS)
         say_table(("mixer", "kind", "where it differs"), named, "\nMixers")
@@ -44,7 +49,19 @@ class Models(Command):
         say()
         say("A stack of mixers is a model too, options in brackets, settings behind semicolons:")
         say('  --model "mamba(state=32, window=1), attention-rope(heads=2); norm=rms; mlp=gelu"')
-        return 0
+        return unusable
+
+
+def _load_all() -> int:
+    """Load the mixers of other packages too; 1 if one cannot be used, which is named."""
+    code = 0
+    for name in MIXERS.names():
+        try:
+            MIXERS.find(name)
+        except ValueError as error:
+            errors(str(error))
+            code = 1
+    return code
 
 
 def _fields(kind: type) -> dict[str, tuple[object, str]]:

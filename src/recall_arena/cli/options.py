@@ -24,6 +24,11 @@ Where = Annotated[
     str, tyro.conf.arg(help="only runs such as \"task.queries == 16 and model == 'mamba'\"")
 ]
 LONGEST_NUMBER, LARGEST_POWER = 18, 62  # of a length and its power, so that all fit into int64
+Imports = Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(name="import", help="a module whose tasks and mixers are meant; may be repeated"),
+]
 Json = Annotated[bool, tyro.conf.arg(help="print the result as JSON")]
 DryRun = Annotated[bool, tyro.conf.arg(help="say what would run, and run nothing")]
 Lengths = Annotated[
@@ -32,6 +37,10 @@ Lengths = Annotated[
         name="contexts", help="the lengths to test, such as 64,128,2^20, in place of a range"
     ),
 ]
+Jobs = Annotated[
+    int | None, tyro.conf.arg(help="processes at work; the default is the number of cores")
+]
+KeepWeights = Annotated[bool, tyro.conf.arg(help="keep each run's weights as well")]
 Quiet = Annotated[bool, tyro.conf.arg(aliases=["-q"], help="no progress")]
 Verbose = Annotated[bool, tyro.conf.arg(aliases=["-v"], help="name every run at the start")]
 

@@ -23,6 +23,7 @@ class RunsRm(Command):
     ] = ()
     where: options.Where = ""
     yes: Annotated[bool, tyro.conf.arg(help="remove without asking")] = False
+    imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
 
     def run(self) -> int:

@@ -19,6 +19,7 @@ class Report(Command):
     scale: options.Scale = "quick"
     problem: options.Parts = ()
     seeds: options.Seeds = None
+    imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
     out: options.Out = Path("report")
     json: options.Json = False

@@ -23,27 +23,29 @@ EARLIER = "none: an earlier version wrote it"
 class RunsLs(Command):
     """The records of a store, a line each, and what in it cannot be read (then the code is 1).
 
+    Of the fields that describe runs only those are shown that differ among these; --json has all.
     `validation` is the last check's accuracy, `accuracy` that of the test, both at length L.
     """
 
     where: options.Where = ""
     sort: Annotated[str, tyro.conf.arg(help="a column to sort by, the smallest first")] = "address"
     reverse: Annotated[bool, tyro.conf.arg(help="the largest first")] = False
+    imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
     json: options.Json = False
 
     def run(self) -> int:
         contents = contents_of(stores.opened(self.store))
-        table = brief(listed(contents, self.where, self.sort, descending=self.reverse))
+        table = listed(contents, self.where, self.sort, descending=self.reverse)
         if self.json:
             say_json(table.rows(named=True))
         elif table.height:
-            shown = table.with_columns(
+            shown = brief(table).with_columns(
                 pl.col("address").str.head(8),
                 pl.selectors.by_name("validation", "accuracy").round(4),
             )
             rows = ([("" if v is None else v) for v in row] for row in shown.iter_rows())
-            say_table(table.columns, rows)
+            say_table(shown.columns, rows)
         else:
             such = "such " * bool(self.where)
             say(f"no {such}records in {self.store}")
@@ -55,6 +57,7 @@ class RunsShow(Command):
     """One record, found by the beginning of its address."""
 
     address: options.Address
+    imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
     json: options.Json = False
 
@@ -85,6 +88,7 @@ def _facts(record: Record) -> dict[str, object]:
         **asdict(record.cost),
         "finished": made.finished,
         "versions": " ".join(f"{name} {number}" for name, number in made.versions.items()),
+        **({"of other packages": ", ".join(made.modules)} if made.modules else {}),
         "kernels": made.kernels,
         "kernels' build": made.kernels_build or "not recorded",
         "package's build": made.package_build or "not recorded",

@@ -1,5 +1,6 @@
 """The folders and records that a command is pointed at; a mistake about them is one line."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -59,3 +60,13 @@ def tell_damaged(damaged: list[DamagedRecord]) -> int:
     for damage in damaged:
         errors(str(damage))
     return 1 if damaged else 0
+
+
+def damaged_among(addresses: Iterable[str], store: Store) -> Iterator[tuple[str, DamagedRecord]]:
+    """Those of the addresses whose record cannot be read, and why."""
+    for address in dict.fromkeys(addresses):
+        try:
+            if address in store:
+                store.read(address)
+        except DamagedRecord as damage:
+            yield address, damage

@@ -1,7 +1,5 @@
 """`recall study run` and `recall study ls`."""
 
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,13 +9,12 @@ import tyro
 from recall_arena.cli import options, stores
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import errors, say, say_json, say_table, tell
+from recall_arena.cli.executing import finish
 from recall_arena.cli.plans import plan_of, study_named
-from recall_arena.cli.progress import follow
-from recall_arena.executors import Failed, cores, execute_all, missing
+from recall_arena.executors import Failed, cores, missing
 from recall_arena.index import contents_of
-from recall_arena.records import DamagedRecord, Store
+from recall_arena.records import Store
 from recall_arena.report import write_report
-from recall_arena.runs import Run
 from recall_arena.studies import STUDIES, NamedRun, Plan, Study
 
 
@@ -29,11 +26,10 @@ class StudyRun(Command):
     scale: options.Scale = "quick"
     problem: options.Parts = ()
     seeds: options.Seeds = None
-    jobs: Annotated[
-        int | None, tyro.conf.arg(help="processes at work; the default is the number of cores")
-    ] = None
+    jobs: options.Jobs = None
     threads: Annotated[int, tyro.conf.arg(help="threads of each run")] = 1
-    keep_weights: Annotated[bool, tyro.conf.arg(help="keep each run's weights as well")] = False
+    keep_weights: options.KeepWeights = False
+    imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
     out: options.Out = Path("report")
     dry_run: options.DryRun = False
@@ -68,7 +64,8 @@ class StudyRun(Command):
             named = study.runs(plan, store)
             by_address = {one.run.address: one.name for one in named}
             damaged = [
-                Failed(one, f"{why}; {stores.WAY_OUT}") for one, why in _damaged(named, store)
+                Failed(one, f"{why}; {stores.WAY_OUT}")
+                for one, why in stores.damaged_among(by_address, store)
             ]
             blocked = {one.address for one in damaged}
             sound = [one.run for one in named if one.run.address not in blocked]
@@ -78,7 +75,15 @@ class StudyRun(Command):
                 tell(f"{len(todo)} of {len(named)} runs to do, {self._jobs()} at a time")
             for address, name in todo.items() if self.verbose else ():
                 tell(f"{address} {name}")
-            failed = self._execute(runs, store, todo)
+            failed = finish(
+                runs,
+                todo,
+                store,
+                jobs=self._jobs(),
+                threads=self.threads,
+                keep_weights=self.keep_weights,
+                quiet=self.quiet,
+            )
             names |= todo
             if failed or not todo:
                 for one in damaged:
@@ -88,15 +93,9 @@ class StudyRun(Command):
     def _jobs(self) -> int:
         return self.jobs or cores()
 
-    def _execute(self, runs: list[Run], store: Store, todo: dict[str, str]) -> list[Failed]:
-        events = execute_all(
-            runs, store, jobs=self._jobs(), threads=self.threads, keep_weights=self.keep_weights
-        )
-        with closing(events):
-            return follow(events, todo, quiet=self.quiet)
-
     def _list(self, named: list[NamedRun], store: Store) -> int:
-        damaged = {address for address, _ in _damaged(named, store)}
+        addresses = [one.run.address for one in named]
+        damaged = {address for address, _ in stores.damaged_among(addresses, store)}
         states = {True: "done", False: "to do"}
         rows = [
             (address, one.name, "damaged" if address in damaged else states[address in store])
@@ -119,19 +118,11 @@ class StudyRun(Command):
         say(str(page))
 
 
-def _damaged(named: list[NamedRun], store: Store) -> Iterator[tuple[str, DamagedRecord]]:
-    """The addresses of the runs whose record cannot be read, and why."""
-    for address in {one.run.address: None for one in named if one.run.address in store}:
-        try:
-            store.read(address)
-        except DamagedRecord as damage:
-            yield address, damage
-
-
 @dataclass(frozen=True)
 class StudyLs(Command):
     """The studies, their questions and their scales."""
 
+    imports: options.Imports = ()
     json: options.Json = False
 
     def run(self) -> int:

@@ -1,9 +1,6 @@
 """`recall train`."""
 
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass, field, make_dataclass
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,45 +8,16 @@ import tyro
 
 from recall_arena.cli import options, stores
 from recall_arena.cli.accuracy import accuracy_rows, say_accuracy
-from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json
-from recall_arena.cli.contexts import checked_contexts
-from recall_arena.cli.progress import follow
-from recall_arena.evaluation import Contexts
-from recall_arena.executors import execute_all
-from recall_arena.model import named
-from recall_arena.names import unknown
+from recall_arena.cli.described import Described
+from recall_arena.cli.executing import finish
 from recall_arena.records import Record, weights_path
-from recall_arena.runs import Checks, Run
-from recall_arena.tasks import TASKS, AssociativeRecall
-from recall_arena.training import Schedule
 
 
 @dataclass(frozen=True)
-class Train(Command):
+class Train(Described):
     """Train one model, show its accuracy by context length, keep its record and its weights."""
 
-    model: Annotated[
-        str,
-        tyro.conf.arg(
-            help="a name such as hybrid-a, or mixers such as 'mamba(state=32), attention'; "
-            "`recall models` lists all, with their options"
-        ),
-    ] = "mamba"
-    width: Annotated[int, tyro.conf.arg(help="d, the numbers in an embedding")] = 8
-    kind: Annotated[
-        str,
-        tyro.conf.arg(name="task", help=f"{', '.join(TASKS)}; `--task NAME --help` has its flags"),
-    ] = "associative-recall"
-    task: Annotated[
-        AssociativeRecall, tyro.conf.arg(help="associative recall: what stood after the query?")
-    ] = field(default_factory=AssociativeRecall)
-    schedule: Schedule = field(default_factory=lambda: Schedule(rate=1e-2, steps=10_000))
-    checks: Checks = field(default_factory=Checks)
-    contexts: Contexts = field(default_factory=Contexts)
-    lengths: options.Lengths = ""
-    seed: Annotated[int, tyro.conf.arg(help="decides weights and batches")] = 0
-    threads: Annotated[int, tyro.conf.arg(help="threads of the run")] = 1
     keep_weights: Annotated[
         bool,
         tyro.conf.arg(
@@ -62,58 +30,27 @@ class Train(Command):
     json: options.Json = False
     quiet: options.Quiet = False
 
-    @classmethod
-    def spelled(cls, words: Sequence[str]) -> type[Command]:
-        """With the flags of the task that `--task` names."""
-        names = [word for flag, word in pairwise(words) if flag == "--task"]
-        names += [word.removeprefix("--task=") for word in words if word.startswith("--task=")]
-        return cls.on(names[-1]) if names else cls
-
-    @classmethod
-    def on(cls, name: str) -> type[Command]:
-        """The command with the flags of one of the tasks; raises Mistake for an unknown one."""
-        if name not in TASKS:
-            raise Mistake(unknown("task", name, TASKS))
-        kind = TASKS[name]
-        about = (kind.__doc__ or name).splitlines()[0]
-        task = ("task", Annotated[kind, tyro.conf.arg(help=about)], field(default_factory=kind))
-        made = make_dataclass(cls.__name__, [task], bases=(cls,), frozen=True)
-        made.__doc__ = cls.__doc__
-        return made
-
     def run(self) -> int:
-        run, store = self._planned(), stores.to_write(self.store)
+        run, store = self.planned(), stores.to_write(self.store)
         if self.dry_run:
             say_json(run.to_json())
             return 0
         stores.prepare(self.store)
         if run.address in store:
             store.read(run.address)  # a damaged record is found before anything is trained
-        events = execute_all([run], store, threads=self.threads, keep_weights=self.keep_weights)
-        with closing(events):
-            if follow(events, {run.address: self.model}, quiet=self.quiet):
-                return 1
+        failed = finish(
+            [run],
+            {run.address: self.model},
+            store,
+            jobs=1,
+            threads=self.threads,
+            keep_weights=self.keep_weights,
+            quiet=self.quiet,
+        )
+        if failed:
+            return 1
         self._show(store.read(run.address))
         return 0
-
-    def _planned(self) -> Run:
-        if self.threads < 1:
-            raise Mistake(f"--threads must be at least 1, got {self.threads}")
-        shortest = self.task.shortest_context
-        if self.schedule.context < shortest:
-            raise Mistake(
-                f"--schedule.context must be at least {shortest} with this task, "
-                f"got {self.schedule.context}"
-            )
-        contexts = checked_contexts(self.contexts, self.lengths, self.task)
-        longest = max(contexts.longest, self.schedule.context)
-        sizes = {"width": self.width, "vocabulary": self.task.vocabulary}
-        try:
-            self.schedule.course(self.task)
-            model = named(self.model, **sizes, longest_context=longest)
-            return Run(self.task, model, self.schedule, self.checks, contexts, self.seed)
-        except ValueError as error:
-            raise Mistake(str(error)) from None
 
     def _show(self, record: Record) -> None:
         outcome = record.outcome

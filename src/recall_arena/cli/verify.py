@@ -36,6 +36,7 @@ class Verify(Command):
     longest: Annotated[float, tyro.conf.arg(help="only runs trained in so many seconds")] = float(
         "inf"
     )
+    imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
     json: options.Json = False
     quiet: options.Quiet = False

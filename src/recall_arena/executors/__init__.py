@@ -5,6 +5,7 @@ from collections.abc import Generator
 
 from recall_arena.executors.events import Advanced, Event, Failed, Finished
 from recall_arena.executors.here import execute_here
+from recall_arena.executors.outside import check_reachable
 from recall_arena.executors.processes import execute_in_processes
 from recall_arena.records import Store, weights_path
 from recall_arena.runs import Run
@@ -39,7 +40,7 @@ def execute_all(
     """Execute the runs that the store lacks, telling how they get on.
 
     Close the iterator to give up what is not finished; finished records stay.  Raises ValueError
-    for less than one job or thread.
+    for less than one job or thread, or for runs that other processes would have to do and cannot.
     """
     for name, number in (("jobs", jobs), ("threads", threads)):
         if number < 1:
@@ -47,4 +48,5 @@ def execute_all(
     todo = missing(runs, store, keep_weights=keep_weights)
     if jobs == 1 or len(todo) <= 1:
         return execute_here(todo, store, threads, keep_weights)
+    check_reachable(todo)
     return execute_in_processes(todo, store, jobs, threads, keep_weights)

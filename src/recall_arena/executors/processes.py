@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from recall_arena.executors.events import Advanced, Event, Failed
 from recall_arena.executors.here import execute_here
 from recall_arena.executors.memory import keep_freed_memory
+from recall_arena.executors.outside import Outside, outside_of
 from recall_arena.executors.signals import deferred, interrupts_blocked
 from recall_arena.records import Store
 from recall_arena.runs import Run
@@ -28,7 +29,10 @@ _CONTEXT = (
 )
 
 
-def _work(pipe: Connection, run: Run, store: Store, threads: int, keep_weights: bool) -> None:
+def _work(
+    pipe: Connection, outside: Outside, run: Run, store: Store, threads: int, keep_weights: bool
+) -> None:
+    outside.add()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     keep_freed_memory()
@@ -76,7 +80,7 @@ def _start(
         with interrupts_blocked():
             forkserver.ensure_running()
     ours, theirs = _CONTEXT.Pipe()
-    arguments = (theirs, run, store, threads, keep_weights)
+    arguments = (theirs, outside_of(run), run, store, threads, keep_weights)
     process = _CONTEXT.Process(target=_work, args=arguments, daemon=True)
     process.start()
     theirs.close()

@@ -41,9 +41,8 @@ def read_mixer(text: str) -> MixerOptions:
     if found is None:
         raise ValueError(f"{text!r} is not a mixer such as mamba or mamba(state=32)")
     name, given = found.groups()
-    if name not in MIXERS:
-        raise ValueError(unknown("mixer", name, MIXERS))
-    chosen, known = {}, [field.name for field in fields(MIXERS[name])]
+    usual = MIXERS.find(name)
+    chosen, known = {}, [field.name for field in fields(usual)]
     for each in filter(None, map(str.strip, (given or "").split(","))):
         option, equals, value = (part.strip() for part in each.partition("="))
         if option not in known:
@@ -54,7 +53,7 @@ def read_mixer(text: str) -> MixerOptions:
             )
         chosen[option] = value_of(value)
     try:
-        return replace(MIXERS[name], **chosen)
+        return replace(usual, **chosen)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
@@ -62,18 +61,23 @@ def read_mixer(text: str) -> MixerOptions:
 def write_mixer(options: MixerOptions) -> str:
     """The text of these options, the shortest that `read_mixer` reads.
 
-    Equal options have equal texts.  Raises ValueError if no name of MIXERS is of their kind.
+    Equal options have equal texts.  Raises ValueError if no name of MIXERS is of their kind, or if
+    a value of theirs is no number, truth value, None or plain word.
     """
-    texts = [
-        (len(different), name, different)
-        for name, base in MIXERS.items()
-        if type(base) is type(options)
-        for different in [_differences(options, base)]
-    ]
-    if not texts:
-        raise ValueError(f"{type(options).__name__} has no name in MIXERS")
-    _, name, different = min(texts, key=lambda each: each[0])
-    return name if not different else f"{name}({', '.join(different)})"
+    names = MIXERS.names_of(type(options))
+    texts = [(_differences(options, MIXERS[name]), name) for name in names]
+    different, name = min(texts, key=lambda each: len(each[0]))
+    text = name if not different else f"{name}({', '.join(different)})"
+    if different and not _reads_as(text, options):
+        raise ValueError(f"{text} would not be read as what it was: options are numbers or words")
+    return text
+
+
+def _reads_as(text: str, options: MixerOptions) -> bool:
+    try:
+        return read_mixer(text) == options
+    except ValueError:
+        return False
 
 
 def _differences(options: MixerOptions, base: MixerOptions) -> list[str]:

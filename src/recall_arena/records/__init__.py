@@ -6,7 +6,7 @@ Nothing here imports torch: reading and drawing records needs no model.
 """
 
 from recall_arena.records.files import DamagedRecord
-from recall_arena.records.identity import ADDRESS, address_of
+from recall_arena.records.identity import ADDRESS, address_of, check_run
 from recall_arena.records.record import Cost, Outcome, Provenance, Record, Tally
 from recall_arena.records.store import Store, archive, scan_file, weights_path
 
@@ -21,6 +21,7 @@ __all__ = [
     "Tally",
     "address_of",
     "archive",
+    "check_run",
     "scan_file",
     "weights_path",
 ]

@@ -46,6 +46,10 @@ class _Model(_Described):
     positions: str
 
 
+class _Curriculum(_Described):
+    kind: str = ""
+
+
 class _Schedule(_Described):
     rate: float
     steps: Count
@@ -55,6 +59,10 @@ class _Schedule(_Described):
     decay: float
     clip: float
     decay_steps: Count = 0
+    optimizer: str = ""
+    weight_decay: float = 0.0
+    shortest: Count | None = None
+    curriculum: _Curriculum = _Curriculum()
 
 
 class _Checks(_Described):
@@ -92,10 +100,7 @@ def check(record: Record) -> None:
     """Raises ValueError, in one line, for a record that no run can have produced."""
     if record.address != address_of(record.run):
         raise ValueError(f"its address {record.address!r} is not the hash of its run")
-    try:
-        _Run.model_validate(record.run)
-    except ValidationError as error:
-        raise ValueError(f"its run is not described as here: {one_line(error)}") from None
+    check_run(record.run)
     cost = record.cost
     for name in ("training_seconds", "evaluation_seconds", "parameters", "state_size"):
         if not 0 <= getattr(cost, name) < BEYOND:  # NaN too
@@ -105,6 +110,14 @@ def check(record: Record) -> None:
     _check_tally("contexts", outcome.contexts, record.run["contexts"].get("sequences", 1))
     _check_steps(outcome, record.run)
     _check_lengths(outcome.contexts.at, record.run["contexts"])
+
+
+def check_run(run: dict[str, Any]) -> None:
+    """Raises ValueError for a run that no record may have: tables could not hold it."""
+    try:
+        _Run.model_validate(run)
+    except ValidationError as error:
+        raise ValueError(f"its run is not described as here: {one_line(error)}") from None
 
 
 def _check_tally(name: str, tally: Tally, sequences: int) -> None:

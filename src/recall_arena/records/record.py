@@ -86,8 +86,9 @@ class Provenance:
     finished         when, as ISO 8601
     kernels_build    a hash of the sources of the compiled kernels, or None without them
     package_build    a hash of the package's own sources
+    modules          those of other packages that the task and the mixers come from
 
-    Both hashes are None in records of versions that did not write them.
+    The last three are None in records of versions that did not write them.
     """
 
     versions: dict[str, str]
@@ -97,6 +98,7 @@ class Provenance:
     finished: str
     kernels_build: str | None = None
     package_build: str | None = None
+    modules: list[str] | None = None
 
 
 @with_config(_AS_WRITTEN)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
+from recall_arena.choosing import ranked
 from recall_arena.claims import SETTING
 from recall_arena.frame import runs_of
 
@@ -49,10 +50,7 @@ def best(trials: pl.DataFrame) -> pl.DataFrame:
 
     One that diverged cannot be chosen; a setting on which all did has no row.
     """
-    finished = trials.filter(pl.col("ended_by") != "diverged").sort(
-        *("solved_at", "validation", "rate"), descending=[False, True, False], nulls_last=True
-    )
-    return finished.unique(SETTING, keep="first", maintain_order=True)
+    return ranked(trials, ["rate"]).unique(SETTING, keep="first", maintain_order=True)
 
 
 def with_choice(trials: pl.DataFrame) -> pl.DataFrame:

@@ -1,0 +1,1 @@
+"""A package as somebody else would write it; the tests install it."""
