@@ -36,6 +36,7 @@ COMMANDS = {
     "report": Entry("write a study's report from the records there are", "report:Report"),
     "runs ls": Entry("the records of a store", "runs:RunsLs"),
     "runs show": Entry("one record", "runs:RunsShow"),
+    "runs save": Entry("write a trained model for transformers or mamba-ssm", "saving:RunsSave"),
     "runs rm": Entry("remove records and their weights", "removing:RunsRm"),
     "runs export": Entry("all records as one CSV table", "export:RunsExport"),
     "runs archive": Entry("pack a store's records into one Parquet file", "export:RunsArchive"),

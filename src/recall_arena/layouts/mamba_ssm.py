@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from recall_arena.config import frozen, read
-from recall_arena.layouts.layout import Layout, as_built, check_window, the_one
+from recall_arena.layouts.layout import Layout, shared, the_one
 from recall_arena.mixers import Attention, Mamba
 from recall_arena.mixers.text import write_mixer
 from recall_arena.spec import MLPKind, ModelSpec
@@ -68,7 +68,7 @@ def _read(config: dict[str, Any]) -> tuple[ModelSpec, bool]:
     names = {field.name for field in fields(_Config)}
     theirs = read(_Config, {name: value for name, value in config.items() if name in names})
     width, attends = theirs.d_model, theirs.attn_layer_idx
-    mamba = _mamba(config.get("ssm_cfg") or {})
+    mamba = shared(_mamba(config.get("ssm_cfg") or {}), width)
     attention = _attention(config.get("attn_cfg") or {}, width) if attends else None
     layers = (attention if i in attends and attention else mamba for i in range(theirs.n_layer))
     multiple = theirs.pad_vocab_size_multiple
@@ -92,7 +92,6 @@ def _mamba(given: Mapping[str, Any]) -> Mamba:
     theirs = read(_Mamba, {name: value for name, value in given.items() if name not in START})
     if theirs.layer != "Mamba1":
         raise ValueError(f"ssm_cfg: layer must be 'Mamba1', got {theirs.layer!r}")
-    check_window(theirs.d_conv)
     rank = theirs.dt_rank if isinstance(theirs.dt_rank, int) else None
     sizes = (theirs.d_state, theirs.expand, theirs.d_conv, rank)
     return Mamba(*sizes, bias=theirs.bias, conv_bias=theirs.conv_bias)
@@ -135,7 +134,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
             f"swiglu, and rounds them up to a multiple of {MULTIPLE}"
         )
     attends = [i for i, each in enumerate(spec.mixers) if isinstance(each, Attention)]
-    mambas = [as_built(each) for each in spec.mixers if isinstance(each, Mamba)]
+    mambas = [shared(each, spec.width) for each in spec.mixers if isinstance(each, Mamba)]
     attentions = [_plain(each) for each in spec.mixers if isinstance(each, Attention)]
     for i, each in enumerate(spec.mixers):
         if not isinstance(each, Mamba | Attention):
