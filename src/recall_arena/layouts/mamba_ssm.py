@@ -125,7 +125,8 @@ def _written_attention(ours: Attention, width: int) -> dict[str, Any]:
     }
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
+def _check(spec: ModelSpec) -> None:
+    """Raises ValueError for what a MambaConfig cannot say."""
     if spec.positions != "none":
         raise ValueError(f"positions={spec.positions}: mamba-ssm adds none to the embedding")
     if spec.mlp == "gelu" or (spec.mlp == "swiglu" and spec.mlp_expand * spec.width % MULTIPLE):
@@ -133,12 +134,16 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
             f"mlp={spec.mlp} of {spec.mlp_expand * spec.width} hidden numbers: mamba-ssm has "
             f"swiglu, and rounds them up to a multiple of {MULTIPLE}"
         )
-    attends = [i for i, each in enumerate(spec.mixers) if isinstance(each, Attention)]
-    mambas = [shared(each, spec.width) for each in spec.mixers if isinstance(each, Mamba)]
-    attentions = [_plain(each) for each in spec.mixers if isinstance(each, Attention)]
     for i, each in enumerate(spec.mixers):
         if not isinstance(each, Mamba | Attention):
             raise ValueError(f"layer {i} is {write_mixer(each)}: mamba-ssm has Mamba and attention")
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    _check(spec)
+    attends = [i for i, each in enumerate(spec.mixers) if isinstance(each, Attention)]
+    mambas = [shared(each, spec.width) for each in spec.mixers if isinstance(each, Mamba)]
+    attentions = [_plain(each) for each in spec.mixers if isinstance(each, Attention)]
     attn_cfg = {}
     if attends:
         attn_cfg = _written_attention(the_one(attentions, "mamba-ssm"), spec.width)

@@ -55,8 +55,8 @@ def _read(config: dict[str, Any]) -> tuple[ModelSpec, bool]:
     return spec, theirs.tie_word_embeddings
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
-    mambas = [shared(each, spec.width) for each in spec.mixers if isinstance(each, Mamba)]
+def _check(spec: ModelSpec) -> None:
+    """Raises ValueError for what a MambaForCausalLM does not have."""
     for i, options in enumerate(spec.mixers):
         if not isinstance(options, Mamba):
             raise ValueError(
@@ -67,6 +67,11 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     for name, value in wanted.items():
         if getattr(spec, name) != value:
             raise ValueError(f"{name}={getattr(spec, name)}: MambaForCausalLM has {name}={value}")
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    _check(spec)
+    mambas = [shared(each, spec.width) for each in spec.mixers if isinstance(each, Mamba)]
     mamba = the_one(mambas, "MambaForCausalLM")
     return {
         "architectures": ["MambaForCausalLM"],
