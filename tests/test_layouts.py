@@ -58,7 +58,7 @@ def ours(text: str, width: int = 8) -> SequenceModel:
 
 
 def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * expected.abs().max().item())
 
 
 # transformers
@@ -209,7 +209,7 @@ def test_a_model_of_ours_comes_back_from_mamba_ssms_layout(text, tmp_path):
         ("mamba; norm=rms; mlp=gelu", "transformers", "mlp=gelu"),
         ("mamba; norm=rms; positions=sinusoidal", "transformers", "positions=sinusoidal"),
         ("mamba, mamba(state=4); norm=rms", "transformers", r"got mamba, mamba\(state=4\)"),
-        ("mamba(window=1); norm=rms", "transformers", "window=1"),
+        ("mamba(window=1); norm=rms", "transformers", "a window of 1"),
         ("mamba, gated-delta", "mamba-ssm", "layer 1 is gated-delta"),
         ("attention(positions=xpos)", "mamba-ssm", "has rope or none"),
         ("attention(k_window=3)", "mamba-ssm", "k_window=3"),
@@ -233,7 +233,7 @@ def test_what_a_layout_cannot_express_is_refused_before_anything_is_written(
         ({"model_type": "falcon_mamba"}, "model_type must be 'mamba', got 'falcon_mamba'"),
         ({"model_type": "mamba", "layer_norm_epsilon": 1e-6}, "layer_norm_epsilon must be 1e-05"),
         ({"model_type": "mamba", "hidden_act": "gelu"}, "hidden_act must be 'silu'"),
-        ({"model_type": "mamba", "conv_kernel": 1}, "convolution of 1 positions"),
+        ({"model_type": "mamba", "conv_kernel": 1}, "a window of 1"),
         ({"model_type": "mamba", "expand": 1.5}, "expand"),
         ({**PADDED, "ssm_cfg": {"layer": "Mamba2"}}, "layer must be 'Mamba1', got 'Mamba2'"),
         ({**PADDED, "ssm_cfg": {"headdim": 64}}, "headdim"),

@@ -41,6 +41,7 @@ COMMANDS = {
     "plot": Entry("draw any records: any column against another", "plot:Plot"),
     "runs ls": Entry("the records of a store", "runs:RunsLs"),
     "runs show": Entry("one record", "runs:RunsShow"),
+    "runs save": Entry("write a trained model for transformers or mamba-ssm", "saving:RunsSave"),
     "runs rm": Entry("remove records and their weights", "removing:RunsRm"),
     "runs export": Entry("records with their curves as one table", "export:RunsExport"),
     "runs archive": Entry("pack a store's records into one Parquet file", "export:RunsArchive"),

@@ -1,5 +1,6 @@
 """What a layout is: how a library spells a model's options and names its weights."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -42,17 +43,18 @@ def the_one(options: Sequence[Kind], kind: str) -> Kind:
     return options[0]
 
 
-def as_built(mamba: Mamba) -> Mamba:
-    """Without what only decides how training starts.
+def shared(mamba: Mamba, width: int) -> Mamba:
+    """What both sides know of these options: not how training starts, the usual rank unsaid.
 
-    Raises ValueError if nothing is convolved.
+    Raises ValueError for a window of 1, which here is no convolution and there a filter of one
+    number a channel.
     """
     if mamba.window == 1:
-        raise ValueError("window=1: there Mamba always has a convolution, here then none")
-    return replace(mamba, A_log_offset=0.0, dt_offset=0.0)
+        raise ValueError("a window of 1: here nothing is convolved then, there each channel scaled")
+    rank = None if mamba.rank == usual_rank(width) else mamba.rank
+    return replace(mamba, rank=rank, A_log_offset=0.0, dt_offset=0.0)
 
 
-def check_window(window: int) -> None:
-    """Raises ValueError for a filter of one number a channel, which is nothing of ours."""
-    if window < 2:
-        raise ValueError(f"a convolution of {window} positions: here it has at least 2, or is none")
+def usual_rank(width: int) -> int:
+    """Of the map to time steps, "auto" there."""
+    return math.ceil(width / 16)

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from recall_arena.config import frozen, read
-from recall_arena.layouts.layout import Layout, as_built, check_window, the_one
+from recall_arena.layouts.layout import Layout, shared, the_one
 from recall_arena.mixers import Attention, Mamba
 from recall_arena.mixers.text import write_mixer
 from recall_arena.spec import MLPKind, ModelSpec
@@ -68,7 +68,7 @@ def _read(config: dict[str, Any]) -> tuple[ModelSpec, bool]:
     names = {field.name for field in fields(_Config)}
     theirs = read(_Config, {name: value for name, value in config.items() if name in names})
     width, attends = theirs.d_model, theirs.attn_layer_idx
-    mamba = _mamba(config.get("ssm_cfg") or {})
+    mamba = shared(_mamba(config.get("ssm_cfg") or {}), width)
     attention = _attention(config.get("attn_cfg") or {}, width) if attends else None
     layers = (attention if i in attends and attention else mamba for i in range(theirs.n_layer))
     multiple = theirs.pad_vocab_size_multiple
@@ -92,7 +92,6 @@ def _mamba(given: Mapping[str, Any]) -> Mamba:
     theirs = read(_Mamba, {name: value for name, value in given.items() if name not in START})
     if theirs.layer != "Mamba1":
         raise ValueError(f"ssm_cfg: layer must be 'Mamba1', got {theirs.layer!r}")
-    check_window(theirs.d_conv)
     rank = theirs.dt_rank if isinstance(theirs.dt_rank, int) else None
     sizes = (theirs.d_state, theirs.expand, theirs.d_conv, rank)
     return Mamba(*sizes, bias=theirs.bias, conv_bias=theirs.conv_bias)
@@ -126,7 +125,8 @@ def _written_attention(ours: Attention, width: int) -> dict[str, Any]:
     }
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
+def _check(spec: ModelSpec) -> None:
+    """Raises ValueError for what a MambaConfig cannot say."""
     if spec.positions != "none":
         raise ValueError(f"positions={spec.positions}: mamba-ssm adds none to the embedding")
     if spec.mlp == "gelu" or (spec.mlp == "swiglu" and spec.mlp_expand * spec.width % MULTIPLE):
@@ -134,12 +134,16 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
             f"mlp={spec.mlp} of {spec.mlp_expand * spec.width} hidden numbers: mamba-ssm has "
             f"swiglu, and rounds them up to a multiple of {MULTIPLE}"
         )
-    attends = [i for i, each in enumerate(spec.mixers) if isinstance(each, Attention)]
-    mambas = [as_built(each) for each in spec.mixers if isinstance(each, Mamba)]
-    attentions = [_plain(each) for each in spec.mixers if isinstance(each, Attention)]
     for i, each in enumerate(spec.mixers):
         if not isinstance(each, Mamba | Attention):
             raise ValueError(f"layer {i} is {write_mixer(each)}: mamba-ssm has Mamba and attention")
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    _check(spec)
+    attends = [i for i, each in enumerate(spec.mixers) if isinstance(each, Attention)]
+    mambas = [shared(each, spec.width) for each in spec.mixers if isinstance(each, Mamba)]
+    attentions = [_plain(each) for each in spec.mixers if isinstance(each, Attention)]
     attn_cfg = {}
     if attends:
         attn_cfg = _written_attention(the_one(attentions, "mamba-ssm"), spec.width)

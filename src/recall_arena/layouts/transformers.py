@@ -1,11 +1,10 @@
 """transformers' MambaForCausalLM (5.23): Mamba layers alone, with RMSNorm."""
 
-import math
 from dataclasses import fields
 from typing import Any
 
 from recall_arena.config import frozen, read
-from recall_arena.layouts.layout import EPSILON, Layout, as_built, check_window, the_one
+from recall_arena.layouts.layout import EPSILON, Layout, shared, the_one, usual_rank
 from recall_arena.mixers import Mamba
 from recall_arena.mixers.text import write_mixer
 from recall_arena.spec import ModelSpec
@@ -42,7 +41,6 @@ def _read(config: dict[str, Any]) -> tuple[ModelSpec, bool]:
         raise ValueError(f"layer_norm_epsilon must be {EPSILON}, got {theirs.layer_norm_epsilon}")
     if theirs.hidden_act not in ("silu", "swish"):
         raise ValueError(f"hidden_act must be 'silu', got {theirs.hidden_act!r}")
-    check_window(theirs.conv_kernel)
     mamba = Mamba(
         state=theirs.state_size,
         expand=theirs.expand,
@@ -51,14 +49,14 @@ def _read(config: dict[str, Any]) -> tuple[ModelSpec, bool]:
         bias=theirs.use_bias,
         conv_bias=theirs.use_conv_bias,
     )
-    layers = (mamba,) * theirs.num_hidden_layers
+    layers = (shared(mamba, theirs.hidden_size),) * theirs.num_hidden_layers
     sizes = (theirs.vocab_size, theirs.hidden_size)
     spec = ModelSpec(layers, *sizes, norm="rms", embedding="trained")
     return spec, theirs.tie_word_embeddings
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
-    mambas = [as_built(each) for each in spec.mixers if isinstance(each, Mamba)]
+def _check(spec: ModelSpec) -> None:
+    """Raises ValueError for what a MambaForCausalLM does not have."""
     for i, options in enumerate(spec.mixers):
         if not isinstance(options, Mamba):
             raise ValueError(
@@ -69,6 +67,11 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     for name, value in wanted.items():
         if getattr(spec, name) != value:
             raise ValueError(f"{name}={getattr(spec, name)}: MambaForCausalLM has {name}={value}")
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    _check(spec)
+    mambas = [shared(each, spec.width) for each in spec.mixers if isinstance(each, Mamba)]
     mamba = the_one(mambas, "MambaForCausalLM")
     return {
         "architectures": ["MambaForCausalLM"],
@@ -84,7 +87,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
         "use_bias": mamba.bias,
         "use_conv_bias": mamba.conv_bias,
         "hidden_act": "silu",
-        "time_step_rank": mamba.rank or math.ceil(spec.width / 16),
+        "time_step_rank": mamba.rank or usual_rank(spec.width),
         "residual_in_fp32": True,
         "tie_word_embeddings": False,
         **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),  # every token is one
