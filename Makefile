@@ -55,7 +55,7 @@ published: $(VENV)/.installed
 	$(BIN)/recall study run assignment --scale published --store results/records --out results/report $(ARGS)
 
 report: $(VENV)/.installed
-	$(BIN)/recall report assignment --scale quick --seeds 3 --store results/records --out report $(ARGS)
+	$(BIN)/recall report assignment --scale published --store results/records --out report $(ARGS)
 
 # The first Python that runs (a pyenv shim may not), is new enough and can make environments.
 $(BIN)/python:

@@ -47,7 +47,7 @@ from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
 from recall_arena.zoo import ZOO
 
-SCALE = SCALES[os.environ.get("RECALL_SCALE", "quick")]
+SCALE = SCALES[os.environ.get("RECALL_SCALE", "published")]
 STORE = Store(Path(os.environ.get("RECALL_STORE", "../results/records")))
 VOCABULARY, L = 16, 64
 CHOSEN = rates.best(rates.published())  # searched beforehand: four rates or more a model and task
