@@ -91,11 +91,11 @@ def _run(name: str, rest: list[str]) -> int:
 
         options = (tyro.conf.FlagCreatePairsOff,)
         try:
+            import_named(rest)
+            place = f"recall_arena.cli.{COMMANDS[name].place}"
+            kind: type[Command] = pkgutil.resolve_name(place)
+            command = kind.spelled(rest)
             with handled_by(end_cleanly):
-                import_named(rest)
-                place = f"recall_arena.cli.{COMMANDS[name].place}"
-                kind: type[Command] = pkgutil.resolve_name(place)
-                command = kind.spelled(rest)
                 return tyro.cli(command, prog=f"recall {name}", args=rest, config=options).run()
         except BrokenPipeError:  # who read the output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -81,12 +81,14 @@ def _summary(runs: pl.DataFrame, settings: pl.DataFrame) -> Section:
 
 
 def what_changed(runs: pl.DataFrame, trials: pl.DataFrame) -> list[Section]:
-    """What an earlier edition printed, and why this one does not: empty if all is that edition's.
+    """What an earlier edition printed, and why this one does not.
 
-    The search and the runs may each be newer than it.
+    The search and the runs may each be newer than it; empty if neither is, or there are no runs.
     """
+    if runs.is_empty():
+        return []
     again = not trials.is_empty() and min(trials["revision"]) > EARLIER
-    newer = not runs.is_empty() and min(runs["revision"]) > EARLIER
+    newer = min(runs["revision"]) > EARLIER
     rope = runs.filter((pl.col("model") == "transformer-rope") & (pl.col("M") == 16))
     longer = (
         "Budgets were too short to tell what is slow from what fails: the RoPE transformer at "
