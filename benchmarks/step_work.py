@@ -16,6 +16,7 @@ from benchmarks.roofline import (
     short_conv_work,
 )
 from recall_arena.mixers import Attention, GatedDelta, Mamba, MixerOptions
+from recall_arena.mixers.mamba import usual_rank
 from recall_arena.model import ModelSpec
 
 
@@ -58,7 +59,7 @@ def _mamba_passes(
 ) -> list[Passes]:
     """Of one Mamba mixer; where few positions are read, few have a gate."""
     (batch, length), rows = sequences, sequences[0] * sequences[1]
-    channels, state, rank = options.expand * width, options.state, options.rank or -(-width // 16)
+    channels, state, rank = options.expand * width, options.state, options.rank or usual_rank(width)
     return [
         product_work(distinct, width, channels),
         product_work(min(distinct, read), width, channels),

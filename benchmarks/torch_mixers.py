@@ -101,8 +101,7 @@ class PlainGatedDelta(nn.Module):
     def of_projected(self, projected: Tensor) -> Tensor:
         """Every position's output, from that of in_proj."""
         mixed, b, a, z = projected.split(self.split, dim=-1)
-        no_bias = mixed.new_zeros(mixed.shape[2])
-        mixed = causal_conv_definition(mixed, self.conv1d.weight.squeeze(1), no_bias)
+        mixed = causal_conv_definition(mixed, self.conv1d.weight.squeeze(1))
         width = self.out_proj.out_features
         q, k, v = (x.unsqueeze(2) for x in mixed.split([width, width, 2 * width], dim=-1))
         g = -self.A_log.exp() * F.softplus(a + self.dt_bias)

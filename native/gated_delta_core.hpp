@@ -215,7 +215,7 @@ class GatedDeltaCore {
   const GatedDelta& p;
   const std::int64_t length_, keys_, channels_, window_;  // positions; numbers of all keys; of q, k and v
   const GatedNorm norm_;
-  float *weight_, *A_;           // the convolution's weights, (window, channels); -exp(A_log), (decays,)
+  float *weight_, *A_;                      // the convolution's weights, (window, channels); -exp(A_log), (decays,)
   float *qkv_, *o_, *rows_;                 // of one tile
   float *beta_, *g_, *dbeta_, *dg_;         // by head (heads, rows), by channel (rows, decays)
   float *states_, *errors_, *do_, *dqkv_;

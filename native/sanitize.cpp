@@ -144,7 +144,7 @@ void project(Buffers& make, recall::Block& p, const Sizes& s, int64_t columns, i
   p.numbers += columns + s.width;
 }
 
-// What its core has beside the head.
+// Each mixer: what its core has beside the head.
 
 recall::Block& mamba(Buffers& make, const Sizes& s) {
   auto& p = make.zeroed<recall::Mamba>();
@@ -173,7 +173,8 @@ recall::Block& self_attention(Buffers& make, const Sizes& s) {
   p.q_conv = make(p.q_window * s.width), p.k_conv = make(p.k_window * s.width), p.v_conv = make(p.v_window * s.width);
   project(make, p.block, s, 3 * s.width, s.width, (p.q_window + p.k_window + p.v_window) * s.width);
   if (!s.saved) return p.block;
-  p.q = make((p.q_window ? s.rows() : s.read()) * s.width), p.mixed = make(s.read() * s.width), p.kv = make(2 * s.rows() * s.width);
+  p.q = make((p.q_window ? s.rows() : s.read()) * s.width), p.mixed = make(s.read() * s.width);
+  p.kv = make(2 * s.rows() * s.width);
   p.softmax = make(p.heads * 2 * s.read());
   return p.block;
 }

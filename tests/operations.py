@@ -69,9 +69,9 @@ def scan(last: bool, definition: bool) -> Callable[..., Tensor]:
     return called
 
 
-def conv_inputs(length: int, window: int) -> Inputs:
+def conv_inputs(length: int, window: int, biased: bool = True) -> Inputs:
     x, weight = normal("x", BATCH, length, 10), normal("weight", 10, window)
-    return {"x": x, "weight": weight, "bias": normal("bias", 10)}
+    return {"x": x, "weight": weight, "bias": normal("bias", 10) if biased else None}
 
 
 def attention_inputs(length: int, width: int, queries: int | None) -> Inputs:
@@ -201,6 +201,8 @@ def _operations() -> dict[str, Operation]:
         conv = (kernels.causal_conv, kernels.causal_conv_definition)
         given = partial(conv_inputs, window=window)
         found[f"conv {window}"] = Operation(*conv, given, ("x",))
+    given = partial(conv_inputs, window=4, biased=False)
+    found["conv without bias"] = Operation(*conv, given, ("x",))
     for width, rotary in ((3, False), (4, True), (10, False), (10, True)):
         functions = (attention(rotary, False), attention(rotary, True))
         for queries in (None, 1):

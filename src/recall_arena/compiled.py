@@ -116,8 +116,9 @@ def stack_of(model: nn.Module, length: int) -> Stack | None:
         return None
     embedding = model.embedding.weight
     stack = Stack(embedding, _positions(model, length), found, norm, model.lm_head.weight)
-    weights = [w for w in stack.weights() if w is not stack.positions or not model.sinusoidal]
-    distinct = len({id(w) for w in (embedding, *weights)}) == len(weights) + (not stack.embeds)
+    read = stack.weights() if stack.embeds else (embedding, *stack.weights())
+    weights = [w for w in read if not (model.sinusoidal and w is stack.positions)]
+    distinct = len({id(w) for w in weights}) == len(weights)  # none has two places
     return stack if distinct and all(type(w) is nn.Parameter for w in weights) else None
 
 

@@ -10,3 +10,8 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(given.lower(), known, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"no {kind} {given!r}{hint} There are: {', '.join(known)}"
+
+
+def package_of(module: str) -> str:
+    """The package that a module is in, by the first word of its name."""
+    return module.partition(".")[0]

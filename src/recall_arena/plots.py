@@ -44,6 +44,9 @@ SHARES = frozenset(
 )
 """Columns of values in 0..1, whose axis is in per cent."""
 
+GUESSED = frozenset({"accuracy", "validation", "at_L"})
+"""Those of them that chance, 1/K, is a level of."""
+
 NEVER = ("steps_", "solved_at")
 """Columns of iterations whose null means never: it counts as infinite in a median, undrawn."""
 
@@ -147,7 +150,7 @@ def _finish(axis: Axes, rows: pl.DataFrame, axes: Axes2D) -> None:
             axis.minorticks_off()
     else:
         axis.tick_params(axis="x", labelrotation=30)
-    if axes.y in ("accuracy", "validation", "at_L"):
+    if axes.y in GUESSED:
         for tokens in rows["K"].drop_nulls().unique():
             axis.axhline(1 / tokens, color="0.45", linewidth=0.9, linestyle=":", zorder=0)
     if axes.x == "context":
@@ -179,7 +182,7 @@ def _handles(looks: dict[Any, Named], styles: Sequence[Any], axes: Axes2D) -> It
 
 
 def _marks(points: pl.DataFrame, axes: Axes2D) -> Iterator[Line2D]:
-    if axes.y in ("accuracy", "validation", "at_L") and points["K"].drop_nulls().len():
+    if axes.y in GUESSED and points["K"].drop_nulls().len():
         yield Line2D([], [], color="0.45", linestyle=":", label="chance")
     if axes.x == "context":
         yield Line2D([], [], color="0.35", linestyle="--", label="the training length")

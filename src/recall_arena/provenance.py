@@ -8,6 +8,7 @@ from importlib.metadata import packages_distributions, version
 import torch
 
 from recall_arena.kernels import native
+from recall_arena.names import package_of
 from recall_arena.records import Provenance
 from recall_arena.sources import package_build
 
@@ -19,12 +20,12 @@ def provenance(kinds: Iterable[type] = ()) -> Provenance:
 
     Modules that they have from other packages are named, and the versions of those packages.
     """
-    modules = sorted({kind.__module__ for kind in kinds if _package(kind.__module__) != OURS})
+    modules = sorted({kind.__module__ for kind in kinds if package_of(kind.__module__) != OURS})
     return Provenance(
         versions={
             "python": platform.python_version(),
             **{name: version(name) for name in ("recall-arena", "torch", "numpy")},
-            **_versions({_package(module) for module in modules}),
+            **_versions({package_of(module) for module in modules}),
         },
         kernels=native.describe(),
         threads=torch.get_num_threads(),
@@ -43,7 +44,3 @@ def _versions(packages: set[str]) -> dict[str, str]:
     found = packages_distributions()
     distributions = {name for package in packages for name in found.get(package, [])}
     return {name: version(name) for name in sorted(distributions)}
-
-
-def _package(module: str) -> str:
-    return module.partition(".")[0]

@@ -15,7 +15,7 @@ from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from recall_arena.names import unknown
+from recall_arena.names import package_of, unknown
 
 T = TypeVar("T")
 
@@ -76,9 +76,9 @@ class Registry(dict[str, T]):
     def names_of(self, kind: type) -> list[str]:
         """The names of values of this class.  Raises ValueError if it has none."""
         if not self._called(kind):
-            package = _package(kind.__module__)
+            package = package_of(kind.__module__)
             for point in self._points():
-                if _package(point.module) == package:
+                if package_of(point.module) == package:
                     with suppress(ValueError):  # another one of that package
                         self.find(point.name)
         names = self._called(kind)
@@ -113,7 +113,3 @@ class Registry(dict[str, T]):
 def kind_of(value: Any) -> type:
     """A value's class, or the value where it is one itself."""
     return value if isinstance(value, type) else type(value)
-
-
-def _package(module: str) -> str:
-    return module.partition(".")[0]

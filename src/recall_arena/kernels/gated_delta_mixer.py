@@ -187,7 +187,7 @@ class GatedDeltaLayer(Layer):
         """q, k and v as the rule takes them."""
         if self.conv1d is None:
             return F.silu(mixed)
-        return causal_conv(mixed, self.conv1d.squeeze(1), mixed.new_zeros(mixed.shape[2]))
+        return causal_conv(mixed, self.conv1d.squeeze(1))
 
     def saved(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         batch, length, sizes = shape.batch, shape.length, self.sizes

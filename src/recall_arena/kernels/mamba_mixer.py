@@ -127,8 +127,7 @@ class MambaLayer(Layer):
         """u as the scan takes it."""
         if self.conv1d is None:
             return F.silu(u)
-        bias = u.new_zeros(u.shape[2]) if self.conv_bias is None else self.conv_bias
-        return causal_conv(u, self.conv1d.squeeze(1), bias)
+        return causal_conv(u, self.conv1d.squeeze(1), self.conv_bias)
 
     def saved(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         batch, length = shape.batch, shape.length

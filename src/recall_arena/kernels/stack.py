@@ -9,7 +9,6 @@
 layer.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -57,12 +56,12 @@ class Stack:
         """Whether the embedding is trained."""
         return self.embedding.requires_grad
 
-    def transposed(self) -> Iterator[bool]:
+    def transposed(self) -> tuple[bool, ...]:
         """For each weight, whether the kernel leaves its gradient with the axes exchanged."""
+        flags: list[bool] = []
         for block in self.blocks:
-            yield from (*block.mixer.transposed(), *(False for _ in block.norm.weights()))
-        of_blocks = sum(len(block.weights()) for block in self.blocks)
-        yield from (False for _ in self.weights()[of_blocks:])
+            flags += (*block.mixer.transposed(), *(False for _ in block.norm.weights()))
+        return (*flags, *(False for _ in self.weights()[len(flags) :]))
 
     def fits(self, tokens: Tensor) -> bool:
         """Whether the compiled kernel takes this model and these tokens, a batch of sequences.

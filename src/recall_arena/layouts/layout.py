@@ -1,15 +1,17 @@
 """What a layout is: how a library spells a model's options and names its weights."""
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
+from recall_arena.config import read
 from recall_arena.mixers import Mamba, MixerOptions
+from recall_arena.mixers.mamba import usual_rank
 from recall_arena.mixers.text import write_mixer
 from recall_arena.spec import ModelSpec
 
 Kind = TypeVar("Kind", bound=MixerOptions)
+T = TypeVar("T")
 
 EPSILON = 1e-5
 """Of the norms, here as there."""
@@ -30,6 +32,12 @@ class Layout:
     embedding: str
     read: Callable[[dict[str, Any]], tuple[ModelSpec, bool]]
     write: Callable[[ModelSpec], dict[str, Any]]
+
+
+def read_known(cls: type[T], config: dict[str, Any]) -> T:
+    """A frozen class from those values of a config that it has fields for; ValueError as `read`."""
+    names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    return read(cls, {name: value for name, value in config.items() if name in names})
 
 
 def the_one(options: Sequence[Kind], kind: str) -> Kind:
@@ -53,8 +61,3 @@ def shared(mamba: Mamba, width: int) -> Mamba:
         raise ValueError("a window of 1: here nothing is convolved then, there each channel scaled")
     rank = None if mamba.rank == usual_rank(width) else mamba.rank
     return replace(mamba, rank=rank, A_log_offset=0.0, dt_offset=0.0)
-
-
-def usual_rank(width: int) -> int:
-    """Of the map to time steps, "auto" there."""
-    return math.ceil(width / 16)

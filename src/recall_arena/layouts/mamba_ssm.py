@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from recall_arena.config import frozen, read
-from recall_arena.layouts.layout import Layout, shared, the_one
+from recall_arena.layouts.layout import Layout, read_known, shared, the_one
 from recall_arena.mixers import Attention, Mamba
 from recall_arena.mixers.text import write_mixer
 from recall_arena.spec import MLPKind, ModelSpec
@@ -65,8 +65,7 @@ class _Attention:
 
 
 def _read(config: dict[str, Any]) -> tuple[ModelSpec, bool]:
-    names = {field.name for field in fields(_Config)}
-    theirs = read(_Config, {name: value for name, value in config.items() if name in names})
+    theirs = read_known(_Config, config)
     width, attends = theirs.d_model, theirs.attn_layer_idx
     mamba = shared(_mamba(config.get("ssm_cfg") or {}), width)
     attention = _attention(config.get("attn_cfg") or {}, width) if attends else None

@@ -1,11 +1,11 @@
 """transformers' MambaForCausalLM (5.23): Mamba layers alone, with RMSNorm."""
 
-from dataclasses import fields
 from typing import Any
 
-from recall_arena.config import frozen, read
-from recall_arena.layouts.layout import EPSILON, Layout, shared, the_one, usual_rank
+from recall_arena.config import frozen
+from recall_arena.layouts.layout import EPSILON, Layout, read_known, shared, the_one
 from recall_arena.mixers import Mamba
+from recall_arena.mixers.mamba import usual_rank
 from recall_arena.mixers.text import write_mixer
 from recall_arena.spec import ModelSpec
 
@@ -35,8 +35,7 @@ class _Config:
 def _read(config: dict[str, Any]) -> tuple[ModelSpec, bool]:
     if config["model_type"] != "mamba":
         raise ValueError(f"model_type must be 'mamba', got {config['model_type']!r}")
-    names = {field.name for field in fields(_Config)}
-    theirs = read(_Config, {name: value for name, value in config.items() if name in names})
+    theirs = read_known(_Config, config)
     if theirs.layer_norm_epsilon != EPSILON:
         raise ValueError(f"layer_norm_epsilon must be {EPSILON}, got {theirs.layer_norm_epsilon}")
     if theirs.hidden_act not in ("silu", "swish"):

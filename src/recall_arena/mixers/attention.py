@@ -89,13 +89,13 @@ class AttentionMixer(Mixer):
             *(x, self.in_proj, self.out_proj, self.heads),
             positions=self.positions,
             base=self.base,
-            each=(self.q_conv1d, self.k_conv1d, self.v_conv1d),
+            each=self._convolutions,
             last=last,
         )
 
     def layer(self) -> AttentionLayer | None:
         projections = (self.in_proj, self.out_proj)
-        convolutions = (self.q_conv1d, self.k_conv1d, self.v_conv1d)
+        convolutions = self._convolutions
         plain = all(stock(each, nn.Linear, "weight", *bias_of(each)) for each in projections)
         plain = plain and all(conv is None or conv.is_stock() for conv in convolutions)
         plain = plain and self.positions != "xpos" and not watched(self.children())
@@ -116,8 +116,7 @@ class AttentionMixer(Mixer):
         queries, keys and values what their convolutions still see, (batch, window - 1, width)."""
         past_k, past_v, *tails = (None,) * 5 if state is None else state
         parts = zip(
-            *((self.q_conv1d, self.k_conv1d, self.v_conv1d), self.in_proj(x).chunk(3, dim=2)),
-            *(tails, self.windows),
+            *(self._convolutions, self.in_proj(x).chunk(3, dim=2), tails, self.windows),
             strict=True,
         )
         (q, *of_q), (k, *of_k), (v, *of_v) = (carried(*each) for each in parts)
@@ -129,10 +128,14 @@ class AttentionMixer(Mixer):
     def inspected(self, x: Hidden) -> dict[str, Tensor]:
         """q, k and v (batch, heads, length, head_width) as they meet, convolved and rotated; the
         softmax's weights (batch, heads, length of queries, length of keys)."""
-        each = (self.q_conv1d, self.k_conv1d, self.v_conv1d)
-        q, k, v = (split_heads(part, self.heads) for part in projected(x, self.in_proj, each))
+        parts = projected(x, self.in_proj, self._convolutions)
+        q, k, v = (split_heads(part, self.heads) for part in parts)
         q, k = positioned(q, k, self.positions, self.base)
         return {"q": q, "k": k, "v": v, "weights": attention_weights(q, k)}
+
+    @property
+    def _convolutions(self) -> "tuple[CausalConv1d | None, ...]":
+        return self.q_conv1d, self.k_conv1d, self.v_conv1d
 
     def state_size(self, context: int) -> int:
         """A key and a value for each token, and the inputs that the convolutions still see."""

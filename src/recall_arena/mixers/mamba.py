@@ -74,6 +74,11 @@ class Mamba(MixerOptions):
         return MambaMixer(width, self)
 
 
+def usual_rank(width: int) -> int:
+    """Of the map to time steps, where no other is wanted."""
+    return math.ceil(width / 16)
+
+
 class MambaMixer(Mixer):
     """A gated, causally convolved, input-dependent linear recurrence."""
 
@@ -82,7 +87,7 @@ class MambaMixer(Mixer):
     def __init__(self, width: int, options: Mamba) -> None:
         super().__init__()
         inner, state = options.expand * width, options.state
-        rank = math.ceil(width / 16) if options.rank is None else options.rank
+        rank = usual_rank(width) if options.rank is None else options.rank
 
         self.in_proj = nn.Linear(width, 2 * inner, bias=options.bias)
         self.conv1d = convolution(inner, options.window, bias=options.conv_bias)
