@@ -62,7 +62,8 @@ def versions() -> dict[str, str]:
 
 def name() -> str:
     """The processor, with its generation where AMD's virtual ones hide their number."""
-    known = {23: "Zen 1 or 2", 25: "Zen 3 or 4", 26: "Zen 5"}
+    zen_3_or_4 = "Zen 4" if "avx512f" in _fact("flags").split() else "Zen 3"
+    known = {23: "Zen 1 or 2", 25: zen_3_or_4, 26: "Zen 5"}
     family = _fact("cpu family")
     if _fact("vendor_id") == "AuthenticAMD" and processor() == "AMD EPYC":
         return f"{processor()} ({known.get(int(family), f'family {family}')})"
