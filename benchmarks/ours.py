@@ -15,7 +15,7 @@ from recall_arena.evaluation import TOKENS_AT_ONCE, accuracy
 from recall_arena.mixers.text import read_mixer
 from recall_arena.model import ModelSpec, SequenceModel
 from recall_arena.tasks import AssociativeRecall, Batch
-from recall_arena.training import Schedule, train
+from recall_arena.training import Schedule, Training
 
 
 def fresh(spec: ModelSpec) -> SequenceModel:
@@ -39,7 +39,7 @@ def logits(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 def steps(model: nn.Module, task: AssociativeRecall, schedule: Schedule) -> Iterator[float]:
     """One training step, and its loss, for each item asked for."""
-    return train(model.parameters(), Compiled(model).loss_and_gradient, task, schedule, seed=0)
+    return Training(model.parameters(), Compiled(model).loss_and_gradient, task, schedule, seed=0)
 
 
 def loss_and_gradients(model: nn.Module, batch: Batch) -> Results:

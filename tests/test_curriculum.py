@@ -17,7 +17,7 @@ from recall_arena.model import ModelSpec, SequenceModel, named
 from recall_arena.runs import Checks, Run, build, from_json
 from recall_arena.seeds import generator
 from recall_arena.tasks import MQAR, AssociativeRecall, InductionHeads
-from recall_arena.training import Schedule, train
+from recall_arena.training import Schedule, Training
 
 TASK = AssociativeRecall(queries=4)
 
@@ -95,6 +95,20 @@ def test_a_curriculum_over_a_number_of_the_task_leaves_the_rest_as_it_is():
     assert torch.equal(drawn.tokens, tasks[0][0].sample(4, 64, generator("train", 1, 0)).tokens)
 
 
+@pytest.mark.parametrize(("distance", "last"), [(None, 64), (40, 40)])
+def test_a_curriculum_over_the_distance_begins_with_the_nearest_pairs(distance, last):
+    task = AssociativeRecall(queries=4, delay=3, distance=distance)
+    course = schedule(curriculum=Curriculum("linear", over="distance", until=0.5)).course(task)
+    caps = [course.at(step)[0].distance for step in range(100)]
+    assert (caps[0], caps[25], caps[50], caps[99]) == (4, 4 + (last - 4) // 2, last, last)
+    assert caps == sorted(caps)
+
+    near = course.sample(0, 50, seed=1)  # the shortest distance has one place
+    assert torch.equal(near.tokens[:, -2], near.answers)
+    everywhere = task.sample(4, 64, generator("train", 1, 99))
+    assert torch.equal(course.sample(99, 4, seed=1).tokens, everywhere.tokens)
+
+
 def test_under_a_rising_cap_the_lengths_are_those_of_the_range_below_it():
     lengths = contexts(schedule(shortest=4, curriculum=Curriculum("linear"), steps=400))
     caps = [int(4 + 60 * min(step / 320, 1)) for step in range(400)]
@@ -134,7 +148,7 @@ def test_a_gated_run_is_that_of_training_checking_and_moving_on_by_hand():
     by_hand, course = build(EASY), EASY.schedule.course(EASY.task)
     compiled = Compiled(by_hand)
     parameters = by_hand.parameters()
-    loop = train(
+    loop = Training(
         parameters, compiled.loss_and_gradient, EASY.task, EASY.schedule, EASY.seed, course
     )
     stages = []

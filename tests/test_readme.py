@@ -1,10 +1,12 @@
 """The README: each of its commands is run."""
 
+import json
 import os
 import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, Smoke, recall
@@ -18,14 +20,22 @@ def blocks(language: str) -> list[str]:
 
 
 COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
-TRAINING_IS_SHORTENED = ["--schedule.steps", "50", "--contexts.stride", "32", "--quiet"]
+OWN_QUESTION = [line for line in COMMANDS if {"mine", "search"} & {*line.split()}]
+BY_THEMSELVES = [line for line in COMMANDS if line[:7] == "recall " and line not in OWN_QUESTION]
+SHORTENED = ["--schedule.steps", "50", "--contexts.stride", "32", "--quiet"]
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("recall ")])
-def test_the_command_works_as_written(line: str, smoke: Smoke) -> None:
+def words_of(line: str) -> list[str]:
+    """A command as it stands, but for the time that it takes to train."""
     words = shlex.split(line, comments=True)[1:]
-    if words[0] in ("train", "sweep"):
-        words += [*TRAINING_IS_SHORTENED, "--store", str(smoke.store.parent / "trained")]
+    return words + SHORTENED if words[0] in ("train", "sweep") else words
+
+
+@pytest.mark.parametrize("line", BY_THEMSELVES)
+def test_the_command_works_as_written(line: str, smoke: Smoke) -> None:
+    words = words_of(line)
+    if words[0] == "train":
+        words += ["--store", "trained"]  # the study's own store stays as it is
     done = recall(*words, cwd=smoke.store.parent)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
@@ -61,11 +71,37 @@ def test_every_command_is_covered_above() -> None:
     }
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_the_python_of_the_readme_runs(code: str) -> None:
-    names: dict[str, object] = {}
-    exec(code, names)
-    assert tuple(names["logits"].shape) == (64, 16)  # type: ignore[attr-defined]
+def test_a_question_of_ones_own_from_rates_to_attention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search, two seeds, a plot and the trained model, by the README's own lines."""
+    monkeypatch.chdir(tmp_path)
+    search, seeds, plot, listing = OWN_QUESTION
+    found = recall(*words_of(search), "--json", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    (choice,) = json.loads(found.stdout)
+    assert choice["chosen"]["rate"] in (1e-3, 3e-3, 1e-2)
+
+    for line in (seeds, plot):
+        done = recall(*words_of(line), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    drawn = (tmp_path / "mine.svg").read_text()
+    assert all(f">{ticked}<" in drawn for ticked in ("64", "192"))
+
+    listed = recall(*words_of(listing), "--json", cwd=tmp_path)
+    runs = json.loads(listed.stdout)
+    assert [run["seed"] for run in runs] == [0, 1]
+    assert {(run["task.vocabulary"], run["task.delay"], run["rate"]) for run in runs} == {
+        (32, 3, 3e-3)
+    }
+
+    (code,) = blocks("python")
+    names: dict[str, Any] = {}
+    exec(code.replace("3f2a", runs[1]["address"][:6]), names)
+    assert names["run"].seed == 1
+    assert names["attention"]["weights"].shape == (8, 2, 65, 65)
+    assert names["mamba"]["states"].shape[-1] == 32
+    assert names["logits"].shape == (8, 32)
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])

@@ -25,7 +25,7 @@ from recall_arena.kernels import native
 from recall_arena.mixers import MIXERS
 from recall_arena.model import ModelSpec
 from recall_arena.records import Store, Tally
-from recall_arena.runs import Checks, Run, build, execute, from_json, tally
+from recall_arena.runs import Checks, Run, build, from_json
 from recall_arena.sources import package_build
 from recall_arena.tasks import TASKS, AssociativeRecall
 from recall_arena.training import Schedule
@@ -499,16 +499,10 @@ def test_the_same_run_finds_the_same_whatever_happens_beside_it():
 def test_runs_that_take_turns_find_what_they_find_alone():
     pair = [TINY, dataclasses.replace(TINY, seed=6)]
     alone = [finish(run)[1].outcome for run in pair]
-    working = [execute(run) for run in pair]
-    together = [None, None]
-    while None in together:
-        for i in range(2):
-            if together[i] is None:
-                try:
-                    next(working[i])
-                except StopIteration as end:
-                    together[i] = end.value[0].outcome
-    assert together == alone
+    executions = [Execution(run) for run in pair]
+    for _ in itertools.zip_longest(*executions):
+        pass
+    assert [each.record().outcome for each in executions] == alone
     assert alone[0] != alone[1]
 
 
@@ -525,13 +519,12 @@ def test_executing_leaves_all_global_random_state_as_it_was():
 
 
 def test_a_closed_run_goes_no_further():
-    working = execute(TINY)
+    working = iter(Execution(TINY))
     assert [p.step for p in itertools.islice(working, 2)] == [1, 2]
     working.close()
     assert list(working) == []
 
 
-def test_nothing_is_done_before_the_first_progress_is_asked_for():
-    working = execute(changed(TINY, "schedule", context=1))  # too short for the task
+def test_what_does_not_fit_the_task_is_found_before_the_first_step():
     with pytest.raises(ValueError, match="context must be at least"):
-        next(working)
+        Execution(changed(TINY, "schedule", context=1))

@@ -6,6 +6,7 @@ pass, and what they would accept by mistake is said by ALPHA and the number of s
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from operator import itemgetter
 
 import numpy as np
@@ -26,7 +27,9 @@ EXTRAS = st.integers(0, 60)
 def tasks(draw):
     vocabulary = draw(st.integers(2, 40))
     queries = draw(st.integers(1, vocabulary))
-    return AssociativeRecall(vocabulary, queries, delay=draw(st.integers(1, 12)))
+    delay = draw(st.integers(1, 12))
+    distance = draw(st.none() | st.integers(delay + 1, 80))
+    return AssociativeRecall(vocabulary, queries, delay, distance)
 
 
 def sample(task, batch, context, seed) -> Batch:
@@ -147,6 +150,7 @@ def test_a_context_without_room_for_query_and_value_is_refused(delay, missing):
         ({"vocabulary": 4, "queries": 5}, r"queries must be in 1\.\.4, got 5"),
         ({"delay": 0}, "delay must be at least 1, got 0"),
         ({"delay": -1}, "delay must be at least 1, got -1"),
+        ({"delay": 4, "distance": 4}, r"distance must be at least delay \+ 1 = 5, got 4"),
     ],
 )
 def test_impossible_tasks_are_refused(fields, message):
@@ -270,6 +274,29 @@ def test_the_query_first_stands_anywhere_with_room_for_its_value(drawn):
     assert set(first) == set(range(L - TAU))
     assert_uniform([table(first)])
     assert_independent([(first, query), (first, value)])
+
+
+@pytest.mark.parametrize("distance", [TAU + 1, 7, L, L + 20])
+def test_within_a_distance_the_query_first_stands_anywhere_that_near_the_end(distance):
+    batch = sample(AssociativeRecall(K, M, TAU, distance), N, L, seed=2)
+    body, query = batch.tokens[:, :-1], batch.tokens[:, -1:]
+    away = L - (body == query).int().argmax(dim=1).numpy()
+    farthest = min(distance, L)
+    assert set(away) == set(range(TAU + 1, farthest + 1))
+    if farthest > TAU + 1:
+        assert_uniform([table(away)[TAU + 1 :]])
+    else:  # one place: everything else is drawn as ever
+        assert (body[:, -TAU] == batch.answers).all()
+
+
+@given(tasks(), EXTRAS, SEEDS)
+def test_a_distance_of_the_whole_context_is_none_at_all(task, extra, seed):
+    context = task.shortest_context + extra
+    batches = [
+        sample(replace(task, distance=distance), 8, context, seed).tokens
+        for distance in (None, context, context + 5)
+    ]
+    assert all(torch.equal(batches[0], other) for other in batches[1:])
 
 
 @pytest.mark.parametrize("kind", ["before", "between", "after"])

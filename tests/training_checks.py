@@ -3,22 +3,19 @@
 from collections.abc import Iterator
 
 from recall_arena.compiled import Compiled
+from recall_arena.execution import Execution, Progress
 from recall_arena.model import SequenceModel
 from recall_arena.records import Record
-from recall_arena.runs import Progress, Run, execute
+from recall_arena.runs import Run
 from recall_arena.tasks import Task
-from recall_arena.training import Schedule, train
+from recall_arena.training import Schedule, Training
 
 
 def steps(model: SequenceModel, task: Task, schedule: Schedule, seed: int) -> Iterator[float]:
-    return train(model.parameters(), Compiled(model).loss_and_gradient, task, schedule, seed)
+    return Training(model.parameters(), Compiled(model).loss_and_gradient, task, schedule, seed)
 
 
 def finish(run: Run) -> tuple[list[Progress], Record, SequenceModel]:
-    """All that executing a run yields, then what it returns."""
-    working, progress = execute(run), []
-    while True:
-        try:
-            progress.append(next(working))
-        except StopIteration as end:
-            return progress, *end.value
+    """All progress of a run, its record and its trained model."""
+    execution = Execution(run)
+    return list(execution), execution.record(), execution.model

@@ -1,8 +1,16 @@
 """Files that are there whole or not at all, whoever looks and whatever breaks off."""
 
 import os
+import platform
+import re
 import tempfile
+import time
 from pathlib import Path
+
+HOST = re.sub(r"[^A-Za-z0-9_-]", "_", platform.node())
+_PARTIAL = re.compile(r"\.([A-Za-z0-9_-]*)\.([0-9]+)\.[^.]*\.partial")
+SECONDS_TO_WRITE = 86_400.0
+"""After so many a half-written file of another machine is nobody's."""
 
 
 def write(path: Path, content: bytes, *, replace: bool) -> bool:
@@ -11,7 +19,8 @@ def write(path: Path, content: bytes, *, replace: bool) -> bool:
     Returns False, and leaves the file as it is, if it exists and is not to be replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
+    prefix = f".{HOST}.{os.getpid()}."
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".partial")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -37,4 +46,32 @@ def _publish(temporary: Path, path: Path) -> bool:
         if os.path.lexists(path):
             return False
         temporary.replace(path)
+    return True
+
+
+def sweep(folder: Path) -> None:
+    """Remove files whose writers were killed before they were whole; nobody else's files."""
+    for path in folder.glob(".*.partial"):
+        match = _PARTIAL.fullmatch(path.name)
+        if match is not None and _is_left(path, *match.groups()):
+            path.unlink(missing_ok=True)
+
+
+def _is_left(path: Path, host: str, process: str) -> bool:
+    """Whether the file's writer is gone: its process here, or its time elsewhere."""
+    if host == HOST and os.name == "posix":
+        return not _runs(int(process))
+    try:
+        return time.time() - path.stat().st_mtime > SECONDS_TO_WRITE
+    except FileNotFoundError:
+        return False
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
     return True

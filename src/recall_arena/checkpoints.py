@@ -49,7 +49,7 @@ def load_weights(model: nn.Module, path: Path) -> bool:
     none.
     """
     try:
-        note, weights = _read(path)
+        note, weights = read_tensors(path)
         if note is not None and note != f"{path.stem} {weights_hash(weights)}":
             its = note.split(" ")[0] == path.stem
             raise ValueError("its hash is another" if its else f"it holds those of {note[:16]}")
@@ -61,8 +61,11 @@ def load_weights(model: nn.Module, path: Path) -> bool:
     return note is not None
 
 
-def _read(path: Path) -> tuple[str | None, dict[str, Tensor]]:
-    """A file's note, and its tensors."""
+def read_tensors(path: Path) -> tuple[str | None, dict[str, Tensor]]:
+    """The note and the tensors of a safetensors file.
+
+    Raises ValueError or SafetensorError for what is none of ours, FileNotFoundError for no file.
+    """
     try:
         content_of(path)  # a pipe, a device or a folder is no file to be opened
     except DamagedRecord as damage:

@@ -24,8 +24,8 @@ class Curriculum:
     Attributes:
         kind: "none"; "linear" in the steps; "gated": a stage further at each check of the run
             whose accuracy, on validation sequences of the present stage, reaches the gate
-        over: what grows: "context", or a number of the task, such as "delay" or "pairs"
-        begin: its first value; None is the smallest: the shortest context, or 1
+        over: what grows: "context", or a number of the task, such as "delay", "distance" or "pairs"
+        begin: its first value; None is the smallest that there is, such as the shortest context
         until: linear: the share of the budget after which the final value is reached
         gate: gated: the accuracy, in 0..1, that ends a stage
         stages: gated: equal steps from the first value to the final one
@@ -73,11 +73,11 @@ class Course:
         if over == "context":
             smallest, end = self._shortest or self._task.shortest_context, self._context
         else:
-            numbers = {f.name: getattr(self._task, f.name) for f in fields(self._task)}
-            numbers = {name: value for name, value in numbers.items() if type(value) is int}
-            if over not in numbers:
+            spans = {f.name: self._task.growing(f.name, self._context) for f in fields(self._task)}
+            if (span := spans.get(over)) is None:
+                numbers = (name for name, known in spans.items() if known)
                 raise ValueError(unknown("curriculum.over", over, ("context", *numbers)))
-            smallest, end = 1, numbers[over]
+            smallest, end = span
         begin = smallest if curriculum.begin is None else curriculum.begin
         if curriculum.kind == "none":
             return end, end

@@ -144,9 +144,12 @@ def _guesses(logits: LogitsOf, batch: Batch) -> Where:
 
 
 def accuracy_by_context(
-    logits: LogitsOf, task: Task, contexts: Contexts
+    logits: LogitsOf, task: Task, contexts: Contexts, begin: int = 0
 ) -> Iterator[tuple[int, Counts]]:
-    """Yield (context length, counts) for each length, shortest first, on fresh test sequences."""
-    for length in contexts.lengths(task):
+    """Yield (context length, counts) for each length, shortest first, on fresh test sequences.
+
+    The first `begin` lengths are left out.
+    """
+    for length in contexts.lengths(task)[begin:]:
         batches = held_out_chunks(task, length, contexts.sequences)
         yield length, reduce(add, (accuracy(logits, batch) for batch in batches))

@@ -1,7 +1,7 @@
 """The training loop: an iterator of steps that knows no task and no model by name."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -85,35 +85,65 @@ LossAndGradient = Callable[..., Tensor]
 mean loss; the gradient then stands in each weight's `grad`, written over."""
 
 
-def train(
-    weights: Iterable[nn.Parameter],
-    loss_and_gradient: LossAndGradient,
-    task: Task,
-    schedule: Schedule,
-    seed: int,
-    course: Course | None = None,
-) -> Iterator[float]:
-    """Take one step for each item asked for, and yield its loss.
+class Training:
+    """The loop: one step for each item asked for, which is its loss.
 
     The batch of a step is a function of (seed, step), and of the course's stage where a gated
     curriculum has stages.  The loop calls nothing back: whoever iterates decides when to look at
     the model, what to record, when to stop, and moves on a course that waits for accuracies.
-    Raises ValueError if there is a gate and nobody holds the course.
+    `done` counts the steps.  Raises ValueError if there is a gate and nobody holds the course.
     """
-    course = course or _ungated(schedule.course(task))
-    trained = [weight for weight in weights if weight.requires_grad]
-    decay = _decay(trained, schedule.weight_decay)
-    update = _Update(*_as_one(trained), decay, adam=schedule.optimizer == "adam")
-    for step in range(schedule.steps):
-        batch = course.sample(step, schedule.batch, seed)
+
+    def __init__(
+        self,
+        weights: Iterable[nn.Parameter],
+        loss_and_gradient: LossAndGradient,
+        task: Task,
+        schedule: Schedule,
+        seed: int,
+        course: Course | None = None,
+    ) -> None:
+        self.done = 0
+        self._loss_and_gradient, self._seed = loss_and_gradient, seed
+        self.follow(schedule, course or _ungated(schedule.course(task)))
+        trained = [weight for weight in weights if weight.requires_grad]
+        decay = _decay(trained, schedule.weight_decay)
+        self._update = _Update(*_as_one(trained), decay, adam=schedule.optimizer == "adam")
+
+    def follow(self, schedule: Schedule, course: Course) -> None:
+        """Take the steps that are to come by this schedule and course."""
+        self._schedule, self._course = schedule, course
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> float:
+        if self.done >= self._schedule.steps:
+            raise StopIteration
+        update, schedule = self._update, self._schedule
+        batch = self._course.sample(self.done, schedule.batch, self._seed)
         if batch.asks_last:
-            loss = loss_and_gradient(batch.tokens, batch.answers)
+            loss = self._loss_and_gradient(batch.tokens, batch.answers)
         else:
-            loss = loss_and_gradient(batch.inputs, batch.targets, batch.where)
+            loss = self._loss_and_gradient(batch.inputs, batch.targets, batch.where)
         norm = torch.linalg.vector_norm(update.gradient)
         update.gradient *= (schedule.clip / (norm + 1e-6)).clamp(max=1)
-        update(schedule.rate_at(step))
-        yield loss.item()
+        update(schedule.rate_at(self.done))
+        self.done += 1
+        return loss.item()
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """The optimizer's tensors by name; with the weights and `done`, all that a loop is."""
+        return self._update.moments
+
+    def go_on(self, done: int, optimizer_state: Mapping[str, Tensor]) -> None:
+        """Continue as a loop that had taken `done` steps, once the weights are those that it had.
+
+        Raises KeyError for a tensor that is missing, RuntimeError for one of another size.
+        """
+        self.done = done
+        for name, tensor in self._update.moments.items():
+            tensor.copy_(optimizer_state[name])
 
 
 def _ungated(course: Course) -> Course:
@@ -133,16 +163,17 @@ class _Update:
 
     def __init__(self, weights: Tensor, gradient: Tensor, decay: Tensor | None, adam: bool) -> None:
         self.weights, self.gradient, self.decay, self.adam = weights, gradient, decay, adam
-        self.mean, self.square = torch.zeros_like(weights), torch.zeros_like(weights)
-        self.count = torch.zeros(())
+        zeros = torch.zeros_like
+        self.moments = {"mean": zeros(weights), "square": zeros(weights), "count": torch.zeros(())}
 
     def __call__(self, rate: float) -> None:
         if self.decay is not None and self.adam:
             self.gradient.addcmul_(self.weights, self.decay)
         elif self.decay is not None:
             self.weights.addcmul_(self.weights, self.decay, value=-rate)
+        mean, square, count = self.moments.values()
         adamw(
-            *([self.weights], [self.gradient], [self.mean], [self.square], [], [self.count]),
+            *([self.weights], [self.gradient], [mean], [square], [], [count]),
             fused=True,
             amsgrad=False,
             beta1=0.9,

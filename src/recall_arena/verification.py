@@ -18,9 +18,10 @@ from typing import Literal
 
 import torch
 
+from recall_arena.execution import Execution, Progress
 from recall_arena.provenance import provenance
 from recall_arena.records import Record, Tally
-from recall_arena.runs import REVISION, Progress, execute, run_of
+from recall_arena.runs import REVISION, run_of
 
 LOSS = 1e-3
 """The largest relative difference of the first check's mean loss on another platform."""
@@ -79,8 +80,9 @@ def verify(record: Record) -> Generator[Progress, None, Verdict]:
     if why is not None:
         raise ValueError(f"record {record.address} cannot be made again: {why}")
     with _threads(record.provenance.threads):
-        again, _ = yield from execute(run_of(record))
-    return compare(record, again)
+        execution = Execution(run_of(record))
+        yield from execution
+    return compare(record, execution.record())
 
 
 def compare(record: Record, again: Record) -> Verdict:

@@ -31,6 +31,7 @@ COMMANDS = {
     "study ls": Entry("the studies and their scales", "study:StudyLs"),
     "study choose-rates": Entry("choose among the rates that a search tried", "study:ChooseRates"),
     "train": Entry("train one model, show its accuracy, keep record and weights", "train:Train"),
+    "extend": Entry("train a finished run further, or test it at more lengths", "extend:Extend"),
     "sweep": Entry("train a grid of runs, and choose the best", "sweep:Sweep"),
     "models": Entry("the models and mixers, and all options of each", "models:Models"),
     "check-mixer": Entry(

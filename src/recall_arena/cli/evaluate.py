@@ -17,8 +17,9 @@ from recall_arena.compiled import Compiled
 from recall_arena.evaluation import Contexts, accuracy_by_context
 from recall_arena.layouts import load_pretrained
 from recall_arena.model import SequenceModel
+from recall_arena.monitor import tally
 from recall_arena.records import Record
-from recall_arena.runs import Run, tally
+from recall_arena.runs import Run
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from types import TracebackType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from recall_arena.cli.console import errors, news, tell
-from recall_arena.executors import Advanced, Event, Failed
-from recall_arena.runs import Progress as RunProgress
+from recall_arena.execution import Progress as RunProgress
+from recall_arena.executors import Advanced, Busy, Event, Failed, Noted
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -22,6 +22,11 @@ def follow(events: Iterator[Event], names: Mapping[str, str], *, quiet: bool) ->
         for event in events:
             if isinstance(event, Advanced):
                 display.advance(event)
+                continue
+            if isinstance(event, Noted):
+                errors(f"{names[event.address]}: {event.text}")
+                continue
+            if isinstance(event, Busy):  # it comes up again
                 continue
             if isinstance(event, Failed):
                 failed.append(event)

@@ -11,7 +11,7 @@ from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import ask, say
 from recall_arena.cli.listing import listed
 from recall_arena.index import contents_of
-from recall_arena.records import weights_path
+from recall_arena.records import end_path, snapshot_path, weights_path
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class RunsRm(Command):
             say("nothing was removed")
             return 0
         for path in files:
-            weights_path(self.store, path.stem).unlink(missing_ok=True)
+            for place in (weights_path, end_path, snapshot_path):
+                place(self.store, path.stem).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
         say(f"{len(files)} records removed from {self.store}")
         return 0

@@ -6,7 +6,7 @@ from tempfile import TemporaryFile
 
 from recall_arena.cli.command import Mistake
 from recall_arena.cli.console import errors
-from recall_arena.records import ADDRESS, DamagedRecord, Record, Store
+from recall_arena.records import DamagedRecord, Record, Store
 
 WAY_OUT = "`recall runs rm ADDRESS` removes a record, and its run can then be made again"
 
@@ -46,13 +46,10 @@ def record_named(folder: Path, address: str) -> Record:
 
 def address_named(store: Store, beginning: str) -> str:
     """The address that begins so; raises Mistake if there is none, or more than one."""
-    if ADDRESS.fullmatch(beginning) and beginning in store:
-        return beginning
-    matches = [known for known in store.addresses() if known.startswith(beginning)]
-    if len(matches) != 1:
-        many = f"{len(matches)} records begin with" if matches else "no record begins with"
-        raise Mistake(f"{many} {beginning!r} in {store.folder}; `recall runs ls` shows them")
-    return matches[0]
+    try:
+        return store.find(beginning)
+    except ValueError as error:
+        raise Mistake(f"{error}; `recall runs ls` shows them") from None
 
 
 def tell_damaged(damaged: list[DamagedRecord]) -> int:

@@ -11,7 +11,7 @@ from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import errors, say, say_json, say_table, tell
 from recall_arena.cli.executing import finish
 from recall_arena.cli.plans import plan_of, study_named
-from recall_arena.executors import Failed, cores, missing
+from recall_arena.executors import Failed, missing
 from recall_arena.index import contents_of
 from recall_arena.records import Store
 from recall_arena.report import write_report
@@ -32,6 +32,8 @@ class StudyRun(Command):
     imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
     out: options.Out = Path("report")
+    executor: options.Executor = "local"
+    snapshot_every: options.SnapshotEvery = 30.0
     dry_run: options.DryRun = False
     json: options.Json = False
     quiet: options.Quiet = False
@@ -72,16 +74,18 @@ class StudyRun(Command):
             runs = missing(sound, store, keep_weights=self.keep_weights)
             todo = {run.address: by_address[run.address] for run in runs}
             if not self.quiet and (todo or not names):
-                tell(f"{len(todo)} of {len(named)} runs to do, {self._jobs()} at a time")
+                tell(f"{len(todo)} of {len(named)} runs to do")
             for address, name in todo.items() if self.verbose else ():
                 tell(f"{address} {name}")
             failed = finish(
                 runs,
                 todo,
                 store,
-                jobs=self._jobs(),
+                jobs=self.jobs,
                 threads=self.threads,
                 keep_weights=self.keep_weights,
+                snapshot_seconds=self.snapshot_every,
+                executor=self.executor,
                 quiet=self.quiet,
             )
             names |= todo
@@ -89,9 +93,6 @@ class StudyRun(Command):
                 for one in damaged:
                     errors(f"{by_address[one.address]}: {one.reason}")
                 return names | {one: by_address[one] for one in blocked}, failed + damaged
-
-    def _jobs(self) -> int:
-        return self.jobs or cores()
 
     def _list(self, named: list[NamedRun], store: Store) -> int:
         addresses = [one.run.address for one in named]

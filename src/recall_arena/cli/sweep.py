@@ -13,7 +13,7 @@ from recall_arena.cli.console import errors, say_json, say_table, tell
 from recall_arena.cli.described import Described
 from recall_arena.cli.executing import finish
 from recall_arena.cli.grid import Point, at_point, field_named, points_of
-from recall_arena.executors import cores, missing
+from recall_arena.executors import missing
 from recall_arena.records import Store
 from recall_arena.runs import Run
 
@@ -46,6 +46,8 @@ class Sweep(Described):
     jobs: options.Jobs = None
     keep_weights: options.KeepWeights = False
     store: options.StoreFolder = Path("runs")
+    executor: options.Executor = "local"
+    snapshot_every: options.SnapshotEvery = 30.0
     dry_run: options.DryRun = False
     json: options.Json = False
     quiet: options.Quiet = False
@@ -80,16 +82,17 @@ class Sweep(Described):
         damaged = dict(stores.damaged_among(grid, store))
         sound = [run for address, (_, run) in grid.items() if address not in damaged]
         todo = missing(sound, store, keep_weights=self.keep_weights)
-        jobs = self.jobs or cores()
         if not self.quiet:
-            tell(f"{len(todo)} of {len(grid)} runs to do, {jobs} at a time")
+            tell(f"{len(todo)} of {len(grid)} runs to do")
         failed = finish(
             todo,
             {run.address: names[run.address] for run in todo},
             store,
-            jobs=jobs,
+            jobs=self.jobs,
             threads=self.threads,
             keep_weights=self.keep_weights,
+            snapshot_seconds=self.snapshot_every,
+            executor=self.executor,
             quiet=self.quiet,
         )
         for address, damage in damaged.items():

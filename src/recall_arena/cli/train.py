@@ -7,11 +7,11 @@ from typing import Annotated
 import tyro
 
 from recall_arena.cli import options, stores
-from recall_arena.cli.accuracy import accuracy_rows, say_accuracy
-from recall_arena.cli.console import say, say_json
+from recall_arena.cli.console import say_json
 from recall_arena.cli.described import Described
 from recall_arena.cli.executing import finish
-from recall_arena.records import Record, weights_path
+from recall_arena.cli.outcome import show_outcome
+from recall_arena.records import weights_path
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Train(Described):
         ),
     ] = True
     store: options.StoreFolder = Path("runs")
+    executor: options.Executor = "local"
+    snapshot_every: options.SnapshotEvery = 30.0
     dry_run: options.DryRun = False
     json: options.Json = False
     quiet: options.Quiet = False
@@ -45,32 +47,12 @@ class Train(Described):
             jobs=1,
             threads=self.threads,
             keep_weights=self.keep_weights,
+            snapshot_seconds=self.snapshot_every,
+            executor=self.executor,
             quiet=self.quiet,
         )
         if failed:
             return 1
-        self._show(store.read(run.address))
+        weights = weights_path(self.store, run.address) if self.keep_weights else None
+        show_outcome(store.read(run.address), weights, as_json=self.json)
         return 0
-
-    def _show(self, record: Record) -> None:
-        outcome = record.outcome
-        path = weights_path(self.store, record.address) if self.keep_weights else None
-        if self.json:
-            say_json(
-                {
-                    "address": record.address,
-                    "ended_by": outcome.ended_by,
-                    "steps": outcome.steps,
-                    "solved_at": outcome.solved_at,
-                    "weights": None if path is None else str(path),
-                    "accuracy": accuracy_rows(outcome.contexts),
-                }
-            )
-            return
-        say_accuracy(outcome.contexts, trained=self.schedule.context)
-        solved = "" if outcome.solved_at is None else f", solved at {outcome.solved_at:,}"
-        say(
-            f"{outcome.steps:,} steps, ended by {outcome.ended_by}{solved}; "
-            f"{record.cost.parameters:,} parameters; {record.cost.training_seconds:.0f} s"
-        )
-        say(f"record {record.address}" + ("" if path is None else f"; weights {path}"))

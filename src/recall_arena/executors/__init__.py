@@ -1,24 +1,41 @@
-"""Where runs execute: in this process, or in local processes.  The outcomes are the same."""
+"""Where runs execute: here, in local processes, on a cluster.  Records and bits are the same.
 
-import os
-from collections.abc import Generator
+An executor is a function of runs, what is told about them and how many may be at work at once, to
+the events of their execution; each run is `here.execute_one` in some process.  Its line in
+`EXECUTORS` names it; nothing else has to know of it.
+"""
 
-from recall_arena.executors.events import Advanced, Event, Failed, Finished
-from recall_arena.executors.here import execute_here
+import pkgutil
+from collections.abc import Callable, Generator
+
+from recall_arena.executors.events import Advanced, Busy, Event, Failed, Finished, Noted
 from recall_arena.executors.outside import check_reachable
-from recall_arena.executors.processes import execute_in_processes
-from recall_arena.records import Store, weights_path
+from recall_arena.executors.sweeping import sweep
+from recall_arena.executors.work import SECONDS_BETWEEN_SNAPSHOTS, Work, cores
+from recall_arena.names import unknown
+from recall_arena.records import Store
 from recall_arena.runs import Run
 
-__all__ = ["Advanced", "Event", "Failed", "Finished", "cores", "execute_all", "missing"]
+__all__ = [
+    "EXECUTORS",
+    "Advanced",
+    "Busy",
+    "Event",
+    "Failed",
+    "Finished",
+    "Noted",
+    "cores",
+    "execute_all",
+    "missing",
+    "sweep",
+]
 
+Executor = Callable[[list[Run], Work, int | None], Generator[Event, None, None]]
 
-def cores() -> int:
-    """How many processors this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this platform
-        return os.cpu_count() or 1
+EXECUTORS = {
+    "local": "processes:execute_locally",
+}
+"""Each executor's name and its place in this package, which is imported when it is used."""
 
 
 def missing(runs: list[Run], store: Store, *, keep_weights: bool = False) -> list[Run]:
@@ -26,27 +43,41 @@ def missing(runs: list[Run], store: Store, *, keep_weights: bool = False) -> lis
 
     With `keep_weights` also those whose weights are not there.
     """
-
-    def is_there(run: Run) -> bool:
-        weights = weights_path(store.folder, run.address)
-        return run.address in store and (weights.exists() or not keep_weights)
-
-    return list({run.address: run for run in runs if not is_there(run)}.values())
+    return Work(store, keep_weights=keep_weights).missing(runs)
 
 
 def execute_all(
-    runs: list[Run], store: Store, *, jobs: int = 1, threads: int = 1, keep_weights: bool = False
+    runs: list[Run],
+    store: Store,
+    *,
+    jobs: int | None = 1,
+    threads: int = 1,
+    keep_weights: bool = False,
+    snapshot_seconds: float = SECONDS_BETWEEN_SNAPSHOTS,
+    executor: str = "local",
 ) -> Generator[Event, None, None]:
     """Execute the runs that the store lacks, telling how they get on.
 
-    Close the iterator to give up what is not finished; finished records stay.  Raises ValueError
-    for less than one job or thread, or for runs that other processes would have to do and cannot.
+    At most `jobs` are at work at once; None is as many as the executor has room for.  What an
+    unfinished run has come to is written to the store every `snapshot_seconds`, and it goes on from
+    there.  Close the iterator to give up what is not finished: finished records stay, and what
+    the others have come to.  Any number of processes may do this with one store.
+
+    Raises ValueError for less than one job or thread, an executor that does not exist or whose
+    package is not installed, or for runs that other processes would have to do and cannot.
     """
-    for name, number in (("jobs", jobs), ("threads", threads)):
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
-    todo = missing(runs, store, keep_weights=keep_weights)
-    if jobs == 1 or len(todo) <= 1:
-        return execute_here(todo, store, threads, keep_weights)
-    check_reachable(todo)
-    return execute_in_processes(todo, store, jobs, threads, keep_weights)
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    if executor not in EXECUTORS:
+        raise ValueError(unknown("executor", executor, EXECUTORS))
+    work = Work(store, threads, keep_weights, snapshot_seconds)
+    todo = work.missing(runs)
+    if executor != "local" or (jobs != 1 and len(todo) > 1):
+        check_reachable(todo)
+    try:
+        execute: Executor = pkgutil.resolve_name(f"{__name__}.{EXECUTORS[executor]}")
+    except ModuleNotFoundError as absent:
+        raise ValueError(
+            f"the executor {executor!r} needs {absent.name}: pip install 'recall-arena[{executor}]'"
+        ) from None
+    return execute(todo, work, jobs)

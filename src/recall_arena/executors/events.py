@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recall_arena.runs import Progress
+from recall_arena.execution import Progress
 
 
 @dataclass(frozen=True)
@@ -11,6 +11,14 @@ class Advanced:
 
     address: str
     progress: Progress
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something about a run that its owner should know, and that does not end it."""
+
+    address: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -28,4 +36,11 @@ class Failed:
     reason: str
 
 
-Event = Advanced | Finished | Failed
+@dataclass(frozen=True)
+class Busy:
+    """Somebody else is at work on a run; it comes up again later."""
+
+    address: str
+
+
+Event = Advanced | Noted | Finished | Failed | Busy

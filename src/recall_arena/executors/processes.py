@@ -2,24 +2,29 @@
 
 A run that crashes or is killed takes nothing down with it.  The processes come from a server
 that has imported torch already, so that a new one costs milliseconds.  Server and processes
-leave Ctrl-C to the parent: when it gives up it closes its end of their pipes, and when it dies
-the system does; either way they stop at their next news.
+leave Ctrl-C to the parent: when it gives up it terminates them, and when it dies the system closes
+its end of their pipes; either way they keep what their runs have come to, and stop.
 """
 
 import multiprocessing
 import signal
+import sys
 from collections import deque
 from collections.abc import Generator
+from contextlib import closing
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import FrameType
 
-from recall_arena.executors.events import Advanced, Event, Failed
-from recall_arena.executors.here import execute_here
+import torch
+
+from recall_arena.executors.events import Advanced, Busy, Event, Failed, Noted
+from recall_arena.executors.here import execute_here, execute_one
 from recall_arena.executors.memory import keep_freed_memory
 from recall_arena.executors.outside import Outside, outside_of
 from recall_arena.executors.signals import deferred, interrupts_blocked
-from recall_arena.records import Store
+from recall_arena.executors.work import Work, cores
 from recall_arena.runs import Run
 
 SECONDS_TO_STOP = 30.0
@@ -29,26 +34,36 @@ _CONTEXT = (
 )
 
 
-def _work(
-    pipe: Connection, outside: Outside, run: Run, store: Store, threads: int, keep_weights: bool
-) -> None:
+def _work(pipe: Connection, outside: Outside, run: Run, work: Work) -> None:
     outside.add()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _give_up)
     keep_freed_memory()
-    for event in execute_here([run], store, threads, keep_weights):
-        if pipe.poll():  # the parent never sends, so this is the end of its pipe
-            return
-        try:
-            pipe.send(event)
-        except ConnectionError:
-            return
+    torch.set_num_threads(work.threads)
+    with closing(execute_one(run, work)) as events:
+        for event in events:
+            if pipe.poll():  # the parent never sends, so this is the end of its pipe
+                return
+            try:
+                pipe.send(event)
+            except ConnectionError:
+                return
 
 
-def execute_in_processes(
-    runs: list[Run], store: Store, jobs: int, threads: int, keep_weights: bool
+def _give_up(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def execute_locally(
+    runs: list[Run], work: Work, jobs: int | None
 ) -> Generator[Event, None, None]:
-    """Execute runs in up to `jobs` processes of `threads` threads each, telling news."""
+    """Execute runs in this process, one after another, or in up to `jobs` processes."""
+    if jobs is None:
+        jobs = max(1, cores() // work.threads)
+    return execute_here(runs, work) if jobs == 1 or len(runs) <= 1 else _in_processes(runs, work, jobs)
+
+
+def _in_processes(runs: list[Run], work: Work, jobs: int) -> Generator[Event, None, None]:
     waiting = deque(runs)
     working: dict[Connection, tuple[BaseProcess, Run]] = {}
     try:
@@ -56,31 +71,34 @@ def execute_in_processes(
             while waiting and len(working) < jobs:
                 run = waiting.popleft()
                 with deferred():
-                    pipe, process = _start(run, store, threads, keep_weights)
+                    pipe, process = _start(run, work)
                     working[pipe] = process, run
             for ready in wait(list(working)):
                 assert isinstance(ready, Connection)
-                event = _receive(ready, *working[ready])
-                if not isinstance(event, Advanced):
-                    _stop(ready, working.pop(ready)[0])
+                process, run = working[ready]
+                event = _receive(ready, process, run)
+                if not isinstance(event, Advanced | Noted):
+                    del working[ready]
+                    _stop(ready, process)
+                if isinstance(event, Busy):
+                    waiting.append(run)
                 yield event
     finally:
-        for pipe in working:
+        for pipe, (process, _) in working.items():
             pipe.close()
+            process.terminate()  # it keeps what it has come to
         for pipe, (process, _) in working.items():
             _stop(pipe, process)
 
 
-def _start(
-    run: Run, store: Store, threads: int, keep_weights: bool
-) -> tuple[Connection, BaseProcess]:
+def _start(run: Run, work: Work) -> tuple[Connection, BaseProcess]:
     if _SERVED:
         _CONTEXT.set_forkserver_preload([__name__])
         resource_tracker.ensure_running()  # the server starts it, and it unblocks SIGINT
         with interrupts_blocked():
             forkserver.ensure_running()
     ours, theirs = _CONTEXT.Pipe()
-    arguments = (theirs, outside_of(run), run, store, threads, keep_weights)
+    arguments = (theirs, outside_of(run), run, work)
     process = _CONTEXT.Process(target=_work, args=arguments, daemon=True)
     process.start()
     theirs.close()

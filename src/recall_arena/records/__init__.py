@@ -7,8 +7,9 @@ Nothing here imports torch: reading and drawing records needs no model.
 
 from recall_arena.records.files import DamagedRecord
 from recall_arena.records.identity import ADDRESS, address_of, check_run
+from recall_arena.records.places import end_path, lease_path, snapshot_path, weights_path
 from recall_arena.records.record import Cost, Outcome, Provenance, Record, Tally
-from recall_arena.records.store import Store, archive, scan_file, weights_path
+from recall_arena.records.store import Store, archive, scan_file
 
 __all__ = [
     "ADDRESS",
@@ -22,6 +23,9 @@ __all__ = [
     "address_of",
     "archive",
     "check_run",
+    "end_path",
+    "lease_path",
     "scan_file",
+    "snapshot_path",
     "weights_path",
 ]

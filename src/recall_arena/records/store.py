@@ -51,6 +51,16 @@ class Store:
             return []
         return [one for one in found if one.suffix == suffix and not one.name.startswith(".")]
 
+    def find(self, beginning: str) -> str:
+        """The address that begins so; ValueError if there is none, or more than one."""
+        if ADDRESS.fullmatch(beginning) and beginning in self:
+            return beginning
+        matches = [known for known in self.addresses() if known.startswith(beginning)]
+        if len(matches) != 1:
+            many = f"{len(matches)} records begin with" if matches else "no record begins with"
+            raise ValueError(f"{many} {beginning!r} in {self.folder}")
+        return matches[0]
+
     def read(self, address: str) -> Record:
         """Raises KeyError if there is no such record, DamagedRecord if its file is broken.
 
@@ -115,13 +125,6 @@ class Store:
         if not ADDRESS.fullmatch(address):
             raise KeyError(f"no record {address} in {self.folder}: it is no address")
         return self.folder / f"{address}.json"
-
-
-def weights_path(store: Path, address: str) -> Path:
-    """Where the weights of a run are, in the folder of its store; ValueError for no address."""
-    if not ADDRESS.fullmatch(address):
-        raise ValueError(f"{address!r} is no address of a run, and has no weights")
-    return store / "weights" / f"{address}.safetensors"
 
 
 def scan_file(path: Path) -> Iterator[Record | DamagedRecord]:

@@ -5,7 +5,7 @@ The recipe is that of the assignment's "Generating training dataset", steps 1 to
 
 import torch
 
-from recall_arena.config import frozen
+from recall_arena.config import added, frozen
 from recall_arena.tasks.task import Batch, Task
 
 
@@ -26,14 +26,18 @@ class AssociativeRecall(Task):
         vocabulary: K, how many tokens there are
         queries: M, how many of them, the first ones, are ever asked for; 1 is the induction head
         delay: tau, how many tokens after the query its value stands
+        distance: how far before the end, where the query is asked, it stands at most in the
+            context; None is anywhere.  What a curriculum of near pairs first lets grow
 
     Raises:
-        ValueError: for a vocabulary below 2, queries outside 1..vocabulary, a delay below 1
+        ValueError: for a vocabulary below 2, queries outside 1..vocabulary, a delay below 1, a
+            distance below delay + 1
     """
 
     vocabulary: int = 16
     queries: int = 1
     delay: int = 1
+    distance: int | None = added(default=None)
 
     def __post_init__(self) -> None:
         if self.vocabulary < 2:
@@ -42,10 +46,20 @@ class AssociativeRecall(Task):
             raise ValueError(f"queries must be in 1..{self.vocabulary}, got {self.queries}")
         if self.delay < 1:
             raise ValueError(f"delay must be at least 1, got {self.delay}")
+        if self.distance is not None and self.distance < self.shortest_context:
+            raise ValueError(
+                f"distance must be at least delay + 1 = {self.shortest_context}, "
+                f"got {self.distance}"
+            )
 
     @property
     def shortest_context(self) -> int:
         return self.delay + 1
+
+    def growing(self, name: str, context: int) -> tuple[int, int] | None:
+        if name == "distance":
+            return self.shortest_context, self.distance or context
+        return super().growing(name, context)
 
     def sample(self, batch: int, context: int, rng: torch.Generator) -> Batch:
         if batch < 0:
@@ -60,7 +74,8 @@ class AssociativeRecall(Task):
 
         query = draw(self.queries)
         value = draw(self.vocabulary)
-        first = draw(context - self.delay)
+        nearest = min(self.distance or context, context)  # where the furthest query may stand
+        first = context - nearest + draw(nearest - self.delay)
 
         filler = draw(self.vocabulary - 1, columns=context)
         body = filler + (filler >= query)  # steps over the query and stays uniform

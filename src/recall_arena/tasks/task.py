@@ -79,6 +79,14 @@ class Task(ABC):
         """The same to learn from, where that asks for more than tests do."""
         return self.sample(batch, context, rng)
 
+    def growing(self, name: str, context: int) -> tuple[int, int] | None:
+        """The first and the last value that a number of the task has in a curriculum over it.
+
+        By default from 1 to the present one; None for what is no number.
+        """
+        value = getattr(self, name)
+        return (1, value) if type(value) is int else None
+
     def check_context(self, context: int) -> None:
         """Raises ValueError if the context is too short for the task."""
         if context < self.shortest_context:

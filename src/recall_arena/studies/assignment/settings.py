@@ -72,7 +72,7 @@ SCALES = {
         search_steps={1: 12_000, 2: 30_000, 3: 6_000},
     ),
     "published": Scale(
-        "an hour and a half on two cores: what results/ shows, three seeds",
+        "about six hours on two cores: what results/ shows, three seeds",
         seeds=3,
         steps={1: 30_000, 2: 100_000, 3: 30_000},
         search_steps={1: 12_000, 2: 30_000, 3: 6_000},

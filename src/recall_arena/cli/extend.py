@@ -1,0 +1,89 @@
+"""`recall extend`."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from recall_arena.cli import options, stores
+from recall_arena.cli.command import Command, Mistake
+from recall_arena.cli.console import say_json
+from recall_arena.cli.contexts import checked_contexts
+from recall_arena.cli.executing import finish
+from recall_arena.cli.outcome import show_outcome
+from recall_arena.cli.trained import run_named
+from recall_arena.evaluation import Contexts
+from recall_arena.records import weights_path
+from recall_arena.runs import Run
+
+
+@dataclass(frozen=True)
+class Extend(Command):
+    """Train a finished run further, or test it at other lengths: a new run, with its own record.
+
+    It goes on from what the first one came to, where that was kept (as `recall train` does), and
+    else takes its steps again.  Its record says which run it extends.
+    """
+
+    address: options.Address
+    steps: Annotated[int | None, tyro.conf.arg(help="the budget, the steps so far included")] = None
+    decay: Annotated[
+        float | None,
+        tyro.conf.arg(help="the share of the budget over which the rate falls; else as it was"),
+    ] = None
+    lengths: options.Lengths = ""
+    threads: Annotated[int, tyro.conf.arg(help="threads of the run")] = 1
+    imports: options.Imports = ()
+    store: options.StoreFolder = Path("runs")
+    executor: options.Executor = "local"
+    snapshot_every: options.SnapshotEvery = 30.0
+    dry_run: options.DryRun = False
+    json: options.Json = False
+    quiet: options.Quiet = False
+
+    def run(self) -> int:
+        run = self._extended(run_named(self.store, self.address)[0])
+        if self.dry_run:
+            say_json(run.to_json())
+            return 0
+        store = stores.to_write(self.store)
+        stores.prepare(self.store)
+        if run.address in store:
+            store.read(run.address)
+        failed = finish(
+            [run],
+            {run.address: f"{self.address}, extended"},
+            store,
+            jobs=1,
+            threads=self.threads,
+            keep_weights=True,
+            snapshot_seconds=self.snapshot_every,
+            executor=self.executor,
+            quiet=self.quiet,
+        )
+        if failed:
+            return 1
+        weights = weights_path(self.store, run.address)
+        show_outcome(store.read(run.address), weights, as_json=self.json)
+        return 0
+
+    def _extended(self, origin: Run) -> Run:
+        if self.steps is None and not self.lengths:
+            raise Mistake("say how far: --steps, or --contexts to test it at")
+        if self.threads < 1:
+            raise Mistake(f"--threads must be at least 1, got {self.threads}")
+        contexts = origin.contexts
+        if self.lengths:
+            tested = Contexts(sequences=contexts.sequences)
+            contexts = checked_contexts(tested, self.lengths, origin.task)
+        reach = origin.model.max_length
+        if reach is not None and contexts.longest >= reach:
+            raise Mistake(f"learned positions reach {reach - 1} tokens before the query")
+        given = {"steps": self.steps, "decay": self.decay}
+        changed = {name: value for name, value in given.items() if value is not None}
+        try:
+            schedule = replace(origin.schedule, **changed)
+            return replace(origin, schedule=schedule, contexts=contexts, extends=origin)
+        except ValueError as error:
+            raise Mistake(str(error)) from None

@@ -1,0 +1,19 @@
+"""What processes that were killed have left in a store."""
+
+from recall_arena import atomic
+from recall_arena.executors.leases import lease
+from recall_arena.records import ADDRESS, Store, lease_path, snapshot_path
+
+
+def sweep(store: Store) -> None:
+    """Remove half-written files that nobody writes any more, and snapshots of finished runs."""
+    unfinished = snapshot_path(store.folder, "0" * 16).parent
+    for folder in (store.folder, unfinished, store.folder / "weights"):
+        atomic.sweep(folder)
+    for path in unfinished.glob("*.*") if unfinished.is_dir() else ():
+        if not ADDRESS.fullmatch(path.stem) or path.stem not in store:
+            continue
+        with lease(lease_path(store.folder, path.stem), seconds=0) as ours:
+            if ours:
+                snapshot_path(store.folder, path.stem).unlink(missing_ok=True)
+                lease_path(store.folder, path.stem).unlink(missing_ok=True)
