@@ -72,7 +72,7 @@ def test_no_flag_lacks_an_explanation(name: str, capsys: pytest.CaptureFixture[s
         ("study run assignment --scale quik", "did you mean 'quick'?"),
         ("study run assignment --problem 4", "no problem 4. There are: 1, 2, 3"),
         ("study run assignment --seeds 0", "--seeds must be at least 1, got 0"),
-        ("study run assignment --jobs 0", "--jobs and --threads must be at least 1"),
+        ("study run assignment --jobs 0", "--jobs must be at least 1, got 0"),
         ("train --model hybrid-c", "did you mean 'hybrid-"),
         ("train --model mamba,atention", "did you mean 'attention'?"),
         ("train --task.quries 4", "--task.queries"),

@@ -43,7 +43,6 @@ class Described(Command):
     contexts: Contexts = field(default_factory=Contexts)
     lengths: options.Lengths = ""
     seed: Annotated[int, tyro.conf.arg(help="decides weights and batches")] = 0
-    threads: Annotated[int, tyro.conf.arg(help="threads of the run")] = 1
     imports: options.Imports = ()
 
     @classmethod
@@ -67,8 +66,6 @@ class Described(Command):
 
     def planned(self) -> Run:
         """The run that the flags describe; raises Mistake where there can be none."""
-        if self.threads < 1:
-            raise Mistake(f"--threads must be at least 1, got {self.threads}")
         shortest = self.task.shortest_context
         if self.schedule.context < shortest:
             raise Mistake(

@@ -1,43 +1,92 @@
 """Runs that a command has made: what is missing of them is executed, and shown at work."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
 
 from recall_arena.cli.command import Mistake
+from recall_arena.cli.console import errors
 from recall_arena.cli.progress import follow
-from recall_arena.executors import Failed, execute_all, sweep
+from recall_arena.executors import Event, Failed, execute_all, sweep
 from recall_arena.records import Store
 from recall_arena.runs import Run
 
 
+@dataclass(frozen=True)
+class How:
+    """How runs are executed; none of it decides what they find."""
+
+    threads: Annotated[int, tyro.conf.arg(help="threads of each run")] = 1
+    executor: Annotated[str, tyro.conf.arg(help="where runs are trained: local")] = "local"
+    snapshot_every: Annotated[
+        float,
+        tyro.conf.arg(help="seconds after which an unfinished run is written down, to go on from"),
+    ] = 30.0
+    time_limit: Annotated[
+        float,
+        tyro.conf.arg(help="seconds after which to stop; the same command goes on from there"),
+    ] = float("inf")
+    fail_fast: Annotated[bool, tyro.conf.arg(help="stop at the first run that fails")] = False
+    quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"], help="no progress")] = False
+
+    def check(self) -> None:
+        """Raises Mistake for numbers that cannot be meant."""
+        if self.threads < 1:
+            raise Mistake(f"--threads must be at least 1, got {self.threads}")
+        for name in ("snapshot_every", "time_limit"):
+            if not getattr(self, name) >= 0:  # nor NaN
+                flag = "--" + name.replace("_", "-")
+                raise Mistake(f"{flag} must be at least 0, got {getattr(self, name)}")
+
+
+Named = Mapping[str, str]
+"""What people call a run, by its address."""
+
+
 def finish(
     runs: list[Run],
-    names: Mapping[str, str],
+    names: Named,
     store: Store,
+    how: How,
     *,
-    jobs: int | None,
-    threads: int,
+    jobs: int | None = 1,
     keep_weights: bool,
-    snapshot_seconds: float,
-    executor: str,
-    quiet: bool,
 ) -> list[Failed]:
-    """Execute the runs that the store lacks; those that failed.
+    """Execute the runs that the store lacks; those that failed, or for which there was no time.
 
-    Raises Mistake, before any of them, for a class that worker processes cannot import.
+    Raises Mistake, before any of them, for what no executor can do.
     """
     sweep(store)
+    deadline = time.monotonic() + how.time_limit
     try:
         events = execute_all(
             runs,
             store,
             jobs=jobs,
-            threads=threads,
+            threads=how.threads,
             keep_weights=keep_weights,
-            snapshot_seconds=snapshot_seconds,
-            executor=executor,
+            snapshot_seconds=how.snapshot_every,
+            executor=how.executor,
         )
     except ValueError as error:
         raise Mistake(str(error)) from None
     with closing(events):
-        return follow(events, names, quiet=quiet)
+        within = _until(deadline, events)
+        failed = follow(within, names, quiet=how.quiet, fail_fast=how.fail_fast)
+    ended = {one.address for one in failed}
+    left = [run for run in runs if run.address not in store and run.address not in ended]
+    if left and not failed:
+        errors(f"{len(left)} runs are not finished; the same command goes on from there")
+    return failed + [Failed(run.address, "it is not finished") for run in left]
+
+
+def _until(deadline: float, events: Iterator[Event]) -> Iterator[Event]:
+    """The events up to a time."""
+    for event in events:
+        yield event
+        if time.monotonic() >= deadline:
+            return

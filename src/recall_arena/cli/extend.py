@@ -1,6 +1,6 @@
 """`recall extend`."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from recall_arena.cli import options, stores
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say_json
 from recall_arena.cli.contexts import checked_contexts
-from recall_arena.cli.executing import finish
+from recall_arena.cli.executing import How, finish
 from recall_arena.cli.outcome import show_outcome
 from recall_arena.cli.trained import run_named
 from recall_arena.evaluation import Contexts
@@ -33,14 +33,11 @@ class Extend(Command):
         tyro.conf.arg(help="the share of the budget over which the rate falls; else as it was"),
     ] = None
     lengths: options.Lengths = ""
-    threads: Annotated[int, tyro.conf.arg(help="threads of the run")] = 1
     imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
-    executor: options.Executor = "local"
-    snapshot_every: options.SnapshotEvery = 30.0
     dry_run: options.DryRun = False
     json: options.Json = False
-    quiet: options.Quiet = False
+    how: Annotated[How, tyro.conf.arg(name="")] = field(default_factory=How)
 
     def run(self) -> int:
         run = self._extended(run_named(self.store, self.address)[0])
@@ -55,12 +52,8 @@ class Extend(Command):
             [run],
             {run.address: f"{self.address}, extended"},
             store,
-            jobs=1,
-            threads=self.threads,
+            self.how,
             keep_weights=True,
-            snapshot_seconds=self.snapshot_every,
-            executor=self.executor,
-            quiet=self.quiet,
         )
         if failed:
             return 1
@@ -71,8 +64,7 @@ class Extend(Command):
     def _extended(self, origin: Run) -> Run:
         if self.steps is None and not self.lengths:
             raise Mistake("say how far: --steps, or --contexts to test it at")
-        if self.threads < 1:
-            raise Mistake(f"--threads must be at least 1, got {self.threads}")
+        self.how.check()
         contexts = origin.contexts
         if self.lengths:
             tested = Contexts(sequences=contexts.sequences)

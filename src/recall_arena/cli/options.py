@@ -41,12 +41,7 @@ Jobs = Annotated[
     int | None,
     tyro.conf.arg(help="runs at work at once; the default is as many as there is room for"),
 ]
-Executor = Annotated[str, tyro.conf.arg(help="where runs are trained: local")]
 KeepWeights = Annotated[bool, tyro.conf.arg(help="keep each run's weights as well")]
-SnapshotEvery = Annotated[
-    float,
-    tyro.conf.arg(help="seconds after which what a run has come to is written down, to go on from"),
-]
 Quiet = Annotated[bool, tyro.conf.arg(aliases=["-q"], help="no progress")]
 Verbose = Annotated[bool, tyro.conf.arg(aliases=["-v"], help="name every run at the start")]
 

@@ -14,24 +14,71 @@ from recall_arena.executors import Advanced, Busy, Event, Failed, Noted
 SECONDS_BETWEEN_LINES = 5.0
 
 
-def follow(events: Iterator[Event], names: Mapping[str, str], *, quiet: bool) -> list[Failed]:
-    """Consume an executor's events while showing them; the runs that failed."""
+class Pace:
+    """How many runs have ended, where the others stand, and how long the rest may take."""
+
+    def __init__(self, runs: int) -> None:
+        self.runs, self.ended = runs, 0
+        self.active: dict[str, RunProgress] = {}
+        self._begun = time.monotonic()
+        self._first: dict[str, float] = {}  # a run that goes on from a snapshot did not begin at 0
+
+    def advance(self, event: Advanced) -> None:
+        self.active[event.address] = event.progress
+        self._first.setdefault(event.address, _share(event.progress))
+
+    def end(self, address: str) -> None:
+        self.active.pop(address, None)
+        self.ended += 1
+
+    def __str__(self) -> str:
+        """Such as "3 of 12 runs done, at most 4 min left"; at most, for a run may end early."""
+        said = f"{self.ended} of {self.runs} runs done"
+        done = self.ended + sum(map(_share, self.active.values()))
+        worked = done - sum(self._first.values())
+        if worked <= 0 or done >= self.runs:
+            return said
+        left = (time.monotonic() - self._begun) * (self.runs - done) / worked
+        return f"{said}, at most {_duration(left)} left"
+
+
+def _share(progress: RunProgress) -> float:
+    """How much of a run is over, in 0..1."""
+    return progress.tested or progress.step / progress.steps * 0.9
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def follow(
+    events: Iterator[Event], names: Mapping[str, str], *, quiet: bool, fail_fast: bool = False
+) -> list[Failed]:
+    """Consume an executor's events while showing them; the runs that failed.
+
+    With `fail_fast` the first of them is the last event.
+    """
     failed = []
-    display = Bars(names) if news.is_terminal and not quiet else Lines(names, quiet)
+    pace = Pace(len(names))
+    display = Bars(names, pace) if news.is_terminal and not quiet else Lines(names, pace, quiet)
     with display:
         for event in events:
             if isinstance(event, Advanced):
+                pace.advance(event)
                 display.advance(event)
-                continue
-            if isinstance(event, Noted):
+            elif isinstance(event, Noted):
                 errors(f"{names[event.address]}: {event.text}")
-                continue
-            if isinstance(event, Busy):  # it comes up again
-                continue
-            if isinstance(event, Failed):
-                failed.append(event)
-                errors(f"{names[event.address]} failed: {event.reason}")
-            display.end(event.address)
+            elif not isinstance(event, Busy):  # that one comes up again
+                pace.end(event.address)
+                display.end(event.address)
+                if isinstance(event, Failed):
+                    failed.append(event)
+                    errors(f"{names[event.address]} failed: {event.reason}")
+                    if fail_fast:
+                        break
     return failed
 
 
@@ -45,26 +92,23 @@ def describe(progress: RunProgress) -> str:
 class Lines(AbstractContextManager["Lines"]):
     """A plain line now and then."""
 
-    def __init__(self, names: Mapping[str, str], quiet: bool) -> None:
-        self.names, self.quiet = names, quiet
-        self.ended = 0
-        self.active: dict[str, RunProgress] = {}
+    def __init__(self, names: Mapping[str, str], pace: Pace, quiet: bool) -> None:
+        self.names, self.pace, self.quiet = names, pace, quiet
         self.last = time.monotonic()
 
     def advance(self, event: Advanced) -> None:
-        self.active[event.address] = event.progress
         if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
-            self._line()
+            self.last = time.monotonic()
+            active = self.pace.active.items()
+            runs = "; ".join(f"{self.names[a]}: {describe(p)}" for a, p in active)
+            self._tell(f"{self.pace}; {runs}")
 
     def end(self, address: str) -> None:
-        self.active.pop(address, None)
-        self.ended += 1
+        """The next line counts it."""
 
-    def _line(self) -> None:
-        self.last = time.monotonic()
+    def _tell(self, text: str) -> None:
         if not self.quiet:
-            runs = "; ".join(f"{self.names[a]}: {describe(p)}" for a, p in self.active.items())
-            tell(f"{self.ended} of {len(self.names)} runs done; {runs}")
+            tell(text)
 
     def __exit__(
         self,
@@ -72,15 +116,14 @@ class Lines(AbstractContextManager["Lines"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self.quiet:
-            tell(f"{self.ended} of {len(self.names)} runs done")
+        self._tell(f"{self.pace.ended} of {self.pace.runs} runs done")
 
 
 class Bars(AbstractContextManager["Bars"]):
     """A bar for all runs together, and one for each that is under way."""
 
-    def __init__(self, names: Mapping[str, str]) -> None:
-        self.names = names
+    def __init__(self, names: Mapping[str, str], pace: Pace) -> None:
+        self.names, self.pace = names, pace
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -88,8 +131,7 @@ class Bars(AbstractContextManager["Bars"]):
             TimeElapsedColumn(),
             console=news,
         )
-        self.all = self.progress.add_task("runs", total=len(names), state=f"0 of {len(names)}")
-        self.ended = 0
+        self.all = self.progress.add_task("runs", total=len(names), state=str(pace))
         self.bars: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Bars":
@@ -106,12 +148,10 @@ class Bars(AbstractContextManager["Bars"]):
             completed=event.progress.step,
             state=describe(event.progress),
         )
+        self.progress.update(self.all, state=str(self.pace))
 
     def end(self, address: str) -> None:
-        self.ended += 1
-        self.progress.update(
-            self.all, completed=self.ended, state=f"{self.ended} of {len(self.names)}"
-        )
+        self.progress.update(self.all, completed=self.pace.ended, state=str(self.pace))
         if address in self.bars:
             self.progress.remove_task(self.bars.pop(address))
 

@@ -1,6 +1,6 @@
 """`recall study run` and `recall study ls`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +9,7 @@ import tyro
 from recall_arena.cli import options, stores
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import errors, say, say_json, say_table, tell
-from recall_arena.cli.executing import finish
+from recall_arena.cli.executing import How, finish
 from recall_arena.cli.plans import plan_of, study_named
 from recall_arena.executors import Failed, missing
 from recall_arena.index import contents_of
@@ -27,23 +27,21 @@ class StudyRun(Command):
     problem: options.Parts = ()
     seeds: options.Seeds = None
     jobs: options.Jobs = None
-    threads: Annotated[int, tyro.conf.arg(help="threads of each run")] = 1
     keep_weights: options.KeepWeights = False
     imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
     out: options.Out = Path("report")
-    executor: options.Executor = "local"
-    snapshot_every: options.SnapshotEvery = 30.0
     dry_run: options.DryRun = False
     json: options.Json = False
-    quiet: options.Quiet = False
+    how: Annotated[How, tyro.conf.arg(name="")] = field(default_factory=How)
     verbose: options.Verbose = False
 
     def run(self) -> int:
         study = study_named(self.study)
         plan = plan_of(study, self.scale, self.problem, self.seeds)
-        if (self.jobs is not None and self.jobs < 1) or self.threads < 1:
-            raise Mistake("--jobs and --threads must be at least 1")
+        self.how.check()
+        if self.jobs is not None and self.jobs < 1:
+            raise Mistake(f"--jobs must be at least 1, got {self.jobs}")
         store = stores.to_write(self.store)
         if self.dry_run:
             return self._list(study.runs(plan, store), store)
@@ -73,7 +71,7 @@ class StudyRun(Command):
             sound = [one.run for one in named if one.run.address not in blocked]
             runs = missing(sound, store, keep_weights=self.keep_weights)
             todo = {run.address: by_address[run.address] for run in runs}
-            if not self.quiet and (todo or not names):
+            if not self.how.quiet and (todo or not names):
                 tell(f"{len(todo)} of {len(named)} runs to do")
             for address, name in todo.items() if self.verbose else ():
                 tell(f"{address} {name}")
@@ -81,12 +79,9 @@ class StudyRun(Command):
                 runs,
                 todo,
                 store,
+                self.how,
                 jobs=self.jobs,
-                threads=self.threads,
-                keep_weights=self.keep_weights,
-                snapshot_seconds=self.snapshot_every,
-                executor=self.executor,
-                quiet=self.quiet,
+                    keep_weights=self.keep_weights,
             )
             names |= todo
             if failed or not todo:

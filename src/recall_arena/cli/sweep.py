@@ -1,6 +1,6 @@
 """`recall sweep`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from recall_arena.cli.choice import show_choice
 from recall_arena.cli.command import Mistake
 from recall_arena.cli.console import errors, say_json, say_table, tell
 from recall_arena.cli.described import Described
-from recall_arena.cli.executing import finish
+from recall_arena.cli.executing import How, finish
 from recall_arena.cli.grid import Point, at_point, field_named, points_of
 from recall_arena.executors import missing
 from recall_arena.records import Store
@@ -46,13 +46,12 @@ class Sweep(Described):
     jobs: options.Jobs = None
     keep_weights: options.KeepWeights = False
     store: options.StoreFolder = Path("runs")
-    executor: options.Executor = "local"
-    snapshot_every: options.SnapshotEvery = 30.0
     dry_run: options.DryRun = False
     json: options.Json = False
-    quiet: options.Quiet = False
+    how: Annotated[How, tyro.conf.arg(name="")] = field(default_factory=How)
 
     def run(self) -> int:
+        self.how.check()
         if self.jobs is not None and self.jobs < 1:
             raise Mistake(f"--jobs must be at least 1, got {self.jobs}")
         points = points_of(self, self.grid)
@@ -82,18 +81,15 @@ class Sweep(Described):
         damaged = dict(stores.damaged_among(grid, store))
         sound = [run for address, (_, run) in grid.items() if address not in damaged]
         todo = missing(sound, store, keep_weights=self.keep_weights)
-        if not self.quiet:
+        if not self.how.quiet:
             tell(f"{len(todo)} of {len(grid)} runs to do")
         failed = finish(
             todo,
             {run.address: names[run.address] for run in todo},
             store,
+            self.how,
             jobs=self.jobs,
-            threads=self.threads,
             keep_weights=self.keep_weights,
-            snapshot_seconds=self.snapshot_every,
-            executor=self.executor,
-            quiet=self.quiet,
         )
         for address, damage in damaged.items():
             errors(f"{names[address]}: {damage}; {stores.WAY_OUT}")

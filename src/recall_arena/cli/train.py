@@ -1,6 +1,6 @@
 """`recall train`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +9,7 @@ import tyro
 from recall_arena.cli import options, stores
 from recall_arena.cli.console import say_json
 from recall_arena.cli.described import Described
-from recall_arena.cli.executing import finish
+from recall_arena.cli.executing import How, finish
 from recall_arena.cli.outcome import show_outcome
 from recall_arena.records import weights_path
 
@@ -26,13 +26,12 @@ class Train(Described):
         ),
     ] = True
     store: options.StoreFolder = Path("runs")
-    executor: options.Executor = "local"
-    snapshot_every: options.SnapshotEvery = 30.0
     dry_run: options.DryRun = False
     json: options.Json = False
-    quiet: options.Quiet = False
+    how: Annotated[How, tyro.conf.arg(name="")] = field(default_factory=How)
 
     def run(self) -> int:
+        self.how.check()
         run, store = self.planned(), stores.to_write(self.store)
         if self.dry_run:
             say_json(run.to_json())
@@ -44,12 +43,8 @@ class Train(Described):
             [run],
             {run.address: self.model},
             store,
-            jobs=1,
-            threads=self.threads,
+            self.how,
             keep_weights=self.keep_weights,
-            snapshot_seconds=self.snapshot_every,
-            executor=self.executor,
-            quiet=self.quiet,
         )
         if failed:
             return 1
