@@ -1,7 +1,9 @@
 """What the tests share: one thread, patient property tests, and the assignment run once."""
 
+import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 from hypothesis import settings
+from torture import Figures, Scale
 
 from recall_arena.kernels import native
 
@@ -95,3 +98,28 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(native, "call", listed)
     return names
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--torture", action="store_true", help="as much torture as docs/ tell of")
+
+
+@pytest.fixture
+def scale(request: pytest.FixtureRequest) -> Scale:
+    """How much of a torture: by default, or in full."""
+    full = request.config.getoption("--torture")
+    return lambda by_default, in_full: in_full if full else by_default
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """Keeps what a torture found, where it was done in full."""
+    begun = time.monotonic()
+
+    def keep(**found: float) -> None:
+        line = {"test": request.node.name, "seconds": round(time.monotonic() - begun), **found}
+        if request.config.getoption("--torture"):
+            with (ROOT / "results" / "torture.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    return keep

@@ -16,10 +16,11 @@ import pytest
 import torch
 from training_checks import finish
 
+from recall_arena import atomic
 from recall_arena.curriculum import Curriculum
 from recall_arena.evaluation import Contexts
 from recall_arena.execution import Execution
-from recall_arena.executors import Event, Failed, Finished, Noted, execute_all, here, sweep
+from recall_arena.executors import Finished, Noted, execute_all, here, sweep
 from recall_arena.kernels import native
 from recall_arena.model import ModelSpec, named
 from recall_arena.records import Record, Store, end_path, lease_path, snapshot_path
@@ -234,6 +235,11 @@ def command(folder: Path) -> "subprocess.Popen[str]":
     )
 
 
+def ended(process: "subprocess.Popen[str]") -> int:
+    process.communicate(timeout=120)
+    return process.returncode
+
+
 def until_there_is(pattern: str, folder: Path) -> None:
     deadline = time.monotonic() + 60
     while not list(folder.glob(pattern)):
@@ -249,7 +255,7 @@ def only_record(folder: Path) -> Record:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Record:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    assert command(folder).wait() == 0
+    assert ended(command(folder)) == 0
     return only_record(folder)
 
 
@@ -270,7 +276,7 @@ def test_a_command_that_is_signalled_goes_on_to_the_same_record(
             assert said.count("\n") == 1
             assert "the same command goes on from there" in said
     assert not list((tmp_path / "runs").glob("*.json"))
-    assert command(tmp_path).wait() == 0
+    assert ended(command(tmp_path)) == 0
     assert equal(only_record(tmp_path), uninterrupted)
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == sorted(
         [f"{uninterrupted.address}.json", "unfinished", "weights"]
@@ -352,11 +358,11 @@ def test_a_dead_runners_run_is_taken_over_where_it_was(tmp_path: Path) -> None:
     time.sleep(1.0)
     assert not list(tmp_path.glob("*.json")), "there was no time to kill it"
     dying.kill()
-    assert other.wait(timeout=120) == 0
-    dying.wait()
+    begun = dying.communicate(timeout=60)[0]
+    went_on = other.communicate(timeout=120)[0]
+    assert run.address in begun
+    assert run.address in went_on
     assert equal(store.read(run.address), finish(run)[1])
-    assert dying.stdout is not None
-    assert other.stdout is not None
 
 
 def test_who_comes_late_to_a_run_that_is_finished_trains_nothing(tmp_path: Path) -> None:
@@ -373,7 +379,7 @@ def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path: Path) ->
     broken_off(RUNS["diverging"], store, 1)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    host = __import__("recall_arena.atomic").atomic.HOST
+    host = atomic.HOST
     ours = tmp_path / f".{host}.{os.getpid()}.abc.partial"
     left = tmp_path / f".{host}.{dead.pid}.abc.partial"
     elsewhere = tmp_path / f".{host}x.{dead.pid}.abc.partial"

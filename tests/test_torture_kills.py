@@ -1,0 +1,120 @@
+"""Killed at any moment, a command loses nothing that was finished and ends with the same records."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from torture import Figures, Scale
+
+from recall_arena.records import Record, Store
+
+SWEEP = (
+    *("sweep", "--grid", "seed=0,1,2,3", "--grid", "model=mamba|attention-rope, attention-rope"),
+    *("--schedule.rate", "0.01", "--schedule.steps", "600", "--schedule.context", "16"),
+    *("--schedule.batch", "8", "--checks.every", "50", "--checks.sequences", "50"),
+    *("--contexts", "8,16", "--keep-weights", "--jobs", "2", "--snapshot-every", "0.1", "--quiet"),
+)
+RUNS = 8
+
+
+def started(folder: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "recall_arena", *SWEEP],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(folder: Path) -> dict[str, Record]:
+    return {record.address: record for record in Store(folder / "runs")}
+
+
+def of_group(group: int) -> list[int]:
+    """The processes of a session, its leader last."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[3]) == group:
+                found.append(int(path.parent.name))
+    return sorted(found, key=lambda process: process == group)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert started(folder).wait(timeout=240) == 0
+    records = finished(folder)
+    assert len(records) == RUNS
+    return records
+
+
+def assert_same(found: dict[str, Record], expected: dict[str, Record]) -> None:
+    for address, record in found.items():
+        other = expected[address]
+        assert (record.outcome, record.weights) == (other.outcome, other.weights)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux tells who is in a session")
+def test_killed_again_and_again_a_command_ends_with_the_same_records(
+    tmp_path: Path, uninterrupted: dict[str, Record], scale: Scale, figures: Figures
+) -> None:
+    draw = random.Random(0)
+    kills = dict.fromkeys(("parent", "worker", "group"), 0)
+    rounds = seen = 0
+    while sum(kills.values()) < scale(4, 200):
+        process = started(tmp_path)
+        time.sleep(draw.uniform(0.5, 6.0))
+        target = draw.choice(list(kills))
+        if process.poll() is None:
+            _kill(process, target, draw)
+            kills[target] += 1
+        if target == "worker":  # the others go on; then the command is stopped as a person does it
+            time.sleep(draw.uniform(0, 1))
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=120)
+        _all_ended(process.pid)
+        records = finished(tmp_path)
+        assert len(records) >= seen, "a record was lost"
+        assert_same(records, uninterrupted)
+        seen = len(records)
+        if seen == RUNS:
+            shutil.rmtree(tmp_path / "runs")
+            rounds, seen = rounds + 1, 0
+    assert started(tmp_path).wait(timeout=240) == 0
+    records = finished(tmp_path)
+    assert records.keys() == uninterrupted.keys()
+    assert_same(records, uninterrupted)
+    left = [path.name for path in (tmp_path / "runs").rglob("*.partial")]
+    assert left == []
+    assert [path.name for path in (tmp_path / "runs" / "unfinished").glob("*.safetensors")] == []
+    figures(**kills, sweeps=rounds + 1)
+
+
+def _kill(process: "subprocess.Popen[str]", target: str, draw: random.Random) -> None:
+    with suppress(ProcessLookupError):
+        if target == "group":
+            os.killpg(process.pid, signal.SIGKILL)
+        elif target == "parent":
+            process.kill()
+        else:
+            others = of_group(process.pid)[:-1]
+            os.kill(draw.choice(others) if others else process.pid, signal.SIGKILL)
+
+
+def _all_ended(group: int) -> None:
+    """Wait for the workers of a killed command, which find out at their next news."""
+    deadline = time.monotonic() + 60
+    while of_group(group):
+        assert time.monotonic() < deadline, "a worker went on without its parent"
+        time.sleep(0.05)
