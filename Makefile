@@ -3,6 +3,7 @@
 #   make assignment   train what is missing at the default scale, write report/index.html
 #   make test         lint, types, import contracts, tests
 #   make test-slow    the tests that take minutes
+#   make torture      kills, damage, hostile words and many runners in full, an hour; figures in docs/reliability.md
 #   make bench        kernels, blocks and training steps against their peers on this CPU; rows of results/benchmarks.jsonl
 #   make numbers      fill the numbers of those rows into README.md, benchmarks/README.md and results/benchmarks.md
 #   make sanitize     the kernels under the address and undefined-behaviour sanitizers
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt $(wildcard native/*)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: assignment test test-slow lint bench numbers sanitize rates published report clean
+.PHONY: assignment test test-slow torture lint bench numbers sanitize rates published report clean
 
 assignment: $(VENV)/.installed
 	$(BIN)/recall study run assignment $(ARGS)
@@ -27,6 +28,9 @@ test: lint
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
+
+torture: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --torture --timeout 7200 tests/test_torture_*.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -39,7 +43,7 @@ bench: $(VENV)/.installed-dev
 
 numbers: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.tables
-	$(BIN)/cog -r -I . README.md benchmarks/README.md
+	$(BIN)/cog -r -I . README.md benchmarks/README.md docs/reliability.md
 
 sanitize: $(VENV)/.installed-dev
 	$(BIN)/cmake -S native -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DRECALL_SANITIZE=ON

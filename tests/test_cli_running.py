@@ -65,7 +65,7 @@ def test_a_run_is_extended_by_steps_and_by_lengths(
         ((), "say how far: --steps, or --contexts"),
         (("--steps", "10"), "steps must be at least 20"),
         (("--contexts", "1"), "--contexts must be at least 2"),
-        (("--steps", "40", "--threads", "0"), "--threads must be at least 1"),
+        (("--steps", "40", "--threads", "0"), "--threads must be in 1..1024, got 0"),
     ],
 )
 def test_what_cannot_be_extended_is_refused(

@@ -16,6 +16,7 @@ from recall_arena.checkpoints import weights_hash
 from recall_arena.compiled import Compiled
 from recall_arena.curriculum import Course
 from recall_arena.evaluation import Counts, accuracy, accuracy_by_context, held_out
+from recall_arena.memory import check_memory
 from recall_arena.model import SequenceModel
 from recall_arena.monitor import Monitor, rows_as_json, rows_from_json
 from recall_arena.provenance import provenance
@@ -55,11 +56,12 @@ class Execution:
     not on other runs beside it, nor on their order, nor on where it went on from a state.
 
     Raises ValueError before the first step if the schedule's lengths or curriculum do not fit the
-    task, or if no record could hold the run.
+    task, if no record could hold the run, or if it cannot fit into the machine's memory.
     """
 
     def __init__(self, run: Run) -> None:
         check_run(run.to_json())
+        check_memory(run)
         self.run, self.model = run, build(run)
         self._compiled = Compiled(self.model)
         self._schedule, self._course = self._followed(0)

@@ -32,7 +32,7 @@ class Checks:
         running: checks in a row that must reach it
 
     Raises:
-        ValueError: for `every`, `sequences` or `running` below 1
+        ValueError: for `every`, `sequences` or `running` below 1, `solved` not in (0, 1]
     """
 
     every: int = 100
@@ -44,6 +44,8 @@ class Checks:
         for name in ("every", "sequences", "running"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.solved <= 1:
+            raise ValueError(f"solved must be above 0 and at most 1, got {self.solved}")
 
 
 @frozen

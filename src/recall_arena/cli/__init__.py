@@ -86,12 +86,13 @@ def _run(name: str, rest: list[str]) -> int:
     with handled_by(end_at_once):
         import tyro
 
-        from recall_arena.cli.importing import import_named
+        from recall_arena.cli.importing import check_folders, import_named
         from recall_arena.cli.stores import WAY_OUT
         from recall_arena.records import DamagedRecord
 
         options = (tyro.conf.FlagCreatePairsOff,)
         try:
+            check_folders(rest)
             import_named(rest)
             place = f"recall_arena.cli.{COMMANDS[name].place}"
             kind: type[Command] = pkgutil.resolve_name(place)
@@ -101,7 +102,7 @@ def _run(name: str, rest: list[str]) -> int:
         except BrokenPipeError:  # who read the output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
-        except (Mistake, OSError) as mistake:
+        except (Mistake, OSError, ImportError) as mistake:
             errors(str(mistake))
             return 2
         except DamagedRecord as damage:

@@ -1,6 +1,7 @@
 """Where words for people go: results to standard output, news and errors to standard error."""
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,6 +12,7 @@ from rich.text import Text
 from recall_arena import __version__
 
 MANY = 200
+NARROWEST = 40
 out = Console(highlight=False, soft_wrap=True)
 news = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -37,8 +39,17 @@ def ask(question: str) -> bool:
 
 
 def say_json(value: object) -> None:
-    """A result for programs."""
-    out.print(json.dumps(value, indent=2, ensure_ascii=False), markup=False)
+    """A result for programs: standard JSON, in which a number that is not finite is null."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    out.print(text, markup=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def say_version() -> None:
@@ -64,7 +75,7 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: s
         table.add_column(column, overflow="fold", header_style="bold")
     for row in cells:
         table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
+    Console(highlight=False, width=max(NARROWEST, out.width)).print(table)
 
 
 def show_help(commands: Mapping[str, str], group: str = "") -> None:

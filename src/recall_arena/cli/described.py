@@ -11,7 +11,9 @@ from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.contexts import checked_contexts
 from recall_arena.cli.importing import values_of
 from recall_arena.evaluation import Contexts
+from recall_arena.memory import check_memory
 from recall_arena.model import named
+from recall_arena.records import check_run
 from recall_arena.runs import Checks, Run
 from recall_arena.tasks import TASKS, AssociativeRecall
 from recall_arena.training import Schedule
@@ -78,6 +80,9 @@ class Described(Command):
         try:
             self.schedule.course(self.task)
             model = named(self.model, **sizes, longest_context=longest)
-            return Run(self.task, model, self.schedule, self.checks, contexts, self.seed)
+            run = Run(self.task, model, self.schedule, self.checks, contexts, self.seed)
+            check_run(run.to_json())
+            check_memory(run)
+            return run
         except ValueError as error:
             raise Mistake(str(error)) from None

@@ -41,8 +41,7 @@ class Evaluate(Command):
     json: options.Json = False
 
     def run(self) -> int:
-        if self.threads < 1:
-            raise Mistake(f"--threads must be at least 1, got {self.threads}")
+        options.check_threads(self.threads)
         run, record = run_named(self.store, self.address)
         contexts = checked_contexts(self.contexts, self.lengths, run.task)
         model = self._model(run, record)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from recall_arena.cli import options
 from recall_arena.cli.command import Mistake
 from recall_arena.cli.console import errors
 from recall_arena.cli.progress import follow
@@ -35,8 +36,7 @@ class How:
 
     def check(self) -> None:
         """Raises Mistake for numbers that cannot be meant."""
-        if self.threads < 1:
-            raise Mistake(f"--threads must be at least 1, got {self.threads}")
+        options.check_threads(self.threads)
         for name in ("snapshot_every", "time_limit"):
             if not getattr(self, name) >= 0:  # nor NaN
                 flag = "--" + name.replace("_", "-")

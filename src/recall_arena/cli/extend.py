@@ -14,6 +14,7 @@ from recall_arena.cli.executing import How, finish
 from recall_arena.cli.outcome import show_outcome
 from recall_arena.cli.trained import run_named
 from recall_arena.evaluation import Contexts
+from recall_arena.memory import check_memory
 from recall_arena.records import weights_path
 from recall_arena.runs import Run
 
@@ -76,6 +77,8 @@ class Extend(Command):
         changed = {name: value for name, value in given.items() if value is not None}
         try:
             schedule = replace(origin.schedule, **changed)
-            return replace(origin, schedule=schedule, contexts=contexts, extends=origin)
+            run = replace(origin, schedule=schedule, contexts=contexts, extends=origin)
+            check_memory(run)
+            return run
         except ValueError as error:
             raise Mistake(str(error)) from None

@@ -1,4 +1,7 @@
-"""The modules that `--import` names: they add tasks, mixers or studies when they are imported."""
+"""What a command's words mean before its flags are known: modules to import, empty paths.
+
+The modules that `--import` names add tasks, mixers or studies when they are imported.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -32,6 +35,13 @@ def import_from_here(name: str) -> None:
         import_module(name)
     except (ImportError, SyntaxError, TypeError, ValueError) as error:
         raise Mistake(f"{name} cannot be imported: {error}") from None
+
+
+def check_folders(words: Sequence[str]) -> None:
+    """Raises Mistake for an empty path, which would stand for the current folder."""
+    for flag in ("--store", "--out", "--write", "--weights"):
+        if "" in values_of(flag, words):
+            raise Mistake(f"{flag} is empty; name a place")
 
 
 def values_of(flag: str, words: Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ Address = Annotated[
 Where = Annotated[
     str, tyro.conf.arg(help="only runs such as \"task.queries == 16 and model == 'mamba'\"")
 ]
+MOST_THREADS = 1024
 LONGEST_NUMBER, LARGEST_POWER = 18, 62  # of a length and its power, so that all fit into int64
 Imports = Annotated[
     tuple[str, ...],
@@ -44,6 +45,12 @@ Jobs = Annotated[
 KeepWeights = Annotated[bool, tyro.conf.arg(help="keep each run's weights as well")]
 Quiet = Annotated[bool, tyro.conf.arg(aliases=["-q"], help="no progress")]
 Verbose = Annotated[bool, tyro.conf.arg(aliases=["-v"], help="name every run at the start")]
+
+
+def check_threads(threads: int) -> None:
+    """Raises Mistake for a number of threads that cannot be meant."""
+    if not 1 <= threads <= MOST_THREADS:
+        raise Mistake(f"--threads must be in 1..{MOST_THREADS}, got {threads}")
 
 
 def lengths_of(text: str) -> tuple[int, ...]:

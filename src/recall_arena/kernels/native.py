@@ -14,6 +14,8 @@ from torch import Tensor
 from recall_arena.kernels import plain, structs
 
 CHOICE = "RECALL_ARENA_KERNELS"
+DEFINITION = "definition"
+INSTRUCTION_SETS = ("avx512", "avx2", "baseline")
 LARGEST_STATE = 256
 LARGEST_WINDOW = 16
 LARGEST_HEAD = 256
@@ -51,9 +53,15 @@ def check_layouts(text: str) -> None:
 
 
 def _find() -> tuple[ctypes.CDLL | None, str]:
-    """Load the library that the installation built, or say why there is none."""
-    if os.environ.get(CHOICE) == "definition":
-        return None, f"the PyTorch definitions, because {CHOICE}=definition"
+    """Load the library that the installation built, or say why there is none.
+
+    Raises ImportError for a choice that there is not, or that cannot be had here.
+    """
+    choice, choices = os.environ.get(CHOICE, ""), (DEFINITION, *INSTRUCTION_SETS)
+    if choice and choice not in choices:
+        raise ImportError(f"{CHOICE} must be one of {', '.join(choices)}, got {choice!r}")
+    if choice == DEFINITION:
+        return None, f"the PyTorch definitions, because {CHOICE}={DEFINITION}"
     installed = find_spec("recall_arena._recall_kernels")
     if installed is None or installed.origin is None:
         return None, (
@@ -66,6 +74,8 @@ def _find() -> tuple[ctypes.CDLL | None, str]:
     except AttributeError as missing:
         raise ImportError(f"{missing}: {INSTALL_AGAIN}") from None
     check_layouts(library.recall_layouts().decode())
+    if choice and library.recall_choose_instruction_set(choice.encode()) != 0:
+        raise ImportError(f"{CHOICE}={choice}: there are no such kernels here")
     _share_team(library)
     return library, "compiled"
 

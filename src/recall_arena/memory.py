@@ -1,0 +1,56 @@
+"""Whether a run fits into this machine at all; found before anything is built."""
+
+import os
+
+import torch
+
+from recall_arena.runs import Run
+
+TOKEN, NUMBER = 8, 4  # bytes
+COPIES = 4  # of each trained number: itself, its gradient, two moments
+
+
+def check_memory(run: Run) -> None:
+    """Raises ValueError if a run needs more memory than the machine has."""
+    needed, there = least_memory(run), _physical_memory()
+    if there is not None and needed > there:
+        raise ValueError(
+            f"the run needs at least {_gib(needed)} of memory, and this machine has {_gib(there)}; "
+            "width, vocabulary, batch, context or sequences are too large"
+        )
+
+
+def least_memory(run: Run) -> int:
+    """Bytes below which the run cannot be trained, checked and tested: weights and tokens alone."""
+    model, longest = run.model, max(run.contexts.longest, run.schedule.context)
+    numbers = 2 * model.vocabulary * model.width + (model.max_length or 0) * model.width
+    numbers += sum(_parameters(options.build, model.width) for options in model.mixers)
+    sequences = max(run.schedule.batch, run.checks.sequences)
+    tokens = sequences * (run.schedule.context + 1) + longest + 1
+    return COPIES * NUMBER * numbers + TOKEN * tokens
+
+
+def _parameters(build: object, width: int) -> int:
+    """The numbers of a mixer; 0 if it cannot be told without memory."""
+    try:
+        with torch.device("meta"):
+            module = build(width)  # type: ignore[operator]
+    except OverflowError:
+        return 1 << 62
+    except RuntimeError as error:
+        return 1 << 62 if "overflow" in str(error) else 0
+    except Exception:  # somebody else's mixer, which computes with its weights
+        return 0
+    return sum(weight.numel() for weight in module.parameters())
+
+
+def _physical_memory() -> int | None:
+    """Bytes of this machine's memory, where the system tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:,.3g} GiB"
