@@ -1,5 +1,6 @@
 """What figures share: panels, a legend, axes of accuracy, files that are the same each time."""
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
 
+from recall_arena import atomic
 from recall_arena.wording import name_of_value
 from recall_arena.zoo import ZOO, look_of
 
@@ -114,11 +116,14 @@ def save(figure: Figure, data: pl.DataFrame, stem: Path) -> None:
     figure.set_layout_engine("none")  # laid out once; the other formats keep it
     write(figure, stem.with_suffix(".pdf"))
     write(figure, stem.with_suffix(".png"))
-    data.write_csv(stem.with_suffix(".csv"))
+    atomic.write(stem.with_suffix(".csv"), data.write_csv().encode(), replace=True)
 
 
 def write(figure: Figure, path: Path) -> None:
-    """Write one file, of the format that its name ends in; the same bytes each time."""
+    """Write one file, of the format that its name ends in, whole; the same bytes each time."""
     dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     with mpl.rc_context({"svg.hashsalt": "recall-arena", "svg.fonttype": "path"}):
-        figure.savefig(path, dpi=160, metadata=dated.get(path.suffix))
+        content = io.BytesIO()
+        metadata = dated.get(path.suffix)
+        figure.savefig(content, format=path.suffix[1:], dpi=160, metadata=metadata)
+    atomic.write(path, content.getvalue(), replace=True)

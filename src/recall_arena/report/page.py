@@ -61,8 +61,7 @@ def write_report(
             save(drawing.figure, drawing.data, folder / "figures" / picture.name)
         for table in section.tables:
             path = folder / "tables" / f"{table.name}.csv"
-            path.parent.mkdir(exist_ok=True)
-            table.rows.write_csv(path)
+            atomic.write(path, table.rows.write_csv().encode(), replace=True)
     context = {
         "study": study,
         "plan": plan,

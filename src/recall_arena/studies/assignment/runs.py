@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
+from recall_arena import atomic
 from recall_arena.claims import SETTING
 from recall_arena.evaluation import Contexts
 from recall_arena.frame import frame_of
@@ -70,7 +71,8 @@ def choose_rates(plan: Plan, store: Store) -> Path:
     found = store.read_all(wanted)
     if len(found) < len(wanted):
         raise ValueError(f"{len(found)} of {len(wanted)} search runs are in {store.folder}")
-    rates.trials_of(frame_of(found)).write_csv(rates.FILE)
+    trials = rates.trials_of(frame_of(found))
+    atomic.write(rates.FILE, trials.write_csv().encode(), replace=True)
     return rates.FILE
 
 
