@@ -10,6 +10,7 @@ Selecting runs is selecting rows.  Nothing here imports torch.
     recurrent               whether a layer carries a state of fixed size
     d K M tau L             integers: width, vocabulary, queries, delay, training context
                             (K, M and tau are null for a task that has none)
+    distance                the greatest from the pair to the end; null if it stands anywhere
     rate budget batch       the schedule: peak rate, most iterations, sequences an iteration,
     warmup decay clip       iterations of warm-up, share of the budget that decays, gradient norm
     optimizer weight_decay  "adamw" or "adam", and its weight decay
@@ -18,6 +19,7 @@ Selecting runs is selecting rows.  Nothing here imports torch.
                             checks in a row have an accuracy of `solved`
     tests                   how many lengths were tested
     seed revision           the run's seed, the revision of the code that ran it
+    extends                 the address of the run that this one goes on from, or null
     steps ended_by          iterations taken; "solved", "budget" or "diverged"
     solved_at               the iteration of the first check that met the rule, or null
     parameters state        numbers trained; numbers of state at L
@@ -41,13 +43,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recall_arena.records import Record, Tally
+from recall_arena.records import Record, Tally, address_of
 from recall_arena.zoo import name_of, recurrent
 
 _RUN: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("address", "task", "model"), pl.String),
     "recurrent": pl.Boolean,
-    **dict.fromkeys(("d", "K", "M", "tau", "L"), pl.Int64),
+    **dict.fromkeys(("d", "K", "M", "tau", "L", "distance"), pl.Int64),
     "rate": pl.Float64,
     "budget": pl.Int64,
     "batch": pl.Int64,
@@ -64,6 +66,7 @@ _RUN: dict[str, type[pl.DataType]] = {
     "tests": pl.Int64,
     "seed": pl.Int64,
     "revision": pl.Int64,
+    "extends": pl.String,
     "steps": pl.Int64,
     "ended_by": pl.String,
     "solved_at": pl.Int64,
@@ -158,6 +161,7 @@ def _run(record: Record) -> dict[str, object]:
         "M": task.get("queries"),
         "tau": task.get("delay"),
         "L": schedule["context"],
+        "distance": task.get("distance"),
         "budget": schedule["steps"],
         **{name: schedule[name] for name in ("rate", "batch", "warmup", "clip")},
         "decay": schedule["decay_steps"] / schedule["steps"]
@@ -171,6 +175,7 @@ def _run(record: Record) -> dict[str, object]:
         "tests": len(outcome.contexts.at),
         "seed": run["seed"],
         "revision": run["revision"],
+        "extends": address_of(run["extends"]) if run.get("extends") else None,
         "steps": outcome.steps,
         "ended_by": outcome.ended_by,
         "solved_at": outcome.solved_at,

@@ -54,7 +54,8 @@ def brief(table: pl.DataFrame) -> pl.DataFrame:
     """What a list shows of a listed table: models, the fields that tell runs apart, results."""
     fields = [name for name in table.columns if "." in name and name not in SAID]
     by_part = sorted(fields, key=lambda name: PARTS.index(name.partition(".")[0]))
-    names = [*(SHORT.get(name, name) for name in by_part), "seed", "revision", "modules"]
+    names = [*(SHORT.get(name, name) for name in by_part)]
+    names += ["seed", "revision", "extends", "modules"]
     telling = [name for name in dict.fromkeys(names) if table[name].n_unique() > 1]
     return table.select("address", "model", *telling, *RESULTS)
 
@@ -63,7 +64,7 @@ def _flat(fields: dict[str, Any], begin: str = "") -> dict[str, Any]:
     """The values of nested fields, by names such as schedule.curriculum.kind."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name != "extends":  # which has a column
             flat |= _flat(value, f"{begin}{name}.")
         elif begin:
             flat[begin + name] = value

@@ -95,10 +95,13 @@ def table_of(problems: Collection[int], *, alone: bool = False) -> pl.DataFrame:
 
 
 def on_settings(frame: pl.DataFrame, settings: pl.DataFrame, steps: dict[int, int]) -> pl.DataFrame:
-    """The rows of runs on these settings with these budgets, with the column `problem`."""
+    """The rows of runs by the recipe on these settings with these budgets, and their `problem`."""
     budgets = pl.DataFrame({"problem": list(steps), "budget": list(steps.values())})
     wanted = settings.join(budgets, on="problem")
-    own = frame.filter((pl.col("K") == VOCABULARY) & (pl.col("L") == CONTEXT))
+    recipe = {"task": "associative-recall", "K": VOCABULARY, "L": CONTEXT}
+    recipe |= {"optimizer": "adamw", "weight_decay": 0.0, "curriculum": "none"}
+    not_of_it = ("shortest", "distance", "extends")  # lengths drawn, near pairs, a run in parts
+    own = frame.filter(pl.all_horizontal(pl.col(not_of_it).is_null()), **recipe)
     return own.join(wanted, on=[*SETTING, "budget"])
 
 
