@@ -20,8 +20,8 @@ from recall_arena.evaluation import Contexts, accuracy_by_context
 from recall_arena.executors import Advanced, Event, Failed, Finished, execute_all, missing
 from recall_arena.executors.signals import deferred
 from recall_arena.model import ModelSpec
-from recall_arena.records import Outcome, Store, weights_path
 from recall_arena.monitor import tally
+from recall_arena.records import Outcome, Store, weights_path
 from recall_arena.runs import Checks, Run, build
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule

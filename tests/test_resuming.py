@@ -170,7 +170,7 @@ def _ended(execution: Execution) -> Record:
 def test_a_snapshot_cut_anywhere_is_named_and_not_gone_on_from(snapshot: Path) -> None:
     content = snapshot.read_bytes()
     execution = Execution(RUNS["mamba"])
-    for size in (*range(0, 64), *range(64, len(content), 97), len(content) - 1):
+    for size in (*range(64), *range(64, len(content), 97), len(content) - 1):
         snapshot.write_bytes(content[:size])
         with pytest.raises(Unusable, match="damaged"):
             restore_snapshot(execution, snapshot, execution.run)
@@ -442,7 +442,7 @@ def test_an_extension_tests_at_other_lengths_without_another_step(tmp_path: Path
 
 def test_under_a_decay_the_first_steps_stay_those_of_the_origin() -> None:
     origin = replace(SHORT, schedule=replace(PLAN, steps=20))
-    progress, record, _ = finish(longer(origin, 40))
+    _, record, _ = finish(longer(origin, 40))
     assert record.outcome.steps == 40
     first = finish(origin)[1].outcome
     assert record.outcome.losses[: len(first.losses)] == first.losses

@@ -21,9 +21,11 @@ from recall_arena.compiled import Compiled
 from recall_arena.config import frozen
 from recall_arena.curriculum import Curriculum
 from recall_arena.evaluation import Contexts, accuracy, accuracy_by_context, held_out
+from recall_arena.execution import Execution
 from recall_arena.kernels import native
 from recall_arena.mixers import MIXERS
 from recall_arena.model import ModelSpec
+from recall_arena.monitor import tally
 from recall_arena.records import Store, Tally
 from recall_arena.runs import Checks, Run, build, from_json
 from recall_arena.sources import package_build

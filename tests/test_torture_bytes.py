@@ -75,7 +75,7 @@ KINDS = {"record": a_record, "archive": an_archive, "weights": weights, "snapsho
 
 
 def damages(content: bytes, cuts: int, flips: int) -> Iterator[bytes]:
-    """The content cut at so many places, all of them if there are so many, and with bits flipped."""
+    """The content cut at so many places, all if there are no more, and with bits flipped."""
     draw = random.Random(0)
     places = range(len(content)) if cuts >= len(content) else draw.sample(range(len(content)), cuts)
     yield from (content[:place] for place in places)

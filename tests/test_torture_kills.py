@@ -1,4 +1,4 @@
-"""Killed at any moment, a command loses nothing that was finished and ends with the same records."""
+"""Killed at any moment, a command loses nothing finished and ends with the same records."""
 
 import os
 import random

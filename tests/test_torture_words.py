@@ -10,7 +10,7 @@ from torture import Figures, Scale
 
 from recall_arena.cli import COMMANDS, main
 
-HARMLESS = {  # commands that would train for long, or change the package, and what keeps them from it
+HARMLESS = {  # what keeps commands from training for long, or from changing the package
     "train": ["--dry-run"],
     "sweep": ["--dry-run"],
     "study run": ["--dry-run"],
@@ -31,7 +31,20 @@ NAMES = (
     *("task.queries == 16 and", "__import__('os')", "seed.__class__", "accuracy", "None", "True"),
 )
 ODD = (
-    *("", " ", "-", "--", "---", "..", "../../x", "/", "/dev/null", "/proc/self/mem", "~", "a" * 300),
+    *(
+        "",
+        " ",
+        "-",
+        "--",
+        "---",
+        "..",
+        "../../x",
+        "/",
+        "/dev/null",
+        "/proc/self/mem",
+        "~",
+        "a" * 300,
+    ),
     *("\u00e9", "\U0001f4a5", "\ud800", "a\nb", "\x1b[31m", "[bold]", "%s", "{}", "$(touch owned)"),
     *("x" * 5000, "[]", "()", "''", '"', "\\", "*", "runs", "file", "folder", "file/x", "all.csv"),
 )
@@ -62,7 +75,9 @@ def lines(draw: random.Random, flags: dict[str, list[str]]) -> Iterator[list[str
         for _ in range(draw.choice((0, 1, 1, 2, 2, 3, 4))):
             flag = draw.choice(flags[name]) if flags[name] else draw.choice(VALUES)
             if draw.random() < 0.1:
-                flag = draw.choice((flag[:-1], flag + "s", flag.upper(), "--" + draw.choice(VALUES)))
+                flag = draw.choice(
+                    (flag[:-1], flag + "s", flag.upper(), "--" + draw.choice(VALUES))
+                )
             value = draw.choice(VALUES)
             words += [f"{flag}={value}"] if draw.random() < 0.3 else [flag, value]
         if draw.random() < 0.3:
@@ -84,7 +99,9 @@ def test_random_command_lines_end_as_they_should(
     monkeypatch.chdir(work)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     endings: dict[object, int] = {}
-    for number, words in zip(range(scale(150, 10_000)), lines(random.Random(0), flags), strict=False):
+    for number, words in zip(
+        range(scale(150, 10_000)), lines(random.Random(0), flags), strict=False
+    ):
         try:
             code: object = main(words)
         except SystemExit as end:

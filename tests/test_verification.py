@@ -14,9 +14,10 @@ from recall_arena.cli import main
 from recall_arena.evaluation import Contexts
 from recall_arena.kernels import native
 from recall_arena.model import ModelSpec
+from recall_arena.provenance import provenance
 from recall_arena.records import Record, Store, address_of
 from recall_arena.records.files import to_file
-from recall_arena.runs import Checks, Run, provenance
+from recall_arena.runs import Checks, Run
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
 from recall_arena.verification import Verdict, compare, elsewhere, obstacle, verify

@@ -17,7 +17,6 @@ from recall_arena.compiled import Compiled
 from recall_arena.curriculum import Course
 from recall_arena.evaluation import Counts, accuracy, accuracy_by_context, held_out
 from recall_arena.memory import check_memory
-from recall_arena.model import SequenceModel
 from recall_arena.monitor import Monitor, rows_as_json, rows_from_json
 from recall_arena.provenance import provenance
 from recall_arena.records import Cost, Record, check_run
@@ -96,8 +95,10 @@ class Execution:
         weights = {WEIGHTS + name: each for name, each in self.model.state_dict().items()}
         optimizer = {OPTIMIZER + n: each for n, each in self._training.optimizer_state().items()}
         numbers = {
-            **{"done": self._training.done, "stage": self._course.stage},
-            **{"monitor": self._monitor.state(), "tested": rows_as_json(self._tested)},
+            "done": self._training.done,
+            "stage": self._course.stage,
+            "monitor": self._monitor.state(),
+            "tested": rows_as_json(self._tested),
             "seconds": [self._training_seconds, self._evaluation_seconds],
         }
         return State(weights | optimizer, numbers)

@@ -81,7 +81,7 @@ class StudyRun(Command):
                 store,
                 self.how,
                 jobs=self.jobs,
-                    keep_weights=self.keep_weights,
+                keep_weights=self.keep_weights,
             )
             names |= todo
             if failed or not todo:

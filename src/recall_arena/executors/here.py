@@ -102,12 +102,12 @@ def _paced(execution: Execution) -> Iterator[Progress]:
     while True:
         with deferred() if execution.training else nullcontext():
             until = time.monotonic() + SECONDS_BETWEEN_NEWS
-            for progress in working:
+            while (news := next(working, None)) is not None:
                 if time.monotonic() >= until or not execution.training:
                     break
-            else:
-                return
-        yield progress
+        if news is None:
+            return
+        yield news
 
 
 class _Keeper:

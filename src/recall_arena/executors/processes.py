@@ -54,13 +54,13 @@ def _give_up(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def execute_locally(
-    runs: list[Run], work: Work, jobs: int | None
-) -> Generator[Event, None, None]:
+def execute_locally(runs: list[Run], work: Work, jobs: int | None) -> Generator[Event, None, None]:
     """Execute runs in this process, one after another, or in up to `jobs` processes."""
     if jobs is None:
         jobs = max(1, cores() // work.threads)
-    return execute_here(runs, work) if jobs == 1 or len(runs) <= 1 else _in_processes(runs, work, jobs)
+    return (
+        execute_here(runs, work) if jobs == 1 or len(runs) <= 1 else _in_processes(runs, work, jobs)
+    )
 
 
 def _in_processes(runs: list[Run], work: Work, jobs: int) -> Generator[Event, None, None]:
