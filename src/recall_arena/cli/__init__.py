@@ -83,6 +83,7 @@ def _explain(words: list[str], code: int) -> int:
 
 
 def _run(name: str, rest: list[str]) -> int:
+    goes_on = False
     with handled_by(end_at_once):
         import tyro
 
@@ -96,6 +97,7 @@ def _run(name: str, rest: list[str]) -> int:
             import_named(rest)
             place = f"recall_arena.cli.{COMMANDS[name].place}"
             kind: type[Command] = pkgutil.resolve_name(place)
+            goes_on = kind.goes_on
             command = kind.spelled(rest)
             with handled_by(end_cleanly):
                 return tyro.cli(command, prog=f"recall {name}", args=rest, config=options).run()
@@ -109,7 +111,8 @@ def _run(name: str, rest: list[str]) -> int:
             errors(f"{damage}; {WAY_OUT}")
             return 1
         except Stopped as stop:
-            errors(f"{stop}, and the same command goes on from there")
+            kept = "; what was done is kept, and the same command goes on from there"
+            errors(f"{stop}{kept if goes_on else ''}")
             return stop.code
 
 

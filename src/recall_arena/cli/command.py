@@ -2,10 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 
 class Command(ABC):
     """A parsed command: a frozen dataclass whose fields are its flags."""
+
+    goes_on: ClassVar[bool] = False
+    """Whether a command that was stopped goes on where it was when it is called again."""
 
     @classmethod
     def spelled(cls, words: Sequence[str]) -> "type[Command]":

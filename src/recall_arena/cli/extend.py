@@ -27,6 +27,8 @@ class Extend(Command):
     else takes its steps again.  Its record says which run it extends.
     """
 
+    goes_on = True
+
     address: options.Address
     steps: Annotated[int | None, tyro.conf.arg(help="the budget, the steps so far included")] = None
     decay: Annotated[

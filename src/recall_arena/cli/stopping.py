@@ -13,7 +13,7 @@ class Stopped(BaseException):
     """A signal arrived; what is under way is given up, and the exit code is `code`."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"{WORDS[signal.Signals(number)]}; what was finished is kept")
+        super().__init__(WORDS[signal.Signals(number)])
         self.code = 128 + number
 
 

@@ -22,6 +22,8 @@ from recall_arena.studies import STUDIES, NamedRun, Plan, Study
 class StudyRun(Command):
     """Run what a study lacks, then write its report.  Call it again to finish what is missing."""
 
+    goes_on = True
+
     study: options.StudyName
     scale: options.Scale = "quick"
     problem: options.Parts = ()

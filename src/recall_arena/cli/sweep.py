@@ -27,6 +27,8 @@ class Sweep(Described):
     runs that differ in nothing but the seed.  None of which diverged is ever chosen.
     """
 
+    goes_on = True
+
     grid: Annotated[
         tuple[str, ...],
         tyro.conf.UseAppendAction,

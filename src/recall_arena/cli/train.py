@@ -18,6 +18,8 @@ from recall_arena.records import weights_path
 class Train(Described):
     """Train one model, show its accuracy by context length, keep its record and its weights."""
 
+    goes_on = True
+
     keep_weights: Annotated[
         bool,
         tyro.conf.arg(
