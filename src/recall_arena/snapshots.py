@@ -7,17 +7,19 @@ kind of machine may go on from it: other kernels round differently, and a record
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 
 from recall_arena import atomic
 from recall_arena.checkpoints import NOTE, read_tensors, weights_hash
 from recall_arena.execution import Execution, State
+from recall_arena.kernels import native
 from recall_arena.provenance import provenance
-from recall_arena.records import Provenance
 from recall_arena.runs import Run
 
 
@@ -33,7 +35,7 @@ def save_snapshot(execution: Execution, path: Path) -> None:
     state = execution.state().copied()  # safetensors refuses views of one vector
     note = {
         "address": execution.run.address,
-        "made": _maker(provenance(execution.run.kinds)),
+        "made": _maker(execution.run),
         "numbers": state.numbers,
     }
     text = json.dumps(note)
@@ -53,7 +55,7 @@ def restore_snapshot(execution: Execution, path: Path, run: Run) -> None:
         note = json.loads(text)
         if note["address"] != run.address:
             raise Unusable(f"{path} is of run {note['address']}")
-        theirs, ours = note["made"], _maker(provenance(run.kinds))
+        theirs, ours = note["made"], _maker(run)
         for name in ours:
             if theirs.get(name) != ours[name]:
                 raise Unusable(f"{path} was made with {name} {theirs.get(name)}, not {ours[name]}")
@@ -77,13 +79,19 @@ def _seal(text: str, tensors: str) -> str:
     return hashlib.sha256(f"{tensors} {text}".encode()).hexdigest()
 
 
-def _maker(made: Provenance) -> dict[str, Any]:
-    """What of the making decides how sums are rounded, and what else is computed."""
+def _maker(run: Run) -> dict[str, Any]:
+    """What decides how sums are rounded, and what else is computed."""
     return {
-        **{name: made.versions[name] for name in sorted(made.versions)},
-        "kernels": made.kernels,
-        "threads": made.threads,
-        "machine": made.machine,
-        "kernels' build": made.kernels_build,
-        "package's build": made.package_build,
+        **_versions(run.kinds),
+        "kernels": native.describe(),
+        "threads": torch.get_num_threads(),
+        "kernels' build": native.build(),
     }
+
+
+@cache
+def _versions(kinds: tuple[type, ...]) -> dict[str, Any]:
+    """Of everything that is installed once and for all; looking it up takes long."""
+    made = provenance(kinds)
+    fixed = {"machine": made.machine, "package's build": made.package_build}
+    return {name: made.versions[name] for name in sorted(made.versions)} | fixed
