@@ -90,13 +90,13 @@ def test_learned_positions_that_do_not_reach_are_found_before_any_work(
 def test_a_time_limit_ends_a_command_which_goes_on_when_it_is_called_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = train(tmp_path, 3000)
+    words = (*train(tmp_path, 2000), "--schedule.batch", "64", "--checks.running", "1000")
     assert main([*words, "--time-limit", "0.3"]) == 1
     assert "1 runs are not finished; the same command goes on" in capsys.readouterr().err
     assert list(Store(tmp_path)) == []
     assert [path.suffix for path in (tmp_path / "unfinished").iterdir()].count(".safetensors") == 1
     assert main([*words, "--json"]) == 0
-    assert told(capsys)["steps"] == 3000
+    assert told(capsys)["steps"] == 2000
 
 
 @pytest.mark.parametrize(

@@ -350,7 +350,7 @@ def test_there_is_no_record_before_its_weights(store, monkeypatch):
     there = []
     monkeypatch.setattr(store, "write", lambda record: there.extend(store.folder.rglob("*.*")))
     list(execute_all([tiny(0)], store, keep_weights=True))
-    assert there == [weights_path(store.folder, tiny(0).address)]
+    assert weights_path(store.folder, tiny(0).address) in there
 
 
 def test_weights_that_cannot_be_kept_are_a_failed_run_without_a_record(store):

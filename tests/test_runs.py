@@ -59,6 +59,7 @@ CHANGES = {
     "task.vocabulary": {"vocabulary": 17},
     "task.queries": {"queries": 5},
     "task.delay": {"delay": 3},
+    "task.distance": {"distance": 30},
     "model.layers": {"layers": ("mamba", "attention")},
     "model.vocabulary": {"vocabulary": 17},
     "model.width": {"width": 16},
@@ -95,6 +96,7 @@ CHANGES = {
     "contexts.sequences": {"sequences": 999},
     "contexts.at": {"at": (64, 128)},
     "seed": {},
+    "extends": {},
 }
 
 
@@ -113,6 +115,8 @@ def field_names(value: object, prefix: str = "") -> list[str]:
 def with_change(name: str) -> Run:
     if name == "seed":
         return dataclasses.replace(WHOLE, seed=1)
+    if name == "extends":
+        return dataclasses.replace(WHOLE, extends=WHOLE)
     return changed(WHOLE, name.split(".")[0], **CHANGES[name])
 
 
@@ -235,7 +239,7 @@ any_run = st.builds(
         Checks,
         every=st.integers(1, 999),
         sequences=st.integers(1, 9999),
-        solved=st.floats(0, 1),
+        solved=st.floats(0, 1, exclude_min=True),
         running=st.integers(1, 9),
     ),
     contexts=st.builds(
@@ -414,7 +418,7 @@ def test_a_run_that_solves_nothing_uses_its_budget():
 @pytest.mark.parametrize(("every", "running"), [(1, 1), (2, 1), (2, 3), (1, 7), (3, 3)])
 def test_a_run_is_solved_as_soon_as_enough_checks_in_a_row_reach_the_threshold(every, running):
     """A threshold of 0 is reached by each check."""
-    run = changed(TINY, "checks", every=every, running=running, solved=0.0)
+    run = changed(TINY, "checks", every=every, running=running, solved=1e-9)
     progress, record, _ = finish(run)
     at = [step for step in range(1, 8) if step % every == 0 or step == 7][:running]
 
@@ -426,7 +430,7 @@ def test_a_run_is_solved_as_soon_as_enough_checks_in_a_row_reach_the_threshold(e
 
 
 def test_fewer_checks_than_the_rule_asks_for_solve_nothing():
-    run = changed(TINY, "checks", every=3, running=4, solved=0.0)
+    run = changed(TINY, "checks", every=3, running=4, solved=1e-9)
     assert finish(run)[1].outcome.ended_by == "budget"
 
 

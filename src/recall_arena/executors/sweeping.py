@@ -13,7 +13,7 @@ def sweep(store: Store) -> None:
     for path in unfinished.glob("*.*") if unfinished.is_dir() else ():
         if not ADDRESS.fullmatch(path.stem) or path.stem not in store:
             continue
-        with lease(lease_path(store.folder, path.stem), seconds=0) as ours:
+        with lease(lease_path(store.folder, path.stem), seconds=0.0) as ours:
             if ours:
                 snapshot_path(store.folder, path.stem).unlink(missing_ok=True)
                 lease_path(store.folder, path.stem).unlink(missing_ok=True)
