@@ -339,15 +339,6 @@ def runner(runs: list[Run], store: Store, *more: str) -> "subprocess.Popen[str]"
     return process
 
 
-def test_three_runners_on_one_store_train_each_run_once(tmp_path: Path) -> None:
-    runs, store = [replace(LONG, seed=seed) for seed in range(6)], Store(tmp_path)
-    runners = [runner(runs, store) for _ in range(3)]
-    trained = [json.loads(each.communicate(timeout=120)[0]) for each in runners]
-    assert all(each.returncode == 0 for each in runners)
-    assert sorted(itertools.chain.from_iterable(trained)) == sorted(run.address for run in runs)
-    assert equal(store.read(runs[3].address), finish(runs[3])[1])
-
-
 def test_a_dead_runners_run_is_taken_over_where_it_was(tmp_path: Path) -> None:
     run, store = replace(LONG, schedule=replace(PLAN, steps=4000)), Store(tmp_path)
     dying = runner([run], store, "tell")

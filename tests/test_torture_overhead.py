@@ -27,9 +27,9 @@ def test_snapshots_and_the_executor_cost_little(
     tmp_path: Path, scale: Scale, figures: Figures
 ) -> None:
     """By default with snapshots every quarter of a second, which are written every 30 otherwise."""
-    schedule = Schedule(rate=1e-3, steps=scale(400, 20_000))
+    schedule = Schedule(rate=1e-3, steps=scale(100, 20_000))
     run = replace(RUNS["mamba"], schedule=schedule)
-    every, most = scale(1, 120) / 4, scale(15, 3) / 100
+    every, most = scale(1, 120) / 4, scale(50, 3) / 100
     bare, executed = [], []
     for seed in range(scale(3, 3)):
         one: Run = replace(run, seed=seed)

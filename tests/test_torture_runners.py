@@ -16,8 +16,8 @@ from recall_arena.records import Store
 def test_runners_share_a_study_and_a_dead_ones_run_is_taken_over(
     tmp_path: Path, scale: Scale, figures: Figures
 ) -> None:
-    many, deaths = scale(3, 8), scale(1, 4)
-    runs = [replace(LONG, seed=seed) for seed in range(scale(6, 64))]
+    many, deaths = scale(2, 8), scale(1, 4)
+    runs = [replace(LONG, seed=seed) for seed in range(scale(4, 64))]
     store, draw = Store(tmp_path), random.Random(0)
     runners = [runner(runs, store) for _ in range(many)]
     dying = [runner(runs, store) for _ in range(deaths)]

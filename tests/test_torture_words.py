@@ -100,7 +100,7 @@ def test_random_command_lines_end_as_they_should(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     endings: dict[object, int] = {}
     for number, words in zip(
-        range(scale(150, 10_000)), lines(random.Random(0), flags), strict=False
+        range(scale(100, 10_000)), lines(random.Random(0), flags), strict=False
     ):
         try:
             code: object = main(words)

@@ -75,10 +75,11 @@ class Extend(Command):
         reach = origin.model.max_length
         if reach is not None and contexts.longest >= reach:
             raise Mistake(f"learned positions reach {reach - 1} tokens before the query")
-        given = {"steps": self.steps, "decay": self.decay}
-        changed = {name: value for name, value in given.items() if value is not None}
+        schedule = origin.schedule
+        steps = schedule.steps if self.steps is None else self.steps
+        decay = schedule.decay if self.decay is None else self.decay
         try:
-            schedule = replace(origin.schedule, **changed)
+            schedule = replace(schedule, steps=steps, decay=decay)
             run = replace(origin, schedule=schedule, contexts=contexts, extends=origin)
             check_memory(run)
             return run
