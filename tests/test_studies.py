@@ -1,6 +1,6 @@
 """The assignment's study: the right experiments, at searched rates, and honest verdicts."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import polars as pl
@@ -148,6 +148,25 @@ def test_a_plan_takes_its_own_runs_out_of_any_store() -> None:
     assert chosen(own + strangers) == {one.address for one in own}
     alone = STUDY.select(frame_of(own), Plan("quick", (3,), 1))
     assert alone["address"].n_unique() == 7
+
+
+@pytest.mark.parametrize(
+    ("part", "fields"),
+    [
+        ("schedule", {"shortest": 2}),
+        ("schedule", {"curriculum": {"kind": "linear"}}),
+        ("schedule", {"optimizer": "adam"}),
+        ("schedule", {"weight_decay": 0.1}),
+        ("task", {"distance": 5}),
+        ("task", {"kind": "mqar"}),
+        ("extends", {"seed": 0}),
+    ],
+)
+def test_a_run_by_another_recipe_stays_out(part: str, fields: dict[str, object]) -> None:
+    own = everything()
+    other = {**own[0].run, part: {**own[0].run.get(part, {}), **fields}}
+    stranger = replace(own[0], address="~", run=other)  # else it would be the last by its name
+    assert chosen([*own, stranger]) == {one.address for one in own}
 
 
 def test_records_of_an_older_revision_are_drawn_where_there_are_no_newer_ones() -> None:
