@@ -314,7 +314,7 @@ def test_train_keeps_no_weights_where_none_are_wanted(
     assert main([*words, "--no-keep-weights", "--json"]) == 0
     first = json.loads(capsys.readouterr().out)
     assert first["weights"] is None
-    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+    assert [path.suffix for path in tmp_path.rglob("*.*")] == [".json"]
     assert main(["evaluate", first["address"], "--store", str(tmp_path)]) == 2
     assert "`recall train` keeps them" in capsys.readouterr().err
 

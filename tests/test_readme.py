@@ -82,7 +82,7 @@ def test_a_question_of_ones_own_from_rates_to_attention(
     found = recall(*words_of(search), "--json", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     (choice,) = json.loads(found.stdout)
-    assert choice["chosen"]["rate"] in (1e-3, 3e-3, 1e-2)
+    assert choice["chosen"]["schedule.rate"] in (1e-3, 3e-3, 1e-2)
 
     for line in (seeds, plot):
         done = recall(*words_of(line), cwd=tmp_path)

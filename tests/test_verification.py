@@ -247,10 +247,9 @@ def test_a_run_that_breaks_off_is_named(
 ) -> None:
     def broken(run: Run) -> Any:
         raise RuntimeError("no memory")
-        yield
 
     Store(tmp_path).write(record)
-    monkeypatch.setattr(verification, "execute", broken)
+    monkeypatch.setattr(verification, "Execution", broken)
     assert main(["verify", "--store", str(tmp_path), "--quiet"]) == 1
     assert f"{record.address} failed: RuntimeError: no memory" in capsys.readouterr().err
 
