@@ -12,7 +12,7 @@ from statistics import median
 from benchmarks.rows import FLOOR, OURS, OUTSIDE, Kept, Row, read, sizes
 from benchmarks.tables import RESULTS, line
 
-MACHINE = "AMD EPYC (Zen 5)"
+MACHINE = "AMD EPYC (Zen 3)"
 SIX = 6  # models
 
 Shape = dict[str, int]
