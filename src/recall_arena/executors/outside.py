@@ -29,9 +29,10 @@ class Outside:
             MIXERS[mixer] = options
 
 
-def outside_of(run: Run) -> Outside:
-    """What a run needs beside this package."""
-    return Outside(TASKS.added(run.kinds), MIXERS.added(run.kinds))
+def outside_of(*runs: Run) -> Outside:
+    """What runs need beside this package."""
+    kinds = {kind for run in runs for kind in run.kinds}
+    return Outside(TASKS.added(kinds), MIXERS.added(kinds))
 
 
 def check_reachable(runs: Iterable[Run]) -> None:

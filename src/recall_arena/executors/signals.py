@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM while processes are being started.
+"""Ctrl-C and other signals, put off while something must not be left half done.
 
 A handler that raises between the birth of a process and the sending of its task leaves a child
-that reads the end of a file where its task should be, and says so with a traceback.
+that reads the end of a file where its task should be, and says so with a traceback; one that raises
+within a training step leaves nothing to go on from.
 """
 
 import signal
@@ -10,17 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")  # a cluster gives notice by the last two
+SIGNALS = tuple(signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__)
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """The first SIGINT or SIGTERM takes effect when the block is over, a second one at once."""
+    """The first of these signals takes effect when the block is over, a second one at once."""
     if threading.current_thread() is not threading.main_thread():  # no other thread gets signals
         yield
         return
     arrived: list[int] = []
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {n: handler for n, handler in handlers.items() if handler is not None}  # not from C
 
     def remember(number: int, frame: FrameType | None) -> None:
         arrived.append(number)
