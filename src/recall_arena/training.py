@@ -1,7 +1,7 @@
 """The training loop: an iterator of steps that knows no task and no model by name."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +114,7 @@ class Training:
         """Take the steps that are to come by this schedule and course."""
         self._schedule, self._course = schedule, course
 
-    def __iter__(self) -> Self:
+    def __iter__(self) -> "Training":
         return self
 
     def __next__(self) -> float:
