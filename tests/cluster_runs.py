@@ -17,7 +17,7 @@ RUN = Run(
     AssociativeRecall(),
     named("mamba", width=8),
     Schedule(rate=1e-2, steps=30, context=12, batch=4, warmup=3),
-    Checks(every=50, sequences=20),
+    Checks(every=50, sequences=20, running=10_000),  # never, so that they last
     Contexts(first=4, last=12, stride=4, sequences=20),
 )
 BAD = replace(RUN, model=ModelSpec(("attention",), positions="learned", max_length=3))

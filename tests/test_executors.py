@@ -1,5 +1,6 @@
 """Runs find the same wherever they execute, and nothing finished is lost when something breaks."""
 
+import _thread
 import contextlib
 import json
 import multiprocessing
@@ -327,6 +328,16 @@ def test_a_second_signal_while_a_worker_starts_is_not_deferred():
         assert heard == [signal.SIGTERM] * 2
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_deferred_signal_takes_effect_also_where_the_system_holds_signals_back():
+    """Ray's workers block SIGINT, and are interrupted from within."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with pytest.raises(KeyboardInterrupt), deferred():
+            _thread.interrupt_main()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # Weights

@@ -69,7 +69,7 @@ def addresses(some: list[Run]) -> list[str]:
 def test_the_runs_of_a_node_that_dies_go_on_elsewhere_with_equal_bits(
     cluster: Cluster, store: Store
 ) -> None:
-    some = runs(4, steps=4000)
+    some = runs(4, steps=1500)
     node = next(iter(cluster.worker_nodes))
     raylet = node.all_processes["raylet"][0].process.pid
     events, killed = [], False
@@ -87,7 +87,7 @@ def test_the_runs_of_a_node_that_dies_go_on_elsewhere_with_equal_bits(
 def test_a_worker_that_is_killed_is_replaced_and_a_run_that_fails_says_why(
     cluster: Cluster, store: Store
 ) -> None:
-    (run,) = runs(1, steps=4000)
+    (run,) = runs(1, steps=1500)
     last = {}
     for event in execute_all([run, BAD], store, jobs=2, executor="ray", snapshot_seconds=0.1):
         last[event.address] = event
@@ -103,7 +103,7 @@ def test_a_worker_that_is_killed_is_replaced_and_a_run_that_fails_says_why(
 
 
 def test_closing_cancels_and_what_runs_have_come_to_is_kept(cluster: Cluster, store: Store) -> None:
-    some = runs(3, steps=4000)
+    some = runs(3, steps=1500)
     with closing(execute_all(some, store, jobs=2, executor="ray")) as events:
         told = set()
         while len(told) < 2:
@@ -135,7 +135,7 @@ SWEEP = (
     *("sweep", "--grid", "seed=0,1", "--executor", "ray", "--jobs", "2", "--quiet"),
     *("--schedule.rate", "0.01", "--schedule.steps", "5000", "--schedule.context", "16"),
     *("--schedule.batch", "8", "--checks.every", "1000", "--checks.sequences", "50"),
-    *("--contexts", "8,16"),
+    *("--contexts", "8,16", "--checks.running", "10000", "--snapshot-every", "0.1"),
 )
 
 
@@ -148,7 +148,7 @@ def test_a_command_starts_a_ray_and_ends_it_also_when_it_is_interrupted(
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     first = subprocess.Popen(words, cwd=tmp_path, env=environment, text=True, **pipes)
     until(lambda: len(workers()) == 2)
-    until(lambda: len(list(tmp_path.glob("runs/unfinished/*.lock"))) == 2)
+    until(lambda: len(list(tmp_path.glob("runs/unfinished/*.safetensors"))) == 2)
     first.send_signal(number)
     said = first.communicate(timeout=120)[1]
     assert first.returncode == 128 + number

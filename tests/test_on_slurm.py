@@ -207,7 +207,7 @@ SWEEP = (
     *("sweep", "--grid", "seed=0,1,2", "--executor", "slurm", "--jobs", "2", "--quiet", "--json"),
     *("--rate", "0.01", "--schedule.steps", "20000", "--schedule.context", "16"),
     *("--schedule.batch", "8", "--checks.every", "1000", "--checks.sequences", "50"),
-    *("--contexts", "8,16"),
+    *("--contexts", "8,16", "--checks.running", "10000"),
 )
 
 

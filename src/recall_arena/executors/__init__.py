@@ -81,7 +81,7 @@ def execute_all(
     work = Work(store, threads, keep_weights, snapshot_seconds)
     todo = work.missing(runs)
     if executor != "local" or (jobs != 1 and len(todo) > 1):
-        check_reachable(todo)
+        check_reachable(todo, elsewhere=executor != "local")
     try:
         execute: Executor = pkgutil.resolve_name(f"{__name__}.{EXECUTORS[executor]}")
     except ModuleNotFoundError as absent:

@@ -16,14 +16,15 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayError, TaskCancelledError
+from ray.exceptions import RayError
 from ray.util.queue import Empty, Full, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from recall_arena.executors.events import Advanced, Busy, Event, Failed, Finished, Noted
 from recall_arena.executors.here import execute_one
 from recall_arena.executors.memory import keep_freed_memory
-from recall_arena.executors.outside import Outside, outside_of
+from recall_arena.executors.outside import Parcel, packed
+from recall_arena.executors.signals import deferred
 from recall_arena.executors.work import Work, cores
 from recall_arena.records import Store
 from recall_arena.runs import Run
@@ -52,41 +53,36 @@ def execute_on_ray(runs: list[Run], work: Work, jobs: int | None) -> Generator[E
 
 
 class _Tasks:
-    """The tasks that are handed in, and what they tell."""
+    """The tasks that are handed in, and what they tell.
+
+    Signals wait while Ray is called, which makes a SystemError of what their handlers raise.
+    """
 
     def __init__(self, work: Work, jobs: int | None) -> None:
         self._work, self._jobs = work, jobs
         self._working: dict[Any, Run] = {}
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        options = {"num_cpus": 0, "scheduling_strategy": here}  # it ends with this process at last
-        self._news = Queue(MOST_NEWS, actor_options=options)
-        self._task = ray.remote(_work).options(
-            num_cpus=work.threads, max_retries=RETRIES, name="recall-arena"
-        )
+        self._news = Queue(MOST_NEWS, {"num_cpus": 0, "scheduling_strategy": here})
+        options = {"num_cpus": work.threads, "max_retries": RETRIES, "name": "recall-arena"}
+        self._task = ray.remote(_work).options(**options)
 
     def execute(self, runs: Iterable[Run]) -> Iterator[Event]:
         """Hand runs in, and tell how they get on, until all have ended."""
         waiting = deque(runs)
         while waiting or self._working:
-            while waiting and len(self._working) < self._most():
-                run = waiting.popleft()
-                self._working[self._task.remote(run, outside_of(run), self._work, self._news)] = run
-            ended, _ = ray.wait([*self._working], timeout=SECONDS_BETWEEN_LOOKS)
-            yield from self._told()
-            for task in ended:
-                run = self._working.pop(task)
-                event = self._end(task, run)
-                if isinstance(event, Busy):
-                    waiting.append(run)
-                yield event
+            with deferred():
+                while waiting and len(self._working) < self._most():
+                    self._hand_in(waiting.popleft())
+                events = self._look(waiting)
+            yield from events
 
     def close(self) -> None:
         """Cancel what is handed in; a task that is at work then keeps what it has come to."""
-        for task in self._working:
-            ray.cancel(task)
-        with suppress(RayError):
+        with deferred(), suppress(RayError):
+            for task in self._working:
+                ray.cancel(task)
             ray.wait([*self._working], num_returns=len(self._working), timeout=SECONDS_TO_STOP)
-        self._news.shutdown(force=True)
+            self._news.shutdown(force=True)
 
     def _most(self) -> int:
         if self._jobs is not None:
@@ -94,20 +90,34 @@ class _Tasks:
         room = ray.cluster_resources().get("CPU", 0) // self._work.threads
         return max(1, 2 * int(room))
 
-    def _told(self) -> Iterator[Event]:
+    def _hand_in(self, run: Run) -> None:
+        self._working[self._task.remote(packed(run), self._work, self._news)] = run
+
+    def _look(self, waiting: deque[Run]) -> list[Event]:
+        """What has happened; a run that is busy waits again."""
+        ended, _ = ray.wait([*self._working], timeout=SECONDS_BETWEEN_LOOKS)
+        events = self._told()
+        for task in ended:
+            run = self._working.pop(task)
+            events.append(self._end(task, run))
+            if isinstance(events[-1], Busy):
+                waiting.append(run)
+        return events or [Busy(run.address) for run in [*self._working.values()][:1]]
+
+    def _told(self) -> list[Event]:
         """The news that have come in, of runs that have not ended."""
         try:
             news = self._news.get_nowait_batch(self._news.qsize())
         except (Empty, RayError):  # the queue's node is lost, and the runs go on without news
-            return
+            return []
         present = {run.address for run in self._working.values()}
-        yield from (event for event in news if event.address in present)
+        return [event for event in news if event.address in present]
 
     def _end(self, task: Any, run: Run) -> Event:
         """How a run ended; if Ray does not know, the store does."""
         try:
             event: Event = ray.get(task)
-        except (RayError, TaskCancelledError) as error:
+        except RayError as error:
             if self._work.done(run):
                 return Finished(run.address)
             said = str(error).strip().splitlines() or [""]
@@ -115,9 +125,9 @@ class _Tasks:
         return event
 
 
-def _work(run: Run, outside: Outside, work: Work, news: Queue) -> Event:
+def _work(parcel: Parcel, work: Work, news: Queue) -> Event:
     """What a worker does: one run, to its last event."""
-    outside.add()
+    (run,) = parcel.opened()
     keep_freed_memory()
     torch.set_num_threads(work.threads)
     last: Event = Busy(run.address)
@@ -136,7 +146,7 @@ def _connected(threads: int, jobs: int | None) -> Iterator[None]:
         yield
         return
     try:
-        with _our_own_sigterm():
+        with deferred(), _our_own_sigterm():
             _connect(threads, jobs)
         yield
     finally:

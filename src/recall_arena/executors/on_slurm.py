@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from recall_arena.executors.events import Event, Failed, Finished
+from recall_arena.executors.events import Busy, Event, Failed, Finished
 from recall_arena.executors.leases import lease
 from recall_arena.executors.news import Reader
 from recall_arena.executors.signals import deferred
@@ -104,11 +104,15 @@ class _Followed:
         while True:
             over = self._over()  # before their files are read, so that none is missed
             written = {*self._work.store.written()}
-            for address, run in [*self._todo.items()]:
-                for event in self._of(run, address in written, over):
-                    yield event
-                    if isinstance(event, Finished | Failed):
-                        del self._todo[address]
+            events = [
+                event
+                for address, run in self._todo.items()
+                for event in self._of(run, address in written, over)
+            ]
+            for event in events:
+                if isinstance(event, Finished | Failed):
+                    del self._todo[event.address]
+            yield from events or [Busy(next(iter(self._todo)))]
             if not self._todo:
                 return
             time.sleep(SECONDS_BETWEEN_LOOKS)

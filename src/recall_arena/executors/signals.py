@@ -35,7 +35,11 @@ def deferred() -> Iterator[None]:
     finally:
         _handle_with(before)
         for number in arrived:
-            signal.raise_signal(number)
+            handler = before[number]
+            if callable(handler):  # raised again it might not arrive: Ray's workers block SIGINT
+                handler(number, None)
+            else:
+                signal.raise_signal(number)
 
 
 @contextmanager

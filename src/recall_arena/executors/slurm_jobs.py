@@ -6,7 +6,6 @@ writes, the runs of each job, their news.  It is removed when all the runs have 
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -29,7 +28,7 @@ from recall_arena import atomic
 from recall_arena.executors.here import execute_here
 from recall_arena.executors.memory import keep_freed_memory
 from recall_arena.executors.news import Teller
-from recall_arena.executors.outside import Outside, outside_of
+from recall_arena.executors.outside import Parcel, packed
 from recall_arena.executors.work import Work
 from recall_arena.runs import Run
 
@@ -48,18 +47,17 @@ class Job:
     again, and goes on from what it has come to.
     """
 
-    runs: tuple[Run, ...]
-    outside: Outside
+    parcel: Parcel
     work: Work
     folder: Path
 
     def __call__(self) -> None:
         """Execute the runs."""
         signal.signal(signal.SIGTERM, _give_up)
-        self.outside.add()
+        runs = self.parcel.opened()
         keep_freed_memory()
         teller = Teller(self.folder)
-        with closing(execute_here(self.runs, self.work)) as events:
+        with closing(execute_here(runs, self.work)) as events:
             for event in events:
                 teller.tell(event)
 
@@ -91,7 +89,6 @@ class Slurm:
             array_parallelism=most,
             signal_delay_s=SECONDS_OF_NOTICE,
             stderr_to_stdout=True,
-            setup=[environment()],
             srun_args=[f"--cpus-per-task={threads}"],  # sbatch's own does not reach srun
             additional_parameters={"requeue": True},
         )
@@ -117,12 +114,6 @@ class Slurm:
         return set(done.stdout.split())
 
 
-def environment() -> str:
-    """The line of shell by which a job finds the modules that this process finds."""
-    places = [place or str(Path.cwd()) for place in sys.path]
-    return f"export PYTHONPATH={shlex.quote(os.pathsep.join(places))}"
-
-
 @dataclass(frozen=True)
 class Batch:
     """An array that has been handed in: its folder, and the addresses of each job's runs."""
@@ -138,7 +129,7 @@ def submit(cluster: Slurm, runs: Sequence[Run], work: Work, most: int | None) ->
     folder = Path(tempfile.mkdtemp(dir=root, prefix=time.strftime("%Y-%m-%d-")))
     size = min(len(runs), LARGEST_ARRAY)
     parts = [tuple(runs[first::size]) for first in range(size)]
-    jobs = [Job(part, outside_of(*part), work, folder) for part in parts]
+    jobs = [Job(packed(*part), work, folder) for part in parts]
     try:
         names = cluster.submit(jobs, folder, work.threads, most or size)
     except BaseException:
