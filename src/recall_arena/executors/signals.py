@@ -7,7 +7,7 @@ within a training step leaves nothing to go on from.
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -21,12 +21,12 @@ def deferred() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # no other thread gets signals
         yield
         return
-    arrived: list[int] = []
+    arrived: list[signal.Signals] = []
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     before = {n: handler for n, handler in handlers.items() if handler is not None}  # not from C
 
     def remember(number: int, frame: FrameType | None) -> None:
-        arrived.append(number)
+        arrived.append(signal.Signals(number))
         _handle_with(before)
 
     try:
@@ -52,6 +52,6 @@ def interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _handle_with(handlers: "dict[signal.Signals, signal._HANDLER]") -> None:
+def _handle_with(handlers: "Mapping[signal.Signals, signal._HANDLER]") -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)
