@@ -21,7 +21,7 @@ start() {
     --pid-file="$folder/munge.pid" --seed-file="$folder/munge.seed" \
     --log-file="$folder/munge.log" --force 2>>"$folder/munge.log"
 
-  # A job that is queued again waits until its credential has expired, two minutes otherwise.
+  # A job that is queued again waits until its credential has expired, two minutes by default.
   cat >"$folder/slurm.conf" <<CONF
 ClusterName=recall
 SlurmctldHost=$host(127.0.0.1)
@@ -30,7 +30,7 @@ SlurmdPort=$((port + 1))
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$folder/munge.socket,cred_expire=2
+AuthInfo=socket=$folder/munge.socket,cred_expire=5
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool
 SlurmctldPidFile=$folder/slurmctld.pid

@@ -38,7 +38,7 @@ def _told(record: Record) -> tuple[object, ...]:
     return record.run, record.outcome, record.weights
 
 
-def until(there_is: Callable[[], object], seconds: float = 60) -> None:
+def until(there_is: Callable[[], object], seconds: float = 180) -> None:
     """Wait for something; AssertionError if it does not come."""
     deadline = time.monotonic() + seconds
     while not there_is():

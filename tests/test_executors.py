@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from recall_arena.checkpoints import load_weights, save_weights
+from recall_arena.cli import main
 from recall_arena.compiled import Compiled
 from recall_arena.evaluation import Contexts, accuracy_by_context
 from recall_arena.executors import Advanced, Event, Failed, Finished, execute_all, missing
@@ -200,6 +201,24 @@ def test_no_kind_of_error_keeps_other_runs_from_finishing(store, jobs):
 def test_runs_need_at_least_one_process(store):
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
         list(execute_all([tiny(0), tiny(1)], store, jobs=0))
+
+
+def test_an_executor_that_does_not_exist_or_cannot_be_imported_is_a_mistake(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--executor", "rya"]) == 2
+    said = "recall: no executor 'rya'; did you mean 'ray'? There are: local, ray, slurm\n"
+    assert capsys.readouterr().err == said
+    for name, package in (("ray", "ray"), ("slurm", "submitit")):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+        for module in ("on_ray", "on_slurm", "slurm_jobs"):
+            monkeypatch.delitem(sys.modules, f"recall_arena.executors.{module}", raising=False)
+        assert main(["train", "--executor", name]) == 2
+        said = (
+            f"recall: the executor {name!r} needs {package}: pip install 'recall-arena[{name}]'\n"
+        )
+        assert capsys.readouterr().err == said
 
 
 # Giving up

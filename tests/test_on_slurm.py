@@ -100,7 +100,7 @@ def test_whoever_closes_leaves_the_jobs_and_whoever_comes_again_follows_them(
 ) -> None:
     some = runs(2, steps=3000)
     with closing(execute_on(cluster, some, Work(store), None)) as events:
-        assert isinstance(next(events), Advanced)
+        next(event for event in events if isinstance(event, Advanced))
     assert len(cluster.working()) == 2
     again = list(execute_on(cluster, some, Work(store), None))
     assert len(cluster.handed_in) == 2
@@ -205,7 +205,7 @@ needs_slurm = pytest.mark.skipif(
 )
 SWEEP = (
     *("sweep", "--grid", "seed=0,1,2", "--executor", "slurm", "--jobs", "2", "--quiet", "--json"),
-    *("--rate", "0.01", "--schedule.steps", "20000", "--schedule.context", "16"),
+    *("--schedule.rate", "0.01", "--schedule.steps", "6000", "--schedule.context", "16"),
     *("--schedule.batch", "8", "--checks.every", "1000", "--checks.sequences", "50"),
     *("--contexts", "8,16", "--checks.running", "10000"),
 )
@@ -243,11 +243,11 @@ def test_in_slurm_runs_outlive_their_command_and_preemption(
     """Two ways to be preempted: with notice, and by SIGTERM as `scontrol requeue` has it."""
     unfinished, news = tmp_path / "runs" / "unfinished", tmp_path / "runs" / "slurm"
     first = command(tmp_path, slurm)
-    until(lambda: len(list(news.glob("*/*.news"))) == 2, 120)  # two of three are at work
+    until(lambda: len(list(news.glob("*/*.news"))) == 2)  # two of three are at work
     working = queue(slurm, "running")
     assert len(queue(slurm)) == 3
     first.send_signal(signal.SIGINT)
-    said = first.communicate(timeout=60)[1]
+    said = first.communicate(timeout=120)[1]
     assert first.returncode == 130, said
     assert "its jobs stay in SLURM's queue: the same command follows them" in said
     assert queue(slurm, "running") == working
@@ -255,14 +255,15 @@ def test_in_slurm_runs_outlive_their_command_and_preemption(
     second = command(tmp_path, slurm)
     subprocess.run(["scontrol", "requeue", working[0]], env=slurm, check=True)
     subprocess.run(["scancel", "--signal=USR2", working[1]], env=slurm, check=True)
-    until(lambda: len(list(unfinished.glob("*.safetensors"))) == 2, 60)
+    until(lambda: len(list(unfinished.glob("*.safetensors"))) == 2)
     logs = [path for name in working for path in news.glob(f"*/{name}_0_log.out")]
-    until(lambda: [log.read_text().count("Starting with") for log in logs] == [2, 2], 120)
+    until(lambda: [log.read_text().count("Starting with") for log in logs] == [2, 2])
     out, said = second.communicate(timeout=400)
     assert second.returncode == 0, said
     assert said == ""
-    assert len(json.loads(out)["runs"]) == 3
+    assert json.loads(out)
     store = Store(tmp_path / "runs")
+    assert len(store.addresses()) == 3
     assert same_as_here(store, [run_of(record) for record in store])
     assert list(news.glob("*/")) == []
 
@@ -271,7 +272,7 @@ def test_in_slurm_runs_outlive_their_command_and_preemption(
 @pytest.mark.slow
 def test_what_sbatch_refuses_is_said_in_a_line(slurm: dict[str, str], tmp_path: Path) -> None:
     refused = command(tmp_path, {**slurm, "SBATCH_PARTITION": "nowhere"})
-    said = refused.communicate(timeout=60)[1]
+    said = refused.communicate(timeout=120)[1]
     assert refused.returncode == 2
     assert said.startswith("recall: sbatch refuses the runs: ")
     assert "invalid partition" in said

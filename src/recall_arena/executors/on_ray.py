@@ -69,6 +69,10 @@ class _Tasks:
     def execute(self, runs: Iterable[Run]) -> Iterator[Event]:
         """Hand runs in, and tell how they get on, until all have ended."""
         waiting = deque(runs)
+        threads, largest = self._work.threads, _cpus_of_the_largest_node()
+        if waiting and threads > largest:  # Ray would wait without a word
+            text = f"it waits for a node with {threads} CPUs; the largest one has {largest:.0f}"
+            yield Noted(waiting[0].address, text)
         while waiting or self._working:
             with deferred():
                 while waiting and len(self._working) < self._most():
@@ -123,6 +127,11 @@ class _Tasks:
             said = str(error).strip().splitlines() or [""]
             return Failed(run.address, f"{type(error).__name__}: {said[-1]}")
         return event
+
+
+def _cpus_of_the_largest_node() -> float:
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    return max((node["Resources"].get("CPU", 0.0) for node in nodes), default=0.0)
 
 
 def _work(parcel: Parcel, work: Work, news: Queue) -> Event:
