@@ -1,5 +1,6 @@
 """Runs find the same wherever they execute, and nothing finished is lost when something breaks."""
 
+import _thread
 import contextlib
 import json
 import multiprocessing
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from recall_arena.checkpoints import load_weights, save_weights
+from recall_arena.cli import main
 from recall_arena.compiled import Compiled
 from recall_arena.evaluation import Contexts, accuracy_by_context
 from recall_arena.executors import Advanced, Event, Failed, Finished, execute_all, missing
@@ -201,6 +203,24 @@ def test_runs_need_at_least_one_process(store):
         list(execute_all([tiny(0), tiny(1)], store, jobs=0))
 
 
+def test_an_executor_that_does_not_exist_or_cannot_be_imported_is_a_mistake(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--executor", "rya"]) == 2
+    said = "recall: no executor 'rya'; did you mean 'ray'? There are: local, ray, slurm\n"
+    assert capsys.readouterr().err == said
+    for name, package in (("ray", "ray"), ("slurm", "submitit")):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+        for module in ("on_ray", "on_slurm", "slurm_jobs"):
+            monkeypatch.delitem(sys.modules, f"recall_arena.executors.{module}", raising=False)
+        assert main(["train", "--executor", name]) == 2
+        said = (
+            f"recall: the executor {name!r} needs {package}: pip install 'recall-arena[{name}]'\n"
+        )
+        assert capsys.readouterr().err == said
+
+
 # Giving up
 
 
@@ -327,6 +347,16 @@ def test_a_second_signal_while_a_worker_starts_is_not_deferred():
         assert heard == [signal.SIGTERM] * 2
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_deferred_signal_takes_effect_also_where_the_system_holds_signals_back():
+    """Ray's workers block SIGINT, and are interrupted from within."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with pytest.raises(KeyboardInterrupt), deferred():
+            _thread.interrupt_main()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # Weights

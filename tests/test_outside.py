@@ -295,6 +295,23 @@ def test_a_class_of_a_function_is_refused_before_any_work(tmp_path: Path) -> Non
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_class_of_a_script_is_refused_where_other_machines_execute(tmp_path: Path) -> None:
+    script = NOTEBOOK.partition("try:")[0] + (
+        "try:\n    execute_all(runs, Store(Path('runs')), executor='ray')\n"
+        "except ValueError as error:\n    print(error)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("Mine is defined in the script that is run, where other process")
+
+
 # What may be added
 
 

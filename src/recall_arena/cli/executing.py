@@ -12,7 +12,8 @@ from recall_arena.cli import options
 from recall_arena.cli.command import Mistake
 from recall_arena.cli.console import errors
 from recall_arena.cli.progress import follow
-from recall_arena.executors import Event, Failed, execute_all, sweep
+from recall_arena.cli.stopping import Stopped
+from recall_arena.executors import STAYING, Event, Failed, execute_all, sweep
 from recall_arena.records import Store
 from recall_arena.runs import Run
 
@@ -22,7 +23,13 @@ class How:
     """How runs are executed; none of it decides what they find."""
 
     threads: Annotated[int, tyro.conf.arg(help="threads of each run")] = 1
-    executor: Annotated[str, tyro.conf.arg(help="where runs are trained: local")] = "local"
+    executor: Annotated[
+        str,
+        tyro.conf.arg(
+            help="where runs are trained: local; ray, the cluster at RAY_ADDRESS or one on this "
+            "machine; slurm, by the settings in SBATCH_PARTITION, SBATCH_TIMELIMIT and the like"
+        ),
+    ] = "local"
     snapshot_every: Annotated[
         float,
         tyro.conf.arg(help="seconds after which an unfinished run is written down, to go on from"),
@@ -74,13 +81,19 @@ def finish(
         )
     except ValueError as error:
         raise Mistake(str(error)) from None
-    with closing(events):
-        within = _until(deadline, events)
-        failed = follow(within, names, quiet=how.quiet, fail_fast=how.fail_fast)
+    try:
+        with closing(events):
+            within = _until(deadline, events)
+            failed = follow(within, names, quiet=how.quiet, fail_fast=how.fail_fast)
+    except Stopped:
+        _say_what_stays(how.executor)
+        raise
     ended = {one.address for one in failed}
     left = [run for run in runs if run.address not in store and run.address not in ended]
     if left and not failed:
         errors(f"{len(left)} runs are not finished; the same command goes on from there")
+    if left:
+        _say_what_stays(how.executor)
     return failed + [Failed(run.address, "it is not finished") for run in left]
 
 
@@ -90,3 +103,8 @@ def _until(deadline: float, events: Iterator[Event]) -> Iterator[Event]:
         yield event
         if time.monotonic() >= deadline:
             return
+
+
+def _say_what_stays(executor: str) -> None:
+    if executor in STAYING:
+        errors(STAYING[executor])

@@ -18,6 +18,7 @@ from recall_arena.runs import Run
 
 __all__ = [
     "EXECUTORS",
+    "STAYING",
     "Advanced",
     "Busy",
     "Event",
@@ -34,8 +35,15 @@ Executor = Callable[[list[Run], Work, int | None], Generator[Event, None, None]]
 
 EXECUTORS = {
     "local": "processes:execute_locally",
+    "ray": "on_ray:execute_on_ray",
+    "slurm": "on_slurm:execute_on_slurm",
 }
 """Each executor's name and its place in this package, which is imported when it is used."""
+
+STAYING = {
+    "slurm": "its jobs stay in SLURM's queue: the same command follows them, `scancel` ends them"
+}
+"""Executors whose runs go on when their events are closed, and what to know of that."""
 
 
 def missing(runs: list[Run], store: Store, *, keep_weights: bool = False) -> list[Run]:
@@ -73,7 +81,7 @@ def execute_all(
     work = Work(store, threads, keep_weights, snapshot_seconds)
     todo = work.missing(runs)
     if executor != "local" or (jobs != 1 and len(todo) > 1):
-        check_reachable(todo)
+        check_reachable(todo, elsewhere=executor != "local")
     try:
         execute: Executor = pkgutil.resolve_name(f"{__name__}.{EXECUTORS[executor]}")
     except ModuleNotFoundError as absent:

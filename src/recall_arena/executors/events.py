@@ -38,7 +38,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Busy:
-    """Somebody else is at work on a run; it comes up again later."""
+    """Nothing new of a run: somebody else is at work on it, or it waits; it comes up again."""
 
     address: str
 

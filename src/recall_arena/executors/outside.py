@@ -5,9 +5,11 @@ is told by pickling their classes, which stand for a module and a name in it: so
 where another process finds it.
 """
 
+import pickle
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from recall_arena.mixers import MIXERS, MixerOptions
 from recall_arena.runs import Run
@@ -29,18 +31,45 @@ class Outside:
             MIXERS[mixer] = options
 
 
-def outside_of(run: Run) -> Outside:
-    """What a run needs beside this package."""
-    return Outside(TASKS.added(run.kinds), MIXERS.added(run.kinds))
+def outside_of(*runs: Run) -> Outside:
+    """What runs need beside this package."""
+    kinds = {kind for run in runs for kind in run.kinds}
+    return Outside(TASKS.added(kinds), MIXERS.added(kinds))
 
 
-def check_reachable(runs: Iterable[Run]) -> None:
-    """Raises ValueError if a run's task or mixer has a class that no other process can import."""
+@dataclass(frozen=True)
+class Parcel:
+    """Runs and what they need, for a process that does not share this one's import path."""
+
+    places: tuple[str, ...]
+    content: bytes
+
+    def opened(self) -> tuple[Run, ...]:
+        """The runs, whose tasks and mixers then are known in this process."""
+        sys.path += [place for place in self.places if place not in sys.path]
+        runs, outside = pickle.loads(self.content)
+        outside.add()
+        return tuple(runs)
+
+
+def packed(*runs: Run) -> Parcel:
+    """A parcel of runs."""
+    places = tuple(str(Path(place).absolute()) for place in sys.path)
+    return Parcel(places, pickle.dumps((runs, outside_of(*runs))))
+
+
+def check_reachable(runs: Iterable[Run], *, elsewhere: bool = False) -> None:
+    """Raises ValueError if a run's task or mixer has a class that no other process can import.
+
+    Processes that this one starts also find what its script defines, but none elsewhere does.
+    """
     for kind in {kind for run in runs for kind in run.kinds}:
         if "<locals>" in kind.__qualname__:
             place = "inside a function"
         elif kind.__module__ == "__main__" and "__file__" not in vars(sys.modules["__main__"]):
             place = "in a notebook or at a prompt"
+        elif kind.__module__ == "__main__" and elsewhere:
+            place = "in the script that is run"
         else:
             continue
         raise ValueError(

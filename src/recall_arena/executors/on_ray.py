@@ -1,0 +1,184 @@
+"""Runs as tasks of a Ray cluster: the one at RAY_ADDRESS, or else one of its own on this machine.
+
+Where a worker or its node dies Ray begins the task again, and the run goes on from its snapshot in
+the store, which all nodes must reach.  A task returns how its run ended, and sends its news by a
+queue on the side: a streaming generator would have to send the same news again when it is retried.
+"""
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayError
+from ray.util.queue import Empty, Full, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from recall_arena.executors.events import Advanced, Busy, Event, Failed, Finished, Noted
+from recall_arena.executors.here import execute_one
+from recall_arena.executors.memory import keep_freed_memory
+from recall_arena.executors.outside import Parcel, packed
+from recall_arena.executors.signals import deferred
+from recall_arena.executors.work import Work, cores
+from recall_arena.records import Store
+from recall_arena.runs import Run
+
+ADDRESS = "RAY_ADDRESS"
+RETRIES = 3
+"""So often Ray begins a run's task again whose worker or node died; a run that takes its worker
+with it each time thereby comes to an end."""
+SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_TO_STOP = 30.0
+MOST_NEWS = 10_000
+"""News that nobody has looked at; further ones are dropped."""
+
+
+def execute_on_ray(runs: list[Run], work: Work, jobs: int | None) -> Generator[Event, None, None]:
+    """Execute runs as tasks with as many CPUs as a run has threads, at most `jobs` at once.
+
+    Without `jobs` twice as many tasks are handed in as the cluster has room for, so that no node
+    waits and a cluster that can grow is asked to.
+    """
+    if not runs:
+        return
+    store = Store(work.store.folder.absolute())  # workers have another current folder
+    with _connected(work.threads, jobs), closing(_Tasks(replace(work, store=store), jobs)) as tasks:
+        yield from tasks.execute(runs)
+
+
+class _Tasks:
+    """The tasks that are handed in, and what they tell.
+
+    Signals wait while Ray is called, which makes a SystemError of what their handlers raise.
+    """
+
+    def __init__(self, work: Work, jobs: int | None) -> None:
+        self._work, self._jobs = work, jobs
+        self._working: dict[Any, Run] = {}
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self._news = Queue(MOST_NEWS, {"num_cpus": 0, "scheduling_strategy": here})
+        options = {"num_cpus": work.threads, "max_retries": RETRIES, "name": "recall-arena"}
+        self._task = ray.remote(_work).options(**options)
+
+    def execute(self, runs: Iterable[Run]) -> Iterator[Event]:
+        """Hand runs in, and tell how they get on, until all have ended."""
+        waiting = deque(runs)
+        threads, largest = self._work.threads, _cpus_of_the_largest_node()
+        if waiting and threads > largest:  # Ray would wait without a word
+            text = f"it waits for a node with {threads} CPUs; the largest one has {largest:.0f}"
+            yield Noted(waiting[0].address, text)
+        while waiting or self._working:
+            with deferred():
+                while waiting and len(self._working) < self._most():
+                    self._hand_in(waiting.popleft())
+                events = self._look(waiting)
+            yield from events
+
+    def close(self) -> None:
+        """Cancel what is handed in; a task that is at work then keeps what it has come to."""
+        with deferred(), suppress(RayError):
+            for task in self._working:
+                ray.cancel(task)
+            ray.wait([*self._working], num_returns=len(self._working), timeout=SECONDS_TO_STOP)
+            self._news.shutdown(force=True)
+
+    def _most(self) -> int:
+        if self._jobs is not None:
+            return self._jobs
+        room = ray.cluster_resources().get("CPU", 0) // self._work.threads
+        return max(1, 2 * int(room))
+
+    def _hand_in(self, run: Run) -> None:
+        self._working[self._task.remote(packed(run), self._work, self._news)] = run
+
+    def _look(self, waiting: deque[Run]) -> list[Event]:
+        """What has happened; a run that is busy waits again."""
+        ended, _ = ray.wait([*self._working], timeout=SECONDS_BETWEEN_LOOKS)
+        events = self._told()
+        for task in ended:
+            run = self._working.pop(task)
+            events.append(self._end(task, run))
+            if isinstance(events[-1], Busy):
+                waiting.append(run)
+        return events or [Busy(run.address) for run in [*self._working.values()][:1]]
+
+    def _told(self) -> list[Event]:
+        """The news that have come in, of runs that have not ended."""
+        try:
+            news = self._news.get_nowait_batch(self._news.qsize())
+        except (Empty, RayError):  # the queue's node is lost, and the runs go on without news
+            return []
+        present = {run.address for run in self._working.values()}
+        return [event for event in news if event.address in present]
+
+    def _end(self, task: Any, run: Run) -> Event:
+        """How a run ended; if Ray does not know, the store does."""
+        try:
+            event: Event = ray.get(task)
+        except RayError as error:
+            if self._work.done(run):
+                return Finished(run.address)
+            said = str(error).strip().splitlines() or [""]
+            return Failed(run.address, f"{type(error).__name__}: {said[-1]}")
+        return event
+
+
+def _cpus_of_the_largest_node() -> float:
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    return max((node["Resources"].get("CPU", 0.0) for node in nodes), default=0.0)
+
+
+def _work(parcel: Parcel, work: Work, news: Queue) -> Event:
+    """What a worker does: one run, to its last event."""
+    (run,) = parcel.opened()
+    keep_freed_memory()
+    torch.set_num_threads(work.threads)
+    last: Event = Busy(run.address)
+    with closing(execute_one(run, work)) as events:
+        for last in events:
+            if isinstance(last, Advanced | Noted):
+                with suppress(Full, RayError):
+                    news.put_nowait(last)
+    return last
+
+
+@contextmanager
+def _connected(threads: int, jobs: int | None) -> Iterator[None]:
+    """A connection to Ray: the caller's own, which stays, or a new one for the block."""
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        with deferred(), _our_own_sigterm():
+            _connect(threads, jobs)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(threads: int, jobs: int | None) -> None:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if ADDRESS in os.environ:
+        ray.init(os.environ[ADDRESS], **quiet)
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody was asked
+    most = max(cores(), threads)
+    cpus = most if jobs is None else min(most, jobs * threads)
+    ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
+
+
+@contextmanager
+def _our_own_sigterm() -> Iterator[None]:
+    """Ray puts a handler of its own in the place of the caller's, which here comes back."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
