@@ -2,7 +2,8 @@
 #
 #   make assignment   train what is missing at the default scale, write report/index.html
 #   make test         lint, types, import contracts, tests
-#   make test-slow    the tests that take minutes
+#   make test-slow    the tests that take minutes, every case of the products of which `make test` has some,
+#                     and property tests with ten times as many examples
 #   make torture      kills, damage, hostile words and many runners in full, an hour; figures in docs/reliability.md
 #   make bench        kernels, blocks and training steps against their peers on this CPU; rows of results/benchmarks.jsonl
 #   make numbers      fill the numbers of those rows into README.md, benchmarks/README.md and results/benchmarks.md
@@ -16,6 +17,8 @@ PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3.14 python3)
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt $(wildcard native/*)
+# Each worker begins with a half of its own, so that what a module makes once is not made by all.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: assignment test test-slow torture lint bench numbers sanitize rates published report clean
@@ -24,10 +27,11 @@ assignment: $(VENV)/.installed
 	$(BIN)/recall study run assignment $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -n auto
+	$(PYTEST)
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
+	$(PYTEST) -m "hypothesis and not slow" --hypothesis-profile thorough
 
 torture: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --torture --timeout 7200 tests/test_torture_*.py

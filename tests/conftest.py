@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import mark_slow_cases
 from filelock import FileLock
 from hypothesis import settings
 from torture import Figures, Scale
@@ -20,8 +21,14 @@ from recall_arena.kernels import native
 ROOT = Path(__file__).parent.parent
 
 torch.set_num_threads(1)  # the tensors are tiny, and a second thread only costs
-settings.register_profile("recall", deadline=None, max_examples=60, print_blob=True)
-settings.load_profile("recall")
+settings.register_profile("quick", deadline=None, max_examples=20, print_blob=True)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=200)
+settings.load_profile("quick")  # `make test-slow` chooses the other
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m "not slow"` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_slow_cases(items)
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ def parts_of(model: SequenceModel) -> list[str]:
 EACH_PART = [(name, part) for name in ZOO for part in parts_of(model_named(name))]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("wanted", ["logits", "gradient"])
 @pytest.mark.parametrize(("name", "part"), EACH_PART)
 def test_a_forward_hook_on_any_part_fires_and_its_output_counts(name, part, wanted):

@@ -63,6 +63,7 @@ KINDS = {
 each_kind = pytest.mark.parametrize(("fast", "definition"), KINDS.values(), ids=KINDS)
 
 
+@pytest.mark.one_in(2)
 @each_kind
 @pytest.mark.parametrize(("length", "queries", "width", "heads"), SHAPES)
 @pytest.mark.usefixtures("instruction_set")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import recall
 from safetensors.torch import load, save
 
 from recall_arena.checkpoints import load_weights, save_weights, weights_hash
@@ -47,20 +46,23 @@ def test_a_bit_flipped_anywhere_is_found(path: Path) -> None:
     header = 8 + int.from_bytes(content[:8], "little")
     bits = [*range(64), *(rng.randrange(64, 8 * header) for _ in range(FLIPS))]
     bits += [rng.randrange(8 * header, 8 * len(content)) for _ in range(FLIPS)]
+    into = model(seed=1)
     for bit in bits:
         changed = bytearray(content)
         changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
         with pytest.raises(ValueError, match=r"\.safetensors does not hold this model's weights"):
-            load_weights(model(), path)
+            load_weights(into, path)
+    assert weights_hash(into.state_dict()) == weights_hash(model(seed=1).state_dict())
 
 
 def test_a_file_cut_anywhere_is_found(path: Path) -> None:
-    content = path.read_bytes()
+    content, into = path.read_bytes(), model(seed=1)
     for size in range(len(content)):
         path.write_bytes(content[:size])
         with pytest.raises(ValueError, match="does not hold this model's weights"):
-            load_weights(model(), path)
+            load_weights(into, path)
+    assert weights_hash(into.state_dict()) == weights_hash(model(seed=1).state_dict())
 
 
 def test_weights_of_another_run_are_refused(path: Path) -> None:
@@ -162,7 +164,7 @@ def test_the_record_holds_the_hash_of_its_weights_and_evaluate_holds_them_agains
     assert "is not, to the last bit, what the record tells of" in capsys.readouterr().err
     path.unlink()
     path.mkdir()
-    done = recall(*words, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "it is a folder); delete it to train again" in done.stderr
+    assert main([*words]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "it is a folder); delete it to train again" in said

@@ -41,24 +41,20 @@ def test_help_names_every_command_and_does_not_wait_for_torch(tmp_path: Path) ->
     assert all(name in done.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        main([*name.split(), "--help"])
-
-    assert end.value.code == 0
-    assert f"usage: recall {name}" in capsys.readouterr().out
-
-
 FLAG = r"^[│ ] ((?:--?[a-z]|\[?[A-Z]{3}).*(?:\n[│ ] {3,}[^ │].*)*)"
 """A flag or a positional argument in a help text, with the lines that go on under it."""
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_no_flag_lacks_an_explanation(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
+def test_every_command_explains_itself_and_each_of_its_flags(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
         main([*name.split(), "--help"])
-    flags = re.findall(FLAG, capsys.readouterr().out, re.MULTILINE)
+    said = capsys.readouterr().out
+    assert end.value.code == 0
+    assert f"usage: recall {name}" in said
+    flags = re.findall(FLAG, said, re.MULTILINE)
     assert any(flag.startswith("-h, --help") for flag in flags)
     assert [flag for flag in flags if not re.search(r"(  |\n[│ ]) *[^\s(│]", flag)] == []
 
@@ -381,20 +377,29 @@ def test_studies_are_listed_with_their_scales(capsys: pytest.CaptureFixture[str]
     assert all(study.question in said for study in STUDIES.values())
 
 
-def test_a_study_ends_with_its_report_and_a_second_call_only_rebuilds_it(
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its relative name."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_study_ends_with_its_report_and_a_second_call_rebuilds_it_to_the_byte(
     smoke: Smoke, tmp_path: Path
 ) -> None:
-    page = tmp_path / "index.html"  # other tests read the first one meanwhile
     assert smoke.output.splitlines()[-1] == "report/index.html"
     assert (smoke.report / "index.html").exists()
     before = {path: path.stat().st_mtime_ns for path in smoke.store.glob("*.json")}
 
+    # Other tests read the first report meanwhile.
     words = ("study", "run", "assignment", "--scale", "smoke", "--out", str(tmp_path))
     done = recall(*words, cwd=smoke.store.parent)
 
     assert done.returncode == 0, done.stderr
     assert "0 of 28 runs to do" in done.stderr
-    assert page.exists()
+    assert files(tmp_path) == files(smoke.report), "the same records gave other bytes"
     assert {path: path.stat().st_mtime_ns for path in smoke.store.glob("*.json")} == before
 
 
@@ -409,19 +414,19 @@ def test_a_dry_run_lists_and_runs_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_study_ends_cleanly_and_goes_on_to_the_same_records(
-    smoke: Smoke, tmp_path: Path, number: signal.Signals, code: int
-) -> None:
-    words = ("study", "run", "assignment", "--scale", "smoke", "--problem", "1", "--jobs", "2")
+PROBLEM = ("study", "run", "assignment", "--scale", "smoke", "--problem", "3", "--jobs", "2")
+
+
+def interrupted(folder: Path, number: signal.Signals, code: int) -> Path:
+    """The store of a study that was stopped after its first record, and ended cleanly."""
     working = subprocess.Popen(
-        [sys.executable, "-m", "recall_arena", *words],
-        cwd=tmp_path,
+        [sys.executable, "-m", "recall_arena", *PROBLEM],
+        cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    runs = tmp_path / "runs"
+    runs = folder / "runs"
     while not list(runs.glob("*.json")):
         assert working.poll() is None, "it ended before it was interrupted"
         time.sleep(0.05)
@@ -435,14 +440,24 @@ def test_an_interrupted_study_ends_cleanly_and_goes_on_to_the_same_records(
     assert "the same command goes on" in said
     assert "Traceback" not in said
     finished = {path.stem for path in runs.glob("*.json")}
-    assert 0 < len(finished) < 12
+    assert 0 < len(finished) < 7
     assert list(runs.glob(".*")) == [], "something half-written was left"
+    return runs
 
-    done = recall(*words, "--quiet", cwd=tmp_path)
+
+def test_a_terminated_study_ends_cleanly(tmp_path: Path) -> None:
+    interrupted(tmp_path, signal.SIGTERM, 143)
+
+
+def test_an_interrupted_study_ends_cleanly_and_goes_on_to_the_same_records(
+    smoke: Smoke, tmp_path: Path
+) -> None:
+    runs = interrupted(tmp_path, signal.SIGINT, 130)
+    done = recall(*PROBLEM, "--quiet", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     whole = Store(smoke.store)
     records = list(Store(runs))
-    assert len(records) == 12
+    assert len(records) == 7
     assert all(record.outcome == whole.read(record.address).outcome for record in records)
 
 
@@ -483,14 +498,14 @@ def test_a_failed_run_is_named_the_others_go_on_and_the_code_is_1(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    good = ASSIGNMENT.runs(Plan("smoke", (1,), 1), Store(tmp_path / "runs"))[0]
+    good = ASSIGNMENT.runs(Plan("smoke", (3,), 1), Store(tmp_path / "runs"))[0]
     short = ModelSpec(("attention",), positions="learned", max_length=8)
     bad = NamedRun("too short", replace(good.run, model=short))
     study = replace(ASSIGNMENT, runs=lambda plan, store: [bad, good])
     monkeypatch.setitem(STUDIES, "assignment", study)
 
     folders = ("--store", str(tmp_path / "runs"), "--out", str(tmp_path / "report"))
-    code = main(["study", "run", "assignment", "--scale", "smoke", "--jobs", "1", *folders])
+    code = main([*PROBLEM[:-1], "1", *folders])
 
     said = capsys.readouterr()
     assert code == 1

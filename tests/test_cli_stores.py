@@ -109,7 +109,7 @@ def test_a_damaged_record_is_shown_as_such_and_not_trained_over(
 def test_a_study_runs_what_it_can_beside_a_damaged_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = ASSIGNMENT.runs(Plan("smoke", (1,), 1), Store(tmp_path / "runs"))[0].run
+    whole = ASSIGNMENT.runs(Plan("smoke", (3,), 1), Store(tmp_path / "runs"))[0].run
     first, second = (replace(whole, seed=seed) for seed in (1, 2))
     named = [NamedRun("the first", first), NamedRun("the second", second)]
     monkeypatch.setitem(STUDIES, "assignment", replace(ASSIGNMENT, runs=lambda plan, store: named))
@@ -117,6 +117,7 @@ def test_a_study_runs_what_it_can_beside_a_damaged_record(
     path.parent.mkdir()
     path.write_text("{")
     words = ("study", "run", "assignment", "--scale", "smoke", "--jobs", "1", "--keep-weights")
+    words += ("--problem", "3")  # which has the shortest report
     folders = ("--store", str(path.parent), "--out", str(tmp_path / "report"))
 
     assert main([*words, *folders, "--dry-run", "--json"]) == 0

@@ -47,7 +47,7 @@ def test_without_a_range_or_a_curriculum_every_step_is_the_same_as_ever():
 
 
 def test_the_lengths_of_a_range_are_equally_likely():
-    lengths = contexts(schedule(shortest=60, context=64, steps=5000))
+    lengths = contexts(schedule(shortest=60, context=64, steps=1000))
     counts = Counter(lengths)
     assert set(counts) == {60, 61, 62, 63, 64}
     assert stats.chisquare(list(counts.values())).pvalue > 1e-4

@@ -120,6 +120,7 @@ DIVERGED = record(seed=1, checks=tally({}), contexts=tally({}), ended_by="diverg
 SHORTER = record(seed=2, contexts=tally({64: 0.5}))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "records", [[], [DIVERGED], [record(), DIVERGED], [record(), SHORTER, DIVERGED], MANY[:7]]
 )

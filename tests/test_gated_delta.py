@@ -68,6 +68,7 @@ def flat(function, normalised: bool = True, scale: float | None = None):
     return called
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @each_decay
 @pytest.mark.usefixtures("instruction_set")

@@ -120,6 +120,7 @@ def exact_scan(length: int, channels: int, state: int, gated: bool) -> dict[str,
     return exact(selective_scan_definition, scan_inputs(length, channels, state) | gate)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("gated", [True, False], ids=["gated", "ungated"])
 @pytest.mark.parametrize(("length", "channels", "state"), SCANS)
 @pytest.mark.usefixtures("instruction_set")
@@ -131,6 +132,7 @@ def test_the_compiled_scan_equals_its_definition(length, channels, state, gated)
     assert_near(actual, exact_scan(length, channels, state, gated))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("gated", [True, False], ids=["gated", "ungated"])
 @pytest.mark.parametrize(("length", "channels", "state"), SCANS)
 @pytest.mark.usefixtures("instruction_set")
@@ -180,6 +182,7 @@ def exact_conv(length: int, channels: int, window: int) -> dict[str, Tensor]:
     return exact(causal_conv_definition, conv_inputs(length, channels, window))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("length", "channels", "window"), CONVS)
 @pytest.mark.usefixtures("instruction_set")
 def test_the_compiled_convolution_equals_its_definition(length, channels, window):

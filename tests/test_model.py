@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from training_checks import steps
 
@@ -137,7 +137,6 @@ def test_one_attention_layer_without_positions_cannot_see_the_order(layers, orde
 
 
 @given(st.lists(st.sampled_from(sorted(MIXERS)), min_size=1, max_size=5), st.integers(1, 9))
-@settings(max_examples=25)
 def test_any_stack_of_mixers_is_a_model(layers, length):
     model = fresh(ModelSpec(tuple(layers), vocabulary=5, width=4))
     logits = model(some_tokens(3, length, vocabulary=5))

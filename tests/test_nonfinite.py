@@ -60,6 +60,7 @@ def others(found: dict[str, Tensor], operation: Operation, sequence: int) -> dic
     return {name: x[rest] for name, x in found.items() if name in ("out", *operation.batched)}
 
 
+@pytest.mark.one_in(4)
 @each_thread_count
 @every_operation
 @every_kind
@@ -75,6 +76,7 @@ def test_a_bad_number_changes_no_other_sequence(name, bad, threads):
             assert_identical(others(found, operation, sequence), others(clean, operation, sequence))
 
 
+@pytest.mark.one_in(2)
 @each_thread_count
 @every_operation
 def test_a_bad_gradient_changes_no_other_sequence(name, threads):
@@ -89,6 +91,7 @@ def test_a_bad_gradient_changes_no_other_sequence(name, threads):
         assert_identical(others(found, operation, sequence), others(clean, operation, sequence))
 
 
+@pytest.mark.one_in(4)
 @every_operation
 @every_kind
 def test_a_bad_number_goes_no_further_than_in_the_definition(name, bad):
@@ -132,6 +135,7 @@ def test_a_growing_state_overflows_where_it_does_in_the_definition():
     assert_near({"out": found["out"][both]}, {"out": meant["out"][both]}, 1e-3)
 
 
+@pytest.mark.one_in(2)
 @each_thread_count
 @pytest.mark.parametrize("batch", [3, 64])  # in the larger batch each token is projected once
 @pytest.mark.parametrize("model", ZOO)

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from made_up import kept
 from made_up import record as made_up
@@ -119,7 +119,6 @@ ADDED = [("schedule", "decay_steps"), ("contexts", "at"), ("model", "norm"), ("t
 
 
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
-@settings(max_examples=150)
 @given(
     st.lists(
         st.tuples(st.sampled_from([*PARTS, *ADDED]), st.just("gone") | json_values),
