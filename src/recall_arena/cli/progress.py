@@ -116,7 +116,8 @@ class Lines(AbstractContextManager["Lines"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._tell(f"{self.pace.ended} of {self.pace.runs} runs done")
+        if self.pace.runs:
+            self._tell(f"{self.pace.ended} of {self.pace.runs} runs done")
 
 
 class Bars(AbstractContextManager["Bars"]):
