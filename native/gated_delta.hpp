@@ -8,11 +8,11 @@
 // g_t is one number for each channel of the keys (KDA), one for the head (Gated DeltaNet) or none (DeltaNet).
 // A lane is a column of the state, so queries, keys and decays are numbers that all lanes have in common.  One
 // pass over the state adds what the position before has written, decays, and reads for key and query at once.
-// The gradient is in `gated_delta_backward.hpp`.
+// The gradient is in `gated_delta_backward.hpp`.  Wide keys go through products instead (`gated_delta_chunked.hpp`).
 
 #pragma once
 
-#include "gated_delta_chunks.hpp"
+#include "gated_delta_chunked.hpp"
 
 namespace recall::RECALL_ISA {
 
@@ -26,7 +26,7 @@ class DeltaForward {
   }
 
   void work(std::int64_t item) {
-    for (std::int64_t index = 0, chunks = scan_chunks(p.length); index < chunks; ++index) {
+    for (std::int64_t index = 0, chunks = chunks_of(p.length, scan_chunk); index < chunks; ++index) {
       chunk_.prepare(item, index);
       each_block<4>(p.value_width, [&](auto block) {
         Lanes* S = state_ + block.first / lanes * chunk_.rows;
@@ -48,7 +48,7 @@ class DeltaForward {
       Lanes predicted[vectors], o[vectors];
       const bool read = step >= chunk_.from;
       read ? pass<true>(block, S, written, u, step, predicted, o) : pass<false>(block, S, written, u, step, predicted, o);
-      const float* v = p.v + (chunk_.first + step) * p.v_stride + chunk_.head() * p.value_width;
+      const float* v = p.v + (chunk_.first + step) * p.v_stride + chunk_.head * p.value_width;
       each<vectors>([&](int c) RECALL_INLINE {
         const Lanes error = block.load_at(v, c) - predicted[c];
         if (p.errors) block.store_at(p.errors + chunk_.value(step), c, error);
@@ -88,23 +88,27 @@ class DeltaForward {
   }
 
   const Delta& p;
-  DeltaChunk chunk_;
+  DeltaChunk<scan_chunk> chunk_;
   Lanes* state_;    // block after block, (rows, vectors)
   float* nothing_;  // a key of zeros
 };
 
 // Items are heads of sequences.
 inline void delta_forward(const Delta& p, std::int64_t begin, std::int64_t end, float* scratch) {
-  with_decay(p, [&](auto decay) {
-    Arena arena(scratch);
-    DeltaForward<decay()> kernel(p, arena);
+  Arena arena(scratch);
+  const auto all = [&](auto&& kernel) {
     for (std::int64_t item = begin; item < end; ++item) kernel.work(item);
-  });
+  };
+  if (by_products(p)) return all(ChunkedDeltaForward(p, arena));
+  with_decay(p, [&](auto decay) { all(DeltaForward<decay()>(p, arena)); });
 }
 
 inline std::int64_t delta_forward_scratch(const Delta& p) {
   Arena arena(nullptr);
-  DeltaForward<Decay::none>(p, arena);
+  if (by_products(p))
+    ChunkedDeltaForward(p, arena);
+  else
+    DeltaForward<Decay::by_channel>(p, arena);
   return arena.used();
 }
 

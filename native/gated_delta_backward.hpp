@@ -16,7 +16,7 @@
 
 #pragma once
 
-#include "gated_delta_chunks.hpp"
+#include "gated_delta_chunked_backward.hpp"
 
 namespace recall::RECALL_ISA {
 
@@ -32,7 +32,7 @@ class DeltaBackward {
   }
 
   void work(std::int64_t item) {
-    const std::int64_t chunks = scan_chunks(p.length);
+    const std::int64_t chunks = chunks_of(p.length, scan_chunk);
     for (std::int64_t index = chunks - 1; index >= 0; --index) {
       chunk_.prepare(item, index);
       each_block<most>(p.value_width, [&](auto block) {
@@ -108,7 +108,7 @@ class DeltaBackward {
     Lanes dout[vectors] = {}, du[vectors], de[vectors], u_do{}, of_beta_{};
     if (read) each<vectors>([&](int c) RECALL_INLINE { dout[c] = block.load_at(p.grad_out + chunk_.read(step), c); });
     arrive<read>(block, at.u[step], dout, step, G, du);
-    float* const dv = p.grad_v + (chunk_.first + step) * p.grad_v_stride + chunk_.head() * p.value_width;
+    float* const dv = p.grad_v + (chunk_.first + step) * p.grad_v_stride + chunk_.head * p.value_width;
     each<vectors>([&](int c) RECALL_INLINE {
       de[c] = du[c] * chunk_.beta[step];
       block.store_at(dv, c, de[c]);
@@ -174,38 +174,21 @@ class DeltaBackward {
   }
 
   void store_gradients(int step) const {
-    const float* total = total_ + step * sums_;
-    const std::int64_t place = (chunk_.first + step) * p.grad_key_stride + chunk_.key_column();
-    const float* k = chunk_.k + step * chunk_.stride;
-    const float scale = static_cast<float>(p.scale), *raw = p.q + (chunk_.first + step) * p.q_stride + chunk_.key_column();
-    const float r_of_q = chunk_.r[step], r_of_k = chunk_.r[scan_chunk + step], u_do = total[of_u_do()];
-    const auto dq = [&](std::int64_t i, int count) RECALL_INLINE {
-      return scale * (load(total + for_q() + i, count) + u_do * load(k + i, count));
-    };
-    const auto dk = [&](std::int64_t i, int count) RECALL_INLINE { return load(total + i, count); };
-    Lanes along_q{}, along_k{};
-    for (std::int64_t i = 0; p.normalised && i < p.key_width; i += lanes) {
-      const int count = filled(p.key_width - i);
-      along_q += r_of_q * load(raw + i, count) * dq(i, count), along_k += load(k + i, count) * dk(i, count);
-    }
-    const float q_dot = sum(along_q), k_dot = sum(along_k);
+    float* const total = total_ + step * sums_;
+    const float* const k = chunk_.k + step * chunk_.stride;
     for (std::int64_t i = 0; i < p.key_width; i += lanes) {
       const int count = filled(p.key_width - i);
-      Lanes of_q = dq(i, count), of_k = dk(i, count);
-      if (p.normalised) {
-        of_q = r_of_q * (of_q - r_of_q * q_dot * load(raw + i, count));
-        of_k = r_of_k * (of_k - k_dot * load(k + i, count));
-      }
-      store(p.grad_q + place + i, of_q, count), store(p.grad_k + place + i, of_k, count);
+      store(total + for_q() + i, load(total + for_q() + i, count) + total[of_u_do()] * load(k + i, count), count);
       if (decay == Decay::by_channel)
         store(p.grad_g + chunk_.g_place(step) + i, load(total + for_g() + i, count), count);
     }
+    chunk_.store_gradients(step, total + for_q(), total);
     p.grad_beta[chunk_.beta_place(step)] = total[of_beta()];
     if (decay == Decay::by_head) p.grad_g[chunk_.g_place(step)] = total[of_decay()];
   }
 
   const Delta& p;
-  DeltaChunk chunk_;
+  DeltaChunk<scan_chunk> chunk_;
   const std::int64_t rows_, sums_;  // of a state; sums over lanes that a position has
   Lanes* gradient_;                 // G, block after block, (rows, vectors)
   Lanes* states_;                   // of a chunk's positions, (scan_chunk, rows, vectors)
@@ -214,16 +197,20 @@ class DeltaBackward {
 };
 
 inline void delta_backward(const Delta& p, std::int64_t begin, std::int64_t end, float* scratch) {
-  with_decay(p, [&](auto decay) {
-    Arena arena(scratch);
-    DeltaBackward<decay()> kernel(p, arena);
+  Arena arena(scratch);
+  const auto all = [&](auto&& kernel) {
     for (std::int64_t item = begin; item < end; ++item) kernel.work(item);
-  });
+  };
+  if (by_products(p)) return all(ChunkedDeltaBackward(p, arena));
+  with_decay(p, [&](auto decay) { all(DeltaBackward<decay()>(p, arena)); });
 }
 
 inline std::int64_t delta_scratch(const Delta& p) {
   Arena arena(nullptr);
-  DeltaBackward<Decay::by_channel>(p, arena);
+  if (by_products(p))
+    ChunkedDeltaBackward(p, arena);
+  else
+    DeltaBackward<Decay::by_channel>(p, arena);
   return arena.used() + delta_forward_scratch(p);
 }
 

@@ -47,7 +47,7 @@ class GatedDeltaCore {
     A_ = saved.take(p.decays);
     qkv_ = saved.take(rows * channels_), o_ = saved.take(read * width());
     beta_ = saved.take(rows * p.heads), g_ = saved.take(rows * p.decays);
-    states_ = trained ? saved.take(most * p.heads * scan_chunks(length_) * p.key_width * p.value_width) : nullptr;
+    states_ = trained ? saved.take(most * p.heads * delta_chunks(sizes(1)) * p.key_width * p.value_width) : nullptr;
     errors_ = trained ? saved.take(rows * width()) : nullptr;
     rows_ = saved.take(read * width());
     do_ = scratch.take(read * width()), dqkv_ = scratch.take(rows * channels_);
@@ -97,7 +97,7 @@ class GatedDeltaCore {
   }
 
  private:
-  bool by_channel() const { return p.decays != p.heads; }
+  bool by_channel() const { return p.decays && p.decays != p.heads; }
 
   void prepare() const {
     if (p.window) transpose(p.conv_weight, channels_, window_, weight_);
@@ -133,7 +133,7 @@ class GatedDeltaCore {
     d.q_stride = d.k_stride = d.v_stride = channels_;
     d.beta = beta_, d.beta_stride = 1, d.beta_head = t.rows;
     d.g_stride = by_channel() ? p.decays : 1, d.g_head = by_channel() ? p.key_width : t.rows;
-    d.states = saved_or(p.states, t.first * p.heads * scan_chunks(length_) * p.key_width * p.value_width, states_);
+    d.states = saved_or(p.states, t.first * p.heads * delta_chunks(d) * p.key_width * p.value_width, states_);
     d.errors = saved_or(p.errors, t.first_row * width(), errors_);
     return d;
   }

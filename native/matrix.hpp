@@ -41,16 +41,16 @@ template <int vectors>
 constexpr int tile_rows = lanes == 16 || vectors == 1 ? 12 : 6;
 constexpr int tile_vectors = 2;
 
-// Sums start at zero and are written; are added to what was there; or go on from what was there, which gives the
-// bits of one sum over the terms of both.
-enum class Result { written, added, continued };
+// Sums start at zero and are written; are added to what was there, or to a share `kept` of it; or go on from what
+// was there, which gives the bits of one sum over the terms of both.
+enum class Result { written, added, faded, continued };
 
 // Each of `a` is a number, or a pair of numbers that follow one another, for pairs of columns.
 enum class Scalar { single, pair };
 
 // One tile of the result: `rows` rows, `vectors` vectors of columns, `count` lanes in the last one.
 template <int rows, int vectors, Result result, Scalar scalar, bool whole>
-inline void product_tile(std::int64_t terms, int count, Scalars a, ConstRows b, Rows c) {
+inline void product_tile(std::int64_t terms, int count, Scalars a, ConstRows b, Rows c, float kept) {
   const auto width = [&](int v) RECALL_INLINE { return whole || v + 1 < vectors ? lanes : count; };
   Lanes sum[rows][vectors] = {};
   if (result == Result::continued)
@@ -70,6 +70,7 @@ inline void product_tile(std::int64_t terms, int count, Scalars a, ConstRows b, 
     each<vectors>([&](int v) RECALL_INLINE {
       float* to = c[r] + v * lanes;
       if (result == Result::added) sum[r][v] += load(to, width(v));
+      if (result == Result::faded) sum[r][v] += kept * load(to, width(v));
       store(to, sum[r][v], width(v));
     });
   });
@@ -78,39 +79,40 @@ inline void product_tile(std::int64_t terms, int count, Scalars a, ConstRows b, 
 // `tiles` tiles of `wanted` <= `rows` rows each.
 template <int vectors, Result result, Scalar scalar, bool whole, int rows = tile_rows<vectors>>
 inline void product_tiles(std::int64_t wanted, std::int64_t tiles, std::int64_t terms, int count, Scalars a,
-                          ConstRows b, Rows c) {
+                          ConstRows b, Rows c, float kept) {
   if constexpr (rows > 1)
     if (wanted < rows)
-      return product_tiles<vectors, result, scalar, whole, rows - 1>(wanted, tiles, terms, count, a, b, c);
+      return product_tiles<vectors, result, scalar, whole, rows - 1>(wanted, tiles, terms, count, a, b, c, kept);
   for (std::int64_t m = 0; m < tiles * rows; m += rows)
-    product_tile<rows, vectors, result, scalar, whole>(terms, count, a.below(m), b, {c[m], c.stride});
+    product_tile<rows, vectors, result, scalar, whole>(terms, count, a.below(m), b, {c[m], c.stride}, kept);
 }
 
 // All rows, in as few tiles as will do, of nearly equal heights: low tiles wait for their own sums.
 template <int vectors, Result result, Scalar scalar, bool whole>
-inline void product_rows(std::int64_t height, std::int64_t terms, int count, Scalars a, ConstRows b, Rows c) {
+inline void product_rows(std::int64_t height, std::int64_t terms, int count, Scalars a, ConstRows b, Rows c,
+                         float kept = 1.0f) {
   const std::int64_t tiles = (height + tile_rows<vectors> - 1) / tile_rows<vectors>, low = height / tiles;
   const std::int64_t high_tiles = height % tiles, rows = high_tiles * (low + 1);
-  if (high_tiles) product_tiles<vectors, result, scalar, whole>(low + 1, high_tiles, terms, count, a, b, c);
+  if (high_tiles) product_tiles<vectors, result, scalar, whole>(low + 1, high_tiles, terms, count, a, b, c, kept);
   product_tiles<vectors, result, scalar, whole>(low, tiles - high_tiles, terms, count, a.below(rows), b,
-                                                {c[rows], c.stride});
+                                                {c[rows], c.stride}, kept);
 }
 
 // c (height, width) from a (height, terms) and b (terms, width).
 template <Result result = Result::written>
 inline void product(std::int64_t height, std::int64_t width, std::int64_t terms, Scalars a, ConstRows b,
-                    Rows c) {
+                    Rows c, float kept = 1.0f) {
   constexpr int tile_width = tile_vectors * lanes;
   constexpr Scalar scalar = Scalar::single;
   const auto from = [](auto x, std::int64_t n) { return decltype(x){x.first + n, x.stride}; };
   if (height == 0) return;
   std::int64_t n = 0;
   for (; n + tile_width <= width; n += tile_width)
-    product_rows<tile_vectors, result, scalar, true>(height, terms, lanes, a, from(b, n), from(c, n));
+    product_rows<tile_vectors, result, scalar, true>(height, terms, lanes, a, from(b, n), from(c, n), kept);
   for (; n + lanes <= width; n += lanes)
-    product_rows<1, result, scalar, true>(height, terms, lanes, a, from(b, n), from(c, n));
+    product_rows<1, result, scalar, true>(height, terms, lanes, a, from(b, n), from(c, n), kept);
   if (n < width)
-    product_rows<1, result, scalar, false>(height, terms, filled(width - n), a, from(b, n), from(c, n));
+    product_rows<1, result, scalar, false>(height, terms, filled(width - n), a, from(b, n), from(c, n), kept);
 }
 
 // For one vector of columns, more terms of the sums that are in c.

@@ -185,6 +185,8 @@ struct Stack {
 };
 
 constexpr int scan_chunk = 8;
+constexpr int delta_chunk = 16;         // of the gated delta rule by products, without a decay by channel
+constexpr int delta_by_products = 32;  // and from which width of keys on
 constexpr int largest_state = 256;
 constexpr int largest_window = 16;
 constexpr int largest_head = 256;

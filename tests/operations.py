@@ -88,8 +88,8 @@ def attention(rotary: bool, definition: bool) -> Callable[..., Tensor]:
     return called
 
 
-def delta_inputs(length: int, decay: str, value_width: int) -> Inputs:
-    heads, key_width = 2, 5
+def delta_inputs(length: int, decay: str, value_width: int, key_width: int) -> Inputs:
+    heads = 2
     shape = (BATCH, length, heads)
     g = {"none": None, "head": normal("g", *shape), "channel": normal("g", *shape, key_width)}
     return {
@@ -144,6 +144,12 @@ GATED_DELTA = GatedDeltaLayer(
     out_proj=normal("delta_out", 8, 8) / 2,
     sizes=GatedDeltaSizes(heads=2, key_width=2),
 )
+WIDE_KEYS = replace(
+    GATED_DELTA,
+    in_proj=normal("wide_in", 148, 8) / 2,
+    conv1d=normal("wide_conv", 136, 1, 4) / 2,
+    sizes=GatedDeltaSizes(heads=2, key_width=32),
+)
 KDA = replace(
     GATED_DELTA,
     in_proj=normal("kda_in", 22, 8) / 2,
@@ -156,6 +162,7 @@ LAYERS: dict[str, Layer] = {
     "attention mixer": ATTENTION,
     "attention mixer rope": replace(ATTENTION, base=10_000.0),
     "gated delta mixer": GATED_DELTA,
+    "gated delta mixer by products": WIDE_KEYS,
     "KDA mixer": KDA,
 }
 
@@ -178,7 +185,10 @@ def _table(length: int, like: Tensor) -> Tensor:
     return kernels.rotary_table(torch.arange(length, dtype=like.dtype), like.shape[3])
 
 
-DELTAS = (("none", True, 3), ("head", False, 20), ("channel", True, 20))
+DELTAS = (  # decay, normalised, value_width, key_width
+    *(("none", True, 3, 5), ("head", False, 20, 5), ("channel", True, 20, 5)),
+    *(("none", True, 3, 33), ("head", False, 20, 33)),  # by products
+)
 
 
 def _operations() -> dict[str, Operation]:
@@ -211,11 +221,12 @@ def _operations() -> dict[str, Operation]:
             found[f"attention {width} {rotary} {queries}"] = Operation(
                 *functions, given, batched, axis=2, last=queries == 1
             )
-    for decay, normalised, value_width in DELTAS:
+    for decay, normalised, *widths in DELTAS:
         functions = (delta(False, normalised), delta(True, normalised))
-        given = partial(delta_inputs, decay=decay, value_width=value_width)
+        value_width, key_width = widths
+        given = partial(delta_inputs, decay=decay, value_width=value_width, key_width=key_width)
         batched = ("q", "k", "v", "beta", *(() if decay == "none" else ("g",)))
-        found[f"gated delta, decay {decay}"] = Operation(*functions, given, batched)
+        found[f"gated delta {key_width}, decay {decay}"] = Operation(*functions, given, batched)
     for name, layer in LAYERS.items():
         for last in (False, True):
             found[f"{'last ' * last}{name}"] = Operation(

@@ -1,6 +1,7 @@
 """The gated delta rule is held to its definition in float64, that to other people's code."""
 
 import itertools
+import math
 from functools import partial
 
 import pytest
@@ -24,7 +25,8 @@ DECAYS = ("none", "head", "channel")
 SIZES = sorted(  # length, heads, key_width, value_width
     {(length, 2, 3, 5) for length in (1, 2, 7, 8, 9, 17, 64, 100, 257)}
     | {(17, 2, keys, values) for keys in (1, 4, 16, 33) for values in (1, 8, 16, 33)}
-    | {(19, 1, 64, 128), (9, 3, 20, 70)}
+    | {(length, 1, 33, 17) for length in (1, 2, 15, 16, 17, 32, 33, 100, 257)}  # by products
+    | {(19, 1, 64, 128), (9, 3, 20, 70), (40, 2, 32, 8)}
 )
 
 each_decay = pytest.mark.parametrize("decay", DECAYS)
@@ -82,11 +84,15 @@ def test_value_and_gradients_are_those_of_the_definition(decay, sizes):
         assert_near(found, expected, 2 * TOLERANCE)
 
 
+each_key_width = pytest.mark.parametrize("key_width", [6, 33])  # step by step, by products
+
+
+@each_key_width
 @each_decay
 @pytest.mark.usefixtures("instruction_set")
-def test_keys_of_other_lengths_and_another_scale(decay):
-    inputs = inputs_of(19, 2, 6, 10, decay=decay)
-    inputs["k"] = inputs["k"] / 4
+def test_keys_of_other_lengths_and_another_scale(decay, key_width):
+    inputs = inputs_of(19, 2, key_width, 10, decay=decay)
+    inputs["k"] = inputs["k"] * key_width**-0.5 / 2
     options = {"normalised": False, "scale": 0.3}
     expected = exact(flat(gated_delta_definition, **options), inputs)
     assert_near(value_and_gradients(flat(gated_delta, **options), inputs), expected, 2 * TOLERANCE)
@@ -122,10 +128,11 @@ def test_second_derivatives_are_those_of_the_definition():
     )
 
 
+@each_key_width
 @each_decay
 @pytest.mark.usefixtures("instruction_set", "shared_out")
-def test_repeats_and_threads_change_no_bit(decay):
-    inputs = inputs_of(33, 3, 6, 20, decay=decay, batch=5)
+def test_repeats_and_threads_change_no_bit(decay, key_width):
+    inputs = inputs_of(33, 3, key_width, 20, decay=decay, batch=5)
     torch.set_num_threads(1)
     first = value_and_gradients(flat(gated_delta), inputs)
     for threads in (1, 2, 3, 40):
@@ -133,10 +140,11 @@ def test_repeats_and_threads_change_no_bit(decay):
         assert_identical(value_and_gradients(flat(gated_delta), inputs), first)
 
 
+@each_key_width
 @each_decay
 @pytest.mark.usefixtures("instruction_set")
-def test_gradients_flow_through_a_sequence_in_pieces_as_through_the_whole(decay):
-    inputs = inputs_of(40, 2, 6, 20, decay=decay)
+def test_gradients_flow_through_a_sequence_in_pieces_as_through_the_whole(decay, key_width):
+    inputs = inputs_of(40, 2, key_width, 20, decay=decay)
 
     def in_pieces(state: Tensor, **inputs: Tensor | None) -> Tensor:
         outs = []
@@ -150,25 +158,47 @@ def test_gradients_flow_through_a_sequence_in_pieces_as_through_the_whole(decay)
     assert_near(value_and_gradients(in_pieces, inputs), expected, 2 * TOLERANCE)
 
 
+@each_key_width
 @pytest.mark.usefixtures("instruction_set")
-def test_a_thousand_reflections_stay_finite_and_right():
+def test_a_thousand_reflections_stay_finite_and_right(key_width):
     """At beta = 2 and without decay the state neither fades nor grows but by what is written."""
-    inputs = inputs_of(1000, 1, 4, 5, decay="none") | {"beta": torch.full((2, 1000, 1), 2.0)}
+    inputs = inputs_of(1000, 1, key_width, 5, decay="none")
+    inputs["beta"] = torch.full((2, 1000, 1), 2.0)
     inputs["k"] = inputs["k"] / inputs["k"].norm(dim=-1, keepdim=True)
     expected = exact(flat(gated_delta_definition, normalised=False), inputs)
     found = value_and_gradients(flat(gated_delta, normalised=False), inputs)
     assert_near(found, expected, 1e-4)
 
 
+@each_key_width
 @pytest.mark.usefixtures("instruction_set")
-def test_the_layout_in_memory_changes_nothing():
-    inputs = inputs_of(19, 2, 6, 10)
+def test_the_layout_in_memory_changes_nothing(key_width):
+    inputs = inputs_of(19, 2, key_width, 10)
     expected = value_and_gradients(flat(gated_delta), inputs)
     turned = {
         name: x if x is None else x.transpose(0, -1).contiguous().transpose(0, -1)
         for name, x in inputs.items()
     }
     assert_identical(value_and_gradients(flat(gated_delta), turned), expected)
+
+
+@each_key_width
+@pytest.mark.usefixtures("instruction_set")
+def test_a_decay_that_forgets_all_and_one_that_forgets_nothing(key_width):
+    """Where g is minus infinity nothing before counts, and no quotient of decays is NaN."""
+    inputs = inputs_of(40, 2, key_width, 10, batch=2)
+    inputs["g"][:, ::2] = 0.0
+    inputs["g"][0, 7] = inputs["g"][1, 33] = -100.0
+    expected = exact(flat(gated_delta_definition), inputs)
+    assert_near(value_and_gradients(flat(gated_delta), inputs), expected, 2 * TOLERANCE)
+    cut = inputs | {"g": inputs["g"].index_fill(1, torch.tensor(7), -math.inf)}
+    out, state = gated_delta(**cut)
+    rest = {name: x[:, 7:] for name, x in cut.items() if name != "state"}
+    assert_near(
+        {"out": out[:, 7:], "state": state},
+        dict(zip(("out", "state"), gated_delta_definition(**in_float64(rest)), strict=True)),
+        2 * TOLERANCE,
+    )
 
 
 def test_an_orthonormal_key_gives_its_value_back_and_is_written_over():

@@ -489,6 +489,8 @@ def test_both_sides_of_the_interface_agree_on_sizes():
     declared = dict(re.findall(r"constexpr int (\w+) = (\d+);", header.read_text()))
     assert {name: int(value) for name, value in declared.items()} == {
         "scan_chunk": native.SCAN_CHUNK,
+        "delta_chunk": native.DELTA_CHUNK,
+        "delta_by_products": native.DELTA_BY_PRODUCTS,
         "largest_state": native.LARGEST_STATE,
         "largest_window": native.LARGEST_WINDOW,
         "largest_head": native.LARGEST_HEAD,

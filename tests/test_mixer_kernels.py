@@ -30,6 +30,7 @@ MIXERS = {
     "CAT, RoPE": Attention(positions="rope", q_window=4, k_window=16, v_window=4),
     "gated delta": GatedDelta(),
     "gated delta, odd sizes": GatedDelta(heads=2, key_width=3, expand=3, window=3),
+    "gated delta, by products": GatedDelta(heads=2, key_width=33, expand=1),
     "gated delta, no convolution": GatedDelta(
         heads=4, window=1, gate="none", negative_eigenvalues=True
     ),

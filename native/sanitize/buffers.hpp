@@ -41,6 +41,10 @@ bool finite(const float* x, int64_t count) {
   return true;
 }
 
-inline int64_t chunks(int64_t length) { return (length + recall::scan_chunk - 1) / recall::scan_chunk; }
+inline int64_t chunks(int64_t length, int64_t most = recall::scan_chunk) { return (length + most - 1) / most; }
+
+inline int64_t delta_chunks(int64_t length, int64_t keys, bool by_channel) {
+  return chunks(length, keys < recall::delta_by_products || by_channel ? recall::scan_chunk : recall::delta_chunk);
+}
 
 }  // namespace

@@ -87,7 +87,8 @@ recall::Block& gated_delta(Buffers& make, const Sizes& s) {
   if (!s.saved) return p.block;
   p.before = make(s.rows() * channels), p.qkv = make(s.rows() * channels), p.gates = make(s.rows() * gates);
   p.z = gate ? make(s.read() * values) : nullptr, p.o = make(s.read() * values);
-  p.states = make(s.batch * chunks(s.length) * p.key_width * values), p.errors = make(s.rows() * values);
+  const int64_t kept = delta_chunks(s.length, p.key_width, p.decays > p.heads);
+  p.states = make(s.batch * kept * p.key_width * values), p.errors = make(s.rows() * values);
   return p.block;
 }
 

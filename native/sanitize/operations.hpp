@@ -76,7 +76,7 @@ bool delta(int64_t batch, int64_t length, int64_t keys, int64_t values, int deca
   p.g = g, p.g_stride = heads * decays, p.g_head = decays, p.beta_stride = heads, p.beta_head = 1;
   p.initial = length % 2 ? make(state) : nullptr, p.final = length % 2 ? make(state) : nullptr;
   const int64_t read = last ? items * values : rows * values;
-  p.out = make(read), p.states = make(chunks(length) * state), p.errors = make(rows * values);
+  p.out = make(read), p.states = make(delta_chunks(length, keys, decay == 2) * state), p.errors = make(rows * values);
   recall_delta_forward(&p, threads);
   p.grad_out = make(read), p.grad_final = p.initial ? make(state) : nullptr;
   p.grad_initial = p.initial ? make(state) : nullptr;

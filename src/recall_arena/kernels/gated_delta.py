@@ -152,7 +152,8 @@ class _GatedDelta(Operation):
         structs.point(call, {"out": out, "final": final})
         kept: dict[str, Tensor] = {}
         if train:
-            chunks = -(-k.shape[1] // native.SCAN_CHUNK)
+            by_channel = ready[3] is not None and ready[3].ndim == 4
+            chunks = kept_states(k.shape[1], k.shape[3], by_channel=by_channel)
             states = v.new_empty(*shape[:2], chunks, *shape[2:])
             kept = {"states": states, "errors": v.new_empty(v.shape)}
             structs.point(call, kept)
@@ -199,6 +200,12 @@ class _GatedDelta(Operation):
         named = zip(("q", "k", "v", "g", "beta", "initial"), ready, strict=True)
         structs.point(call, {name: x for name, x in named if x is not None})
         return call
+
+
+def kept_states(length: int, key_width: int, *, by_channel: bool) -> int:
+    """How many states of a head the kernel keeps for its backward pass: one a chunk."""
+    by_products = not by_channel and key_width >= native.DELTA_BY_PRODUCTS
+    return -(-length // (native.DELTA_CHUNK if by_products else native.SCAN_CHUNK))
 
 
 def _in_rows(tensors: Inputs) -> Inputs:

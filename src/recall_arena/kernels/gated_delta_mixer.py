@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from recall_arena.kernels import native, structs
 from recall_arena.kernels.causal_conv import causal_conv
-from recall_arena.kernels.gated_delta import gated_delta
+from recall_arena.kernels.gated_delta import gated_delta, kept_states
 from recall_arena.kernels.layer import Layer, Map, Shape, head
 from recall_arena.shapes import Channels, Hidden, ReadHidden
 
@@ -193,7 +193,8 @@ class GatedDeltaLayer(Layer):
         batch, length, sizes = shape.batch, shape.length, self.sizes
         columns = sizes.columns(len(self.o_norm), decays=self.A_log is not None)
         channels, values = sum(columns[:3]), columns[2]
-        chunks = -(-length // native.SCAN_CHUNK)
+        by_channel = sizes.by_channel and self.A_log is not None
+        chunks = kept_states(length, sizes.key_width, by_channel=by_channel)
         gate = {"z": (batch, shape.read, values)} if columns[5] else {}
         return {
             "before": (batch, length, channels),
