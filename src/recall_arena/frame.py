@@ -1,8 +1,7 @@
 """The frame: all records as one tidy table, from which figures, tables and claims are made.
 
 A record has one row of kind "run", one of kind "check" for each validation and one of kind
-"test" for each tested length, so that a run that diverged before its first check has a row too.
-Selecting runs is selecting rows.  Nothing here imports torch.
+"test" for each tested length, so that a run that diverged before its first check has one too.  No torch.
 
     address                 text: the record's name
     task                    text: the kind of task
@@ -29,8 +28,8 @@ Selecting runs is selecting rows.  Nothing here imports torch.
     modules                 those of other packages that task and mixers come from, or null
     kind at                 "run", "check" or "test"; iterations ("run", "check") or length ("test")
     asked correct           sequences, and right answers among them; null for "run"
-    asked_apart             the same for the sequences whose value is not the query itself, null for
-    correct_apart           a task without queries
+    asked_apart             the same for the sequences whose value is not the query itself, null
+    correct_apart           for a task without queries
     asked_by_query          lists: the same for each query, in the order of the tokens
     correct_by_query        (null for a task without queries)
     loss                    mean training loss since the check before; null but for "check"
