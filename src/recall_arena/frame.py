@@ -1,7 +1,7 @@
 """The frame: all records as one tidy table, from which figures, tables and claims are made.
 
 A record has one row of kind "run", one of kind "check" for each validation and one of kind
-"test" for each tested length, so that a run that diverged before its first check has one too.  No torch.
+"test" for each tested length, so that a run that diverged before its first check has one too.
 
     address                 text: the record's name
     task                    text: the kind of task
