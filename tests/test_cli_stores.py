@@ -131,7 +131,8 @@ def test_a_study_runs_what_it_can_beside_a_damaged_record(
     assert "1 of 2 runs failed" in said.out
     assert path.read_text() == "{"
     assert Store(path.parent).read(second.address).run["seed"] == 2
-    assert [one.stem for one in (path.parent / "weights").iterdir()] == [second.address]
+    kept = {one.name.partition(".")[0] for one in (path.parent / "weights").iterdir()}
+    assert kept == {second.address}
 
 
 # Removing

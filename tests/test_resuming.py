@@ -260,7 +260,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Record:
 def test_a_command_that_is_signalled_goes_on_to_the_same_record(
     number: signal.Signals, tmp_path: Path, uninterrupted: Record
 ) -> None:
-    for _ in range(2):
+    for _ in range(2 if number is signal.SIGTERM else 1):
         begun = time.time()
         process = command(tmp_path)
         until_there_is("runs/unfinished/*.safetensors", tmp_path, begun)

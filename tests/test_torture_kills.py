@@ -76,7 +76,7 @@ def test_killed_again_and_again_a_command_ends_with_the_same_records(
     draw = random.Random(0)
     kills = dict.fromkeys(("parent", "worker", "group"), 0)
     rounds = seen = 0
-    while sum(kills.values()) < scale(3, 200):
+    while sum(kills.values()) < scale(2, 200):
         process = started(tmp_path)
         time.sleep(draw.uniform(0.5, 6.0))
         target = draw.choice(list(kills))
