@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from recall_arena.evaluation import held_out
 from recall_arena.tasks import TASKS, AssociativeRecall, Batch, Task
 
 ALPHA = 1e-4
@@ -125,6 +126,17 @@ def test_the_first_batch_of_seed_0_is_this_one():
         [12, 1, 15, 11, 0, 2, 13, 9, 1],
     ]
     assert batch.answers.tolist() == [0, 3, 11]
+
+
+def test_the_held_out_sequences_are_these_and_a_new_field_moves_none():
+    """They are seeded by the task's `repr`; every record's counts change with them."""
+    task = AssociativeRecall(queries=4)
+    assert repr(task) == "AssociativeRecall(vocabulary=16, queries=4, delay=1)"
+    assert held_out(task, 8, 2, "test").tokens.tolist() == [
+        [0, 6, 1, 14, 4, 1, 6, 8, 0],
+        [10, 9, 10, 1, 2, 8, 7, 2, 1],
+    ]
+    assert "distance=5" in repr(replace(task, distance=5))
 
 
 # What is refused

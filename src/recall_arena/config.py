@@ -20,8 +20,9 @@ T = TypeVar("T")
 
 
 def added(*, default: T) -> T:
-    """A field that a description got after records of it existed; `as_json` then writes it only
-    where it differs from its default, so that the earlier records keep their addresses."""
+    """A field that a description got after records of it existed; `as_json` and `repr` then tell
+    of it only where it differs from its default, so that the earlier records keep their addresses,
+    and held-out sequences, which are seeded by the task's `repr`, stay what they were."""
     field: Any = dataclasses.field(default=default, metadata={"added": True})
     return field
 
@@ -48,6 +49,7 @@ def frozen(cls: type[T]) -> type[T]:
     a number that may be infinite is an `Annotated[float, AllowInfNan()]`.
     """
     config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    tells_itself = "__repr__" in vars(cls)
     made: Any = checked.dataclass(frozen=True, config=config)(cls)
     init, signature = made.__init__, inspect.signature(made)
 
@@ -60,7 +62,20 @@ def frozen(cls: type[T]) -> type[T]:
             raise ValueError(one_line(error)) from None
 
     made.__init__ = init_plainly
+    if not tells_itself:
+        made.__repr__ = _told
     return made
+
+
+def _told(self: Any) -> str:
+    """As a dataclass's own, without what was added and is as it was before."""
+    fields = [(field, getattr(self, field.name)) for field in dataclasses.fields(self)]
+    shown = [
+        f"{field.name}={value!r}"
+        for field, value in fields
+        if field.repr and (value != field.default or "added" not in field.metadata)
+    ]
+    return f"{type(self).__qualname__}({', '.join(shown)})"
 
 
 def has_defaults(cls: type) -> bool:
