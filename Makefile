@@ -4,7 +4,7 @@
 #   make test         lint, types, import contracts, tests
 #   make test-slow    the tests that take minutes, every case of the products of which `make test` has some,
 #                     and property tests with ten times as many examples
-#   make torture      kills, damage, hostile words and many runners in full, an hour; figures in docs/reliability.md
+#   make torture      kills, damage, hostile words and many runners in full; figures in docs/reliability.md
 #   make bench        kernels, blocks and training steps against their peers on this CPU; rows of results/benchmarks.jsonl
 #   make numbers      fill the numbers of those rows into README.md, benchmarks/README.md and results/benchmarks.md
 #   make sanitize     the kernels under the address and undefined-behaviour sanitizers

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from training_checks import finish
+from training_checks import finish, same
 
 from recall_arena.evaluation import Contexts
 from recall_arena.model import ModelSpec, named
-from recall_arena.records import Record, Store
+from recall_arena.records import Store
 from recall_arena.runs import Checks, Run
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
@@ -31,11 +31,7 @@ def runs(number: int, steps: int = 30) -> list[Run]:
 
 def same_as_here(store: Store, some: Iterable[Run]) -> bool:
     """Whether the store has of each run what it comes to without a break in this process."""
-    return all(_told(store.read(run.address)) == _told(finish(run)[1]) for run in some)
-
-
-def _told(record: Record) -> tuple[object, ...]:
-    return record.run, record.outcome, record.weights
+    return all(same(store.read(run.address), finish(run)[1]) for run in some)
 
 
 def until(there_is: Callable[[], object], seconds: float = 180) -> None:

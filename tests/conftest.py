@@ -51,6 +51,24 @@ def recall(*words: str, cwd: Path, timeout: float = 240) -> "subprocess.Complete
     )
 
 
+def started(*words: str, cwd: Path) -> "subprocess.Popen[str]":
+    """The same, at work; it leads a session, so that a signal can reach all of its processes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "recall_arena", *words],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def ended(process: "subprocess.Popen[str]", timeout: float = 240) -> int:
+    """Wait for a process that tells by pipes; its exit code."""
+    process.communicate(timeout=timeout)
+    return process.returncode
+
+
 Recall = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import Smoke, recall
+from conftest import Smoke, recall, started
 
 from recall_arena.cli import COMMANDS, main
 from recall_arena.mixers import MIXERS
@@ -419,13 +419,7 @@ PROBLEM = ("study", "run", "assignment", "--scale", "smoke", "--problem", "3", "
 
 def interrupted(folder: Path, number: signal.Signals, code: int) -> Path:
     """The store of a study that was stopped after its first record, and ended cleanly."""
-    working = subprocess.Popen(
-        [sys.executable, "-m", "recall_arena", *PROBLEM],
-        cwd=folder,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    working = started(*PROBLEM, cwd=folder)
     runs = folder / "runs"
     while not list(runs.glob("*.json")):
         assert working.poll() is None, "it ended before it was interrupted"

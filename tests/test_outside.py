@@ -216,6 +216,20 @@ def test_a_module_that_cannot_be_imported_is_a_mistake(
 # Other processes
 
 
+def said_by(script: str, folder: Path) -> str:
+    """What a script prints that is run in a folder, where nothing goes wrong."""
+    (folder / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
 def test_workers_know_what_the_parent_was_given(mine: Path) -> None:
     """In a process of its own, so that the workers' server starts without the package."""
     script = """
@@ -230,16 +244,8 @@ if __name__ == "__main__":
     for event in execute_all(runs, Store(Path("runs")), jobs=2):
         print(event)
 """
-    (mine / "script.py").write_text(script)
-    done = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=mine,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stderr == ""
-    assert done.stdout.count("Finished") == 2
+    said = said_by(script, mine)
+    assert said.count("Finished") == 2
     names = {tuple(record.run["model"]["layers"]) for record in Store(mine / "runs")}
     assert names == {("my-leaky(keep=0.5)", "attention")}
 
@@ -300,16 +306,8 @@ def test_a_class_of_a_script_is_refused_where_other_machines_execute(tmp_path: P
         "try:\n    execute_all(runs, Store(Path('runs')), executor='ray')\n"
         "except ValueError as error:\n    print(error)\n"
     )
-    (tmp_path / "script.py").write_text(script)
-    done = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stderr == ""
-    assert done.stdout.startswith("Mine is defined in the script that is run, where other process")
+    said = said_by(script, tmp_path)
+    assert said.startswith("Mine is defined in the script that is run, where other process")
 
 
 # What may be added

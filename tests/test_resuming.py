@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from training_checks import finish
+from conftest import ended, started
+from training_checks import finish, same
 
 from recall_arena import atomic
 from recall_arena.curriculum import Curriculum
@@ -64,11 +65,6 @@ RUNS = {
 }
 
 
-def equal(one: Record, other: Record) -> bool:
-    """Whether two records tell of the same outcome and the same weights."""
-    return (one.outcome, one.weights, one.run) == (other.outcome, other.weights, other.run)
-
-
 def snapshots(store: Store) -> list[Path]:
     return sorted((store.folder / "unfinished").glob("*"))
 
@@ -91,7 +87,7 @@ def test_a_state_at_any_step_leads_to_the_same_record(name: str) -> None:
         again.restore(execution.state().copied())
         rest = list(again)
         assert [p.step for p in rest] == [p.step for p in progress[taken:]]
-        assert equal(again.record(), whole)
+        assert same(again.record(), whole)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -104,7 +100,7 @@ def test_a_run_that_is_given_up_again_and_again_ends_as_if_it_had_not_been(
         broken_off(run, store, news)
         assert run.address in store or len(snapshots(store)) == 2  # itself, and the lease's file
     assert not any(isinstance(event, Noted) for event in execute_all([run], store))
-    assert equal(store.read(run.address), finish(run)[1])
+    assert same(store.read(run.address), finish(run)[1])
     assert snapshots(store) == []
 
 
@@ -156,7 +152,7 @@ def snapshot(tmp_path: Path) -> Path:
 
 
 def untouched(execution: Execution) -> bool:
-    return equal(_ended(execution), finish(execution.run)[1])
+    return same(_ended(execution), finish(execution.run)[1])
 
 
 def _ended(execution: Execution) -> Record:
@@ -209,32 +205,22 @@ def test_a_run_whose_snapshot_is_damaged_says_so_and_begins_anew(
     assert isinstance(told, Noted)
     assert "damaged" in told.text
     assert last == Finished(run.address)
-    assert equal(store.read(run.address), finish(run)[1])
+    assert same(store.read(run.address), finish(run)[1])
 
 
 # Killed, interrupted, and with a full disk
 
 LONG = replace(RUNS["mamba"], schedule=replace(PLAN, steps=400))
 COMMAND = (
-    *("train", "--schedule.rate", "0.01", "--schedule.steps", "1500", "--schedule.context", "16"),
+    *("train", "--schedule.rate", "0.01", "--schedule.steps", "5000", "--schedule.context", "16"),
     *("--schedule.batch", "8", "--checks.every", "100", "--checks.sequences", "50"),
+    *("--checks.running", "1000"),  # never, so that it lasts
     *("--contexts", "8,16", "--snapshot-every", "0.05", "--quiet", "--json"),
 )
 
 
 def command(folder: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "recall_arena", *COMMAND],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def ended(process: "subprocess.Popen[str]") -> int:
-    process.communicate(timeout=120)
-    return process.returncode
+    return started(*COMMAND, cwd=folder)
 
 
 def until_there_is(pattern: str, folder: Path, since: float = 0.0) -> None:
@@ -275,7 +261,7 @@ def test_a_command_that_is_signalled_goes_on_to_the_same_record(
             assert "the same command goes on from there" in said
     assert not list((tmp_path / "runs").glob("*.json"))
     assert ended(command(tmp_path)) == 0
-    assert equal(only_record(tmp_path), uninterrupted)
+    assert same(only_record(tmp_path), uninterrupted)
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == sorted(
         [f"{uninterrupted.address}.json", "unfinished", "weights"]
     )
@@ -343,6 +329,7 @@ def test_a_dead_runners_run_is_taken_over_where_it_was(tmp_path: Path) -> None:
     run, store = replace(LONG, schedule=replace(PLAN, steps=4000)), Store(tmp_path)
     dying = runner([run], store, "tell")
     until_there_is("unfinished/*.safetensors", tmp_path)
+    dying.send_signal(signal.SIGSTOP)  # it keeps its lease, and does not finish before it is killed
     other = runner([run], store, "tell")
     time.sleep(1.0)
     assert not list(tmp_path.glob("*.json")), "there was no time to kill it"
@@ -351,7 +338,7 @@ def test_a_dead_runners_run_is_taken_over_where_it_was(tmp_path: Path) -> None:
     went_on = other.communicate(timeout=120)[0]
     assert run.address in begun
     assert run.address in went_on
-    assert equal(store.read(run.address), finish(run)[1])
+    assert same(store.read(run.address), finish(run)[1])
 
 
 def test_who_comes_late_to_a_run_that_is_finished_trains_nothing(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import ended, started
 from torture import Figures, Scale
+from training_checks import same
 
 from recall_arena.records import Record, Store
 
@@ -24,20 +25,8 @@ SWEEP = (
 RUNS = 8
 
 
-def started(folder: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "recall_arena", *SWEEP],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def ended(process: "subprocess.Popen[str]") -> int:
-    process.communicate(timeout=240)
-    return process.returncode
+def sweeping(folder: Path) -> "subprocess.Popen[str]":
+    return started(*SWEEP, cwd=folder)
 
 
 def finished(folder: Path) -> dict[str, Record]:
@@ -57,7 +46,7 @@ def of_group(group: int) -> list[int]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    assert ended(started(folder)) == 0
+    assert ended(sweeping(folder)) == 0
     records = finished(folder)
     assert len(records) == RUNS
     return records
@@ -65,8 +54,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]
 
 def assert_same(found: dict[str, Record], expected: dict[str, Record]) -> None:
     for address, record in found.items():
-        other = expected[address]
-        assert (record.outcome, record.weights) == (other.outcome, other.weights)
+        assert same(record, expected[address])
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux tells who is in a session")
@@ -77,7 +65,7 @@ def test_killed_again_and_again_a_command_ends_with_the_same_records(
     kills = dict.fromkeys(("parent", "worker", "group"), 0)
     rounds = seen = 0
     while sum(kills.values()) < scale(2, 200):
-        process = started(tmp_path)
+        process = sweeping(tmp_path)
         time.sleep(draw.uniform(0.5, 6.0))
         target = draw.choice(list(kills))
         if process.poll() is None:
@@ -96,7 +84,7 @@ def test_killed_again_and_again_a_command_ends_with_the_same_records(
         if seen == RUNS:
             shutil.rmtree(tmp_path / "runs")
             rounds, seen = rounds + 1, 0
-    assert ended(started(tmp_path)) == 0
+    assert ended(sweeping(tmp_path)) == 0
     records = finished(tmp_path)
     assert records.keys() == uninterrupted.keys()
     assert_same(records, uninterrupted)

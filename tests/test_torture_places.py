@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_resuming import RUNS, equal
+from test_resuming import RUNS
 from torture import Figures
-from training_checks import finish
+from training_checks import finish, same
 
 from recall_arena.cli import main
 from recall_arena.executors import Failed, Finished, Noted, execute_all, here
@@ -51,7 +51,7 @@ def test_on_a_full_disk_what_is_finished_stays_whole_and_space_lets_it_go_on(
     assert all("No space left on device" in event.reason for event in failed)
     assert len({event.address for event in noted}) == len(noted), "it was said more than once"
     assert not list(full_disk.rglob("*.partial"))
-    assert all(equal(store.read(run.address), finish(run)[1]) for run in runs[:2])
+    assert all(same(store.read(run.address), finish(run)[1]) for run in runs[:2])
     filler.unlink()
     for path in full_disk.rglob("*.lock"):
         assert path.stat().st_size == 0
@@ -72,7 +72,7 @@ def test_a_folder_that_is_a_link_is_written_through_and_a_record_that_is_one_is_
     other = tmp_path / "other"
     other.mkdir()
     (other / record.name).symlink_to(record)
-    assert equal(Store(other).read(RUN.address), finish(RUN)[1])
+    assert same(Store(other).read(RUN.address), finish(RUN)[1])
     assert list(execute_all([RUN], Store(other))) == []
 
 
@@ -106,5 +106,5 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", JUMPING, *words, *tests, "--store", str(tmp_path / "jumping")]
     assert subprocess.run(command, capture_output=True, text=True).returncode == 0
     (one,), (other,) = Store(tmp_path / "steady"), Store(tmp_path / "jumping")
-    assert equal(one, other)
+    assert same(one, other)
     assert list(itertools.chain((tmp_path / "jumping").rglob("*.partial"))) == []

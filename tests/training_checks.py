@@ -19,3 +19,8 @@ def finish(run: Run) -> tuple[list[Progress], Record, SequenceModel]:
     """All progress of a run, its record and its trained model."""
     execution = Execution(run)
     return list(execution), execution.record(), execution.model
+
+
+def same(one: Record, other: Record) -> bool:
+    """Whether two records tell of the same run, outcome and weights, to the last bit."""
+    return (one.run, one.outcome, one.weights) == (other.run, other.outcome, other.weights)

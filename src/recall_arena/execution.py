@@ -7,9 +7,11 @@ same weights, curve and record to the last bit.
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from recall_arena.checkpoints import weights_hash
@@ -63,8 +65,8 @@ class Execution:
         check_memory(run)
         self.run, self.model = run, build(run)
         self._compiled = Compiled(self.model)
-        self._schedule, self._course = self._followed(0)
-        loop = (self._compiled.loss_and_gradient, run.task, self._schedule, run.seed, self._course)
+        schedule, course = self._followed(0)
+        loop = (self._compiled.loss_and_gradient, run.task, schedule, run.seed, course)
         self._training = Training(self.model.parameters(), *loop)
         self._monitor = Monitor(run)
         self._tested: list[tuple[int, Counts]] = []
@@ -96,7 +98,7 @@ class Execution:
         optimizer = {OPTIMIZER + n: each for n, each in self._training.optimizer_state().items()}
         numbers = {
             "done": self._training.done,
-            "stage": self._course.stage,
+            "stage": self._training.course.stage,
             "monitor": self._monitor.state(),
             "tested": rows_as_json(self._tested),
             "seconds": [self._training_seconds, self._evaluation_seconds],
@@ -111,8 +113,7 @@ class Execution:
         tensors, numbers = state.tensors, state.numbers
         self.model.load_state_dict(_named(WEIGHTS, tensors))
         self._training.go_on(numbers["done"], _named(OPTIMIZER, tensors))
-        self._course.stage = numbers["stage"]
-        self._follow()
+        self._follow(numbers["stage"])
         self._monitor.restore(numbers["monitor"])
         self._tested = rows_from_json(numbers["tested"])
         self._training_seconds, self._evaluation_seconds = numbers["seconds"]
@@ -137,12 +138,11 @@ class Execution:
             run = run.extends
         return run.schedule, run.schedule.course(run.task)
 
-    def _follow(self) -> None:
-        """Go over to the schedule of the next step."""
-        stage = self._course.stage
-        self._schedule, self._course = self._followed(self._training.done)
-        self._course.stage = stage
-        self._training.follow(self._schedule, self._course)
+    def _follow(self, stage: int) -> None:
+        """Go over to the schedule of the next step; the curriculum is at this stage."""
+        schedule, course = self._followed(self._training.done)
+        course.stage = stage
+        self._training.follow(schedule, course)
 
     def _train(self) -> Iterator[Progress]:
         while self.training:
@@ -154,18 +154,18 @@ class Execution:
             yield self._progress()
 
     def _step(self) -> None:
-        run, monitor = self.run, self._monitor
-        if self._training.done >= self._schedule.steps:
-            self._follow()
-        loss = next(self._training)
-        step = self._training.done
+        run, monitor, training = self.run, self._monitor, self._training
+        if training.done >= training.schedule.steps:
+            self._follow(training.course.stage)
+        loss = next(training)
+        step, course = training.done, training.course
         monitor.add(step, loss)
         if monitor.diverged or not (step % run.checks.every == 0 or step == run.schedule.steps):
             return
         monitor.check(accuracy(self._compiled.logits, monitor.batch))
-        if self._course.waits:
-            present = held_out(*self._course.at(step), run.checks.sequences, "validation")
-            self._course.measured(accuracy(self._compiled.logits, present).accuracy)
+        if course.waits:
+            present = held_out(*course.at(step), run.checks.sequences, "validation")
+            course.measured(accuracy(self._compiled.logits, present).accuracy)
 
     def _test(self) -> Iterator[Progress]:
         run = self.run
@@ -181,6 +181,17 @@ class Execution:
     def _progress(self, tested: float = 0.0) -> Progress:
         monitor = self._monitor
         return Progress(monitor.step, self.run.schedule.steps, monitor.latest, tested)
+
+
+@contextmanager
+def with_threads(number: int) -> Iterator[None]:
+    """Have torch use so many threads within the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

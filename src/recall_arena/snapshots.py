@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
+from torch import Tensor
 
 from recall_arena import atomic
 from recall_arena.checkpoints import NOTE, read_tensors, weights_hash
@@ -49,32 +50,44 @@ def restore_snapshot(execution: Execution, path: Path, run: Run) -> None:
     Raises FileNotFoundError if there is no such file, Unusable if it is damaged, of another run, or
     of another build or machine; the execution then is as it was.
     """
-    fresh = execution.state().copied()
     try:
-        text, state = _read(path)
-        note = json.loads(text)
-        if note["address"] != run.address:
-            raise Unusable(f"{path} is of run {note['address']}")
-        theirs, ours = note["made"], _maker(run)
-        for name in ours:
-            if theirs.get(name) != ours[name]:
-                raise Unusable(f"{path} was made with {name} {theirs.get(name)}, not {ours[name]}")
-        if run.address != execution.run.address:  # the tests of an origin are made again
-            state = State(state.tensors, state.numbers | {"tested": []})
-        execution.restore(state)
+        note, tensors = _read(path)
+        _check(note, path, run)
+        numbers = note["numbers"]
     except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
-        execution.restore(fresh)
-        reason = str(error).partition("\n")[0]
-        raise Unusable(f"{path} is damaged ({type(error).__name__}: {reason})") from None
+        raise _damaged(path, error) from None
+    if run.address != execution.run.address:  # the tests of an origin are made again
+        numbers = numbers | {"tested": []}
+    before = execution.state().copied()
+    try:
+        execution.restore(State(tensors, numbers))
+    except (RuntimeError, LookupError, TypeError, ValueError) as error:
+        execution.restore(before)
+        raise _damaged(path, error) from None
 
 
-def _read(path: Path) -> tuple[str, State]:
-    """A snapshot's note and what it holds; ValueError if its seal is broken."""
+def _check(note: dict[str, Any], path: Path, run: Run) -> None:
+    """Raises Unusable for a note on another run, or of another build or machine."""
+    if note["address"] != run.address:
+        raise Unusable(f"{path} is of run {note['address']}")
+    theirs, ours = note["made"], _maker(run)
+    for name in ours:
+        if theirs.get(name) != ours[name]:
+            raise Unusable(f"{path} was made with {name} {theirs.get(name)}, not {ours[name]}")
+
+
+def _damaged(path: Path, error: Exception) -> Unusable:
+    reason = str(error).partition("\n")[0]
+    return Unusable(f"{path} is damaged ({type(error).__name__}: {reason})")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A snapshot's note and its tensors; ValueError if its seal is broken."""
     noted, tensors = read_tensors(path)
     seal, _, text = (noted or "").partition(" ")
     if seal != _seal(text, weights_hash(tensors)):
         raise ValueError("its seal is broken")
-    return text, State(tensors, json.loads(text)["numbers"])
+    return json.loads(text), tensors
 
 
 def _seal(text: str, tensors: str) -> str:

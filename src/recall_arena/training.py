@@ -112,16 +112,16 @@ class Training:
 
     def follow(self, schedule: Schedule, course: Course) -> None:
         """Take the steps that are to come by this schedule and course."""
-        self._schedule, self._course = schedule, course
+        self.schedule, self.course = schedule, course
 
     def __iter__(self) -> "Training":
         return self
 
     def __next__(self) -> float:
-        if self.done >= self._schedule.steps:
+        if self.done >= self.schedule.steps:
             raise StopIteration
-        update, schedule = self._update, self._schedule
-        batch = self._course.sample(self.done, schedule.batch, self._seed)
+        update, schedule = self._update, self.schedule
+        batch = self.course.sample(self.done, schedule.batch, self._seed)
         if batch.asks_last:
             loss = self._loss_and_gradient(batch.tokens, batch.answers)
         else:

@@ -11,14 +11,11 @@ the sequences.
 """
 
 import os
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
-from recall_arena.execution import Execution, Progress
+from recall_arena.execution import Execution, Progress, with_threads
 from recall_arena.provenance import provenance
 from recall_arena.records import Record, Tally
 from recall_arena.runs import REVISION, run_of
@@ -79,7 +76,8 @@ def verify(record: Record) -> Generator[Progress, None, Verdict]:
     why = obstacle(record)
     if why is not None:
         raise ValueError(f"record {record.address} cannot be made again: {why}")
-    with _threads(record.provenance.threads):
+    threads = max(1, min(record.provenance.threads, os.cpu_count() or 1))
+    with with_threads(threads):  # as many as the record had, where there are so many cores
         execution = Execution(run_of(record))
         yield from execution
     return compare(record, execution.record())
@@ -140,14 +138,3 @@ def _asked(tally: Tally) -> list[tuple[object, ...]]:
     return list(
         zip(tally.at, *(column or [None] * len(tally.at) for column in columns), strict=True)
     )
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """As many threads as a record had, where there are so many cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(number, os.cpu_count() or 1)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -39,7 +39,7 @@ class How:
         tyro.conf.arg(help="seconds after which to stop; the same command goes on from there"),
     ] = float("inf")
     fail_fast: Annotated[bool, tyro.conf.arg(help="stop at the first run that fails")] = False
-    quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"], help="no progress")] = False
+    quiet: options.Quiet = False
 
     def check(self) -> None:
         """Raises Mistake for numbers that cannot be meant."""
@@ -50,13 +50,9 @@ class How:
                 raise Mistake(f"{flag} must be at least 0, got {getattr(self, name)}")
 
 
-Named = Mapping[str, str]
-"""What people call a run, by its address."""
-
-
 def finish(
     runs: list[Run],
-    names: Named,
+    names: Mapping[str, str],
     store: Store,
     how: How,
     *,

@@ -6,16 +6,15 @@ from typing import Annotated
 
 import tyro
 
-from recall_arena.cli import options, stores
+from recall_arena.cli import options
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say_json
 from recall_arena.cli.contexts import checked_contexts
-from recall_arena.cli.executing import How, finish
-from recall_arena.cli.outcome import show_outcome
+from recall_arena.cli.executing import How
+from recall_arena.cli.outcome import finish_and_show
 from recall_arena.cli.trained import run_named
 from recall_arena.evaluation import Contexts
 from recall_arena.memory import check_memory
-from recall_arena.records import weights_path
 from recall_arena.runs import Run
 
 
@@ -47,22 +46,11 @@ class Extend(Command):
         if self.dry_run:
             say_json(run.to_json())
             return 0
-        store = stores.to_write(self.store)
-        stores.prepare(self.store)
-        if run.address in store:
-            store.read(run.address)
-        failed = finish(
-            [run],
-            {run.address: f"{self.address}, extended"},
-            store,
-            self.how,
+        return finish_and_show(
+            *(run, f"{self.address}, extended", self.store, self.how),
             keep_weights=True,
+            as_json=self.json,
         )
-        if failed:
-            return 1
-        weights = weights_path(self.store, run.address)
-        show_outcome(store.read(run.address), weights, as_json=self.json)
-        return 0
 
     def _extended(self, origin: Run) -> Run:
         if self.steps is None and not self.lengths:

@@ -53,6 +53,12 @@ def check_threads(threads: int) -> None:
         raise Mistake(f"--threads must be in 1..{MOST_THREADS}, got {threads}")
 
 
+def check_jobs(jobs: int | None) -> None:
+    """Raises Mistake for a number of jobs that cannot be meant."""
+    if jobs is not None and jobs < 1:
+        raise Mistake(f"--jobs must be at least 1, got {jobs}")
+
+
 def lengths_of(text: str) -> tuple[int, ...]:
     """The lengths in "64,128,2^20"; raises Mistake for anything else."""
     try:

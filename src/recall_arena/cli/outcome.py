@@ -1,13 +1,31 @@
-"""What a run that was just trained found, as a command prints it."""
+"""One run that a command has described: it is executed, and what it found is printed."""
 
 from pathlib import Path
 
+from recall_arena.cli import stores
 from recall_arena.cli.accuracy import accuracy_rows, say_accuracy
 from recall_arena.cli.console import say, say_json
-from recall_arena.records import Record
+from recall_arena.cli.executing import How, finish
+from recall_arena.records import Record, weights_path
+from recall_arena.runs import Run
 
 
-def show_outcome(record: Record, weights: Path | None, *, as_json: bool) -> None:
+def finish_and_show(
+    run: Run, name: str, folder: Path, how: How, *, keep_weights: bool, as_json: bool
+) -> int:
+    """Execute a run if the store in this folder lacks it, show its outcome; the exit code."""
+    store = stores.to_write(folder)
+    stores.prepare(folder)
+    if run.address in store:
+        store.read(run.address)  # a damaged record is found before anything is trained
+    if finish([run], {run.address: name}, store, how, keep_weights=keep_weights):
+        return 1
+    weights = weights_path(folder, run.address) if keep_weights else None
+    _show(store.read(run.address), weights, as_json=as_json)
+    return 0
+
+
+def _show(record: Record, weights: Path | None, *, as_json: bool) -> None:
     """Accuracy by length and how the training ended, for people or for programs."""
     outcome = record.outcome
     if as_json:

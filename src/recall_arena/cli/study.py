@@ -42,8 +42,7 @@ class StudyRun(Command):
         study = study_named(self.study)
         plan = plan_of(study, self.scale, self.problem, self.seeds)
         self.how.check()
-        if self.jobs is not None and self.jobs < 1:
-            raise Mistake(f"--jobs must be at least 1, got {self.jobs}")
+        options.check_jobs(self.jobs)
         store = stores.to_write(self.store)
         if self.dry_run:
             return self._list(study.runs(plan, store), store)

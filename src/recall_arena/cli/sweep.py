@@ -54,8 +54,7 @@ class Sweep(Described):
 
     def run(self) -> int:
         self.how.check()
-        if self.jobs is not None and self.jobs < 1:
-            raise Mistake(f"--jobs must be at least 1, got {self.jobs}")
+        options.check_jobs(self.jobs)
         points = points_of(self, self.grid)
         per = [field_named(name, [*points[0]], "field of the grid") for name in self.per]
         grid = {run.address: (p, run) for p in points for run in [at_point(self, p).planned()]}

@@ -9,9 +9,8 @@ import tyro
 from recall_arena.cli import options, stores
 from recall_arena.cli.console import say_json
 from recall_arena.cli.described import Described
-from recall_arena.cli.executing import How, finish
-from recall_arena.cli.outcome import show_outcome
-from recall_arena.records import weights_path
+from recall_arena.cli.executing import How
+from recall_arena.cli.outcome import finish_and_show
 
 
 @dataclass(frozen=True)
@@ -34,22 +33,13 @@ class Train(Described):
 
     def run(self) -> int:
         self.how.check()
-        run, store = self.planned(), stores.to_write(self.store)
+        run = self.planned()
+        stores.to_write(self.store)  # found in a dry run too
         if self.dry_run:
             say_json(run.to_json())
             return 0
-        stores.prepare(self.store)
-        if run.address in store:
-            store.read(run.address)  # a damaged record is found before anything is trained
-        failed = finish(
-            [run],
-            {run.address: self.model},
-            store,
-            self.how,
+        return finish_and_show(
+            *(run, self.model, self.store, self.how),
             keep_weights=self.keep_weights,
+            as_json=self.json,
         )
-        if failed:
-            return 1
-        weights = weights_path(self.store, run.address) if self.keep_weights else None
-        show_outcome(store.read(run.address), weights, as_json=self.json)
-        return 0

@@ -3,12 +3,10 @@
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-
-import torch
+from contextlib import nullcontext
 
 from recall_arena.checkpoints import save_weights
-from recall_arena.execution import Execution, Progress
+from recall_arena.execution import Execution, Progress, with_threads
 from recall_arena.executors.events import Advanced, Busy, Event, Failed, Finished, Noted
 from recall_arena.executors.leases import lease
 from recall_arena.executors.signals import deferred
@@ -31,7 +29,7 @@ def execute_here(runs: Iterable[Run], work: Work) -> Generator[Event, None, None
     A run that somebody else is at comes up again when the others are done.
     """
     waiting = deque(runs)
-    with _threads(work.threads):
+    with with_threads(work.threads):
         while waiting:
             run = waiting.popleft()
             for event in execute_one(run, work):
@@ -139,13 +137,3 @@ class _Keeper:
                 save_snapshot(self._execution, self._path)
         except OSError:
             return  # the last snapshot stands
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -3,12 +3,13 @@
 from recall_arena import atomic
 from recall_arena.executors.leases import lease
 from recall_arena.records import ADDRESS, Store, lease_path, snapshot_path
+from recall_arena.records.places import UNFINISHED, WEIGHTS
 
 
 def sweep(store: Store) -> None:
     """Remove half-written files that nobody writes any more, and snapshots of finished runs."""
-    unfinished = snapshot_path(store.folder, "0" * 16).parent
-    for folder in (store.folder, unfinished, store.folder / "weights"):
+    unfinished = store.folder / UNFINISHED
+    for folder in (store.folder, unfinished, store.folder / WEIGHTS):
         atomic.sweep(folder)
     for path in unfinished.glob("*.*") if unfinished.is_dir() else ():
         if not ADDRESS.fullmatch(path.stem) or path.stem not in store:
