@@ -1,5 +1,6 @@
 """Claims: the unit is the run, single runs refute, and few seeds decide little."""
 
+from dataclasses import replace
 from itertools import permutations
 from math import inf
 
@@ -167,6 +168,18 @@ def test_a_claim_of_many_pairs_needs_all_of_them_and_falls_with_one() -> None:
     assert said(0.5).startswith("undecided: As claimed: M = 4 (p = 0.0079); equal: M = 8 (p = 1).")
     assert said(0.1).startswith("refuted: As claimed: M = 4 (p = 0.0079); the reverse: M = 8")
     assert f"p is {2 * once:.2g}, adjusted {2 * once:.2g}." in said(0.1)
+
+
+def test_runs_that_do_not_count_are_compared_with_none() -> None:
+    """The accuracy beyond L is that of runs which learnt the task; without any there is nothing."""
+    pairs = [("M = 1", MAMBA, ROPE)]
+    rule = Ahead("beyond", "accuracy", pairs, among=HAS_LEARNT, condition="runs that learnt")
+    learnt = carrying("mamba", [0.9] * 5) + carrying("transformer-rope", [0.5] * 5)
+    lucky = carrying("transformer-rope", [1.0] * 5, at_L=0.5)
+    later = [replace(one, address=f"{one.address} again") for one in lucky]
+    assert verdict(rule, learnt) == "supported"
+    assert verdict(rule, learnt + later) == "supported"
+    assert verdict(rule, learnt[:5] + lucky) == "undecided"
 
 
 def test_holm_s_example_worked_by_hand() -> None:

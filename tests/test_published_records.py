@@ -12,7 +12,7 @@ from recall_arena.records import Record, Store
 from recall_arena.runs import REVISION, from_json
 from recall_arena.studies import STUDIES
 from recall_arena.studies.assignment import rates
-from recall_arena.studies.assignment.settings import PROBLEMS, SCALES
+from recall_arena.studies.assignment.scales import PROBLEMS
 from recall_arena.studies.study import Plan
 from recall_arena.verification import elsewhere, obstacle
 from recall_arena.zoo import ZOO, name_of
@@ -56,16 +56,16 @@ def test_records_of_this_revision_have_the_addresses_of_their_runs() -> None:
 
 
 def test_the_chosen_rates_are_those_of_the_published_trials() -> None:
-    plan = Plan("published", tuple(PROBLEMS), 1)
+    plan = Plan("published", PROBLEMS)
     trials = PUBLISHED.read_all(
         named.run.address for named in STUDIES["rates"].runs(plan, PUBLISHED)
     )
-    expected, kept = rates.trials_of(frame_of(trials)), rates.published()
+    expected, kept = rates.trials_of(frame_of(trials)), rates.published(plan)
     assert_frame_equal(kept, expected.select(kept.columns), check_dtypes=False)
 
 
 def test_every_run_of_the_published_report_is_there() -> None:
-    plan = Plan("published", tuple(PROBLEMS), SCALES["published"].seeds)
+    plan = Plan("published", PROBLEMS)
     runs = [named.run.address for named in STUDIES["assignment"].runs(plan, PUBLISHED)]
     assert len(PUBLISHED.read_all(runs)) == len(runs) == 84
 

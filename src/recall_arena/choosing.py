@@ -1,6 +1,7 @@
 """Which trial of a search did best: one rule, for the assignment's rates and anybody's sweep.
 
-The one that was solved in the fewest iterations, else the most accurate on validation sequences.
+The one that was solved with the most seeds, then in the fewest iterations, else the one that is
+the most accurate on validation sequences.
 One that diverged is never chosen; a choice at the edge of its grid may not be the best there is.
 """
 
@@ -9,11 +10,11 @@ from collections.abc import Sequence
 import polars as pl
 
 
-def ranked(trials: pl.DataFrame, ties: Sequence[str]) -> pl.DataFrame:
-    """The trials that may be chosen, the best first; equal ones by the columns `ties`."""
-    return trials.filter(pl.col("ended_by") != "diverged").sort(
-        *("solved_at", "validation", *ties),
-        descending=[False, True, *(False for _ in ties)],
+def ranked(tried: pl.DataFrame, ties: Sequence[str]) -> pl.DataFrame:
+    """The points that may be chosen, the best first; equal ones by the columns `ties`."""
+    return tried.filter(pl.col("ended_by") != "diverged").sort(
+        *("solved", "solved_at", "validation", *ties),
+        descending=[True, False, True, *(False for _ in ties)],
         nulls_last=True,
     )
 
@@ -24,8 +25,8 @@ def points(trials: pl.DataFrame, varied: Sequence[str], seeds: int) -> pl.DataFr
     trials  a row a run: the columns `varied`, address, ended_by, solved_at, validation, accuracy
 
     Columns: varied, runs, addresses; ended_by, "diverged" if any run did, "missing" if not all
-    seeds are there, else those of the runs; solved_at, the median, null if most were not solved;
-    validation and accuracy, the means.
+    seeds are there, else those of the runs; solved, how many were; solved_at, the median, null if
+    most were not; validation and accuracy, the means.
     """
     endings = pl.col("ended_by").unique().sort().str.join(", ")
     late = pl.col("solved_at").cast(pl.Float64).fill_null(float("inf")).median()
@@ -37,6 +38,7 @@ def points(trials: pl.DataFrame, varied: Sequence[str], seeds: int) -> pl.DataFr
         .when(pl.len() < seeds)
         .then(pl.lit("missing"))
         .otherwise(endings),
+        solved=pl.col("solved_at").count(),
         solved_at=pl.when(late.is_finite()).then(late),
         validation=pl.col("validation").mean(),
         accuracy=pl.col("accuracy").mean(),

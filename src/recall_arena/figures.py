@@ -98,7 +98,8 @@ def by_rate(trials: pl.DataFrame, what: str, panel: Sequence[str]) -> Drawing:
     for axis, rows in drawn:
         for (model,), tried in groups(rows, ["model"]):
             look, points = look_of(model), tried.sort("rate")
-            axis.plot(points["rate"], points["validation"], color=look.colour, linewidth=1.0)
+            middle = points.group_by("rate", maintain_order=True).agg(pl.col("validation").median())
+            axis.plot(middle["rate"], middle["validation"], color=look.colour, linewidth=1.0)
             for rate, accuracy, chosen in points.select("rate", "validation", "chosen").rows():
                 (mark,) = axis.plot([rate], [accuracy], look.marker, color=look.colour)
                 mark.set_markersize(8 if chosen else 4)
@@ -112,8 +113,9 @@ def by_rate(trials: pl.DataFrame, what: str, panel: Sequence[str]) -> Drawing:
     legend(figure, data)
     caption = (
         f"{what}: validation accuracy at L = {values(data, 'L')} when the run ended, after at most "
-        f"{values(data, 'budget')} iterations, against the learning rate. Large filled markers: "
-        "the rate chosen. A run that diverged shows its last check. Dotted: chance."
+        f"{values(data, 'budget')} iterations, against the learning rate; a mark a run, a line "
+        "through the medians. Large filled markers: the rate chosen. A run that diverged shows its "
+        "last check. Dotted: chance."
     )
     return Drawing(figure, data, caption)
 

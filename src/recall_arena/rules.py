@@ -6,7 +6,7 @@ such a test has one p, which `claims.decide` sets beside those of the other test
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import ClassVar, Literal
 
@@ -88,24 +88,39 @@ class Ahead(Rule):
     intersection-union test, Berger 1982).  Refuted if any is the reverse: the smallest p of
     those that are, times the number of pairs (Bonferroni).
 
-    value  "at_L", the accuracy; or "steps_99", where never is later than any number: the groups
-           of a pair must have had equal budgets
-    what   the groups in words, "the former against the latter"
-    pairs  (what the pair is, the runs that should be ahead, those that should be behind)
+    value      "at_L" or "beyond", accuracies; or "steps_99", where never is later than any number:
+               the groups of a pair must have had equal budgets
+    what       the groups in words, "the former against the latter"
+    pairs      (what the pair is, the runs that should be ahead, those that should be behind)
+    among      the runs that count
+    condition  `among` in words
     """
 
-    value: Literal["at_L", "steps_99"]
+    value: Literal["at_L", "beyond", "steps_99"]
     what: str
     pairs: Sequence[tuple[str, pl.Expr, pl.Expr]]
+    among: pl.Expr = field(default_factory=lambda: pl.lit(value=True))
+    condition: str = "runs"
 
     @property
     def decided_by(self) -> str:
         how = "ranks, by permutation of runs in each pair of groups"
         which = "; every pair must be as claimed, and one in reverse refutes"
-        return f"{MEASURES[self.value]}, {self.what}: {how}{which if len(self.pairs) > 1 else ''}"
+        return (
+            f"{MEASURES[self.value]} of all {self.condition}, {self.what}: "
+            f"{how}{which if len(self.pairs) > 1 else ''}"
+        )
 
     def rule(self, runs: pl.DataFrame) -> Ruling:
-        groups = [(runs.filter(a), runs.filter(b)) for _, a, b in self.pairs]
+        groups = [
+            (runs.filter(a & self.among), runs.filter(b & self.among)) for _, a, b in self.pairs
+        ]
+        measured = (
+            f"{MEASURES[self.value]}: {by_setting(runs.filter(self.among), self.value, runs)}"
+        )
+        if any(own.is_empty() for pair in groups for own in pair):
+            comment = f"A model has none of the {self.condition}, so there is nothing to compare."
+            return Ruling("undecided", measured, comment)
         tests = [rank_test(*(numbers(own, self.value) for own in pair)) for pair in groups]
         reverse = [p for higher, p in tests if higher < 0]
         allowed = [smallest_p(a.height, b.height) for a, b in groups]
@@ -116,7 +131,7 @@ class Ahead(Rule):
             comment += f" Budgets: {first} against {second} iterations."
         return Ruling(
             "refuted" if reverse else "supported",
-            f"{MEASURES[self.value]}: {by_setting(runs, self.value, runs)}",
+            measured,
             comment,
             p=min(1.0, len(tests) * min(reverse)) if reverse else max(p for _, p in tests),
             least=min(max(allowed), len(tests) * min(allowed)),

@@ -118,9 +118,9 @@ def values(runs: pl.DataFrame, column: str) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def seeds(runs: pl.DataFrame) -> str:
-    """How many runs a setting has: 1 seed; 1 to 3 seeds."""
-    counts = runs.group_by("model", "d", "M", "tau").len()["len"].unique().sort().to_list()
+def seeds(runs: pl.DataFrame, *apart: str) -> str:
+    """How many runs a setting has, and each value of the columns `apart`: 1 seed; 1 to 3 seeds."""
+    counts = runs.group_by("model", "d", "M", "tau", *apart).len()["len"].unique().sort().to_list()
     number = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     return f"{number} seed{'' if number == '1' else 's'}"
 

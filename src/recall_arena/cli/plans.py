@@ -22,4 +22,4 @@ def plan_of(study: Study, scale: str, parts: tuple[int, ...], seeds: int | None)
     if seeds is not None and seeds < 1:
         raise Mistake(f"--seeds must be at least 1, got {seeds}")
     chosen = tuple(part for part in study.parts if not parts or part in parts)
-    return Plan(scale, chosen, seeds or study.seeds[scale])
+    return Plan(scale, chosen, seeds)

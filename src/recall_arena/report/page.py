@@ -81,7 +81,7 @@ def write_report(
 def command(study: Study, plan: Plan) -> str:
     """The command that runs what a report shows."""
     words = ["recall study run", study.name, "--scale", plan.scale]
-    if plan.seeds != study.seeds[plan.scale]:
+    if plan.seeds is not None:
         words += ["--seeds", str(plan.seeds)]
     if plan.parts != study.parts:
         words += ["--problem", *map(str, plan.parts)]

@@ -14,11 +14,14 @@ from recall_arena.records import Store
 
 @dataclass(frozen=True)
 class Plan:
-    """Which part of a study is asked for, at which scale, with how many seeds."""
+    """Which part of a study is asked for, at which scale.
+
+    `seeds` is how many each setting gets, or None for those that the scale gives it.
+    """
 
     scale: str
     parts: tuple[int, ...]
-    seeds: int
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,6 @@ class Study:
     """A study by name.  All but `runs` and `choose` work without torch.
 
     scales    name -> what it costs and gives
-    seeds     how many seeds each scale has unless the user says otherwise
     runs      the runs of a plan, the longest first; a search adds some once the store has others
     size      how many runs a plan has, for all that is known without them
     select    the rows of a frame that belong to a plan, of whatever revision they are
@@ -76,7 +78,6 @@ class Study:
     question: str
     parts: tuple[int, ...]
     scales: dict[str, str]
-    seeds: dict[str, int]
     runs: Callable[[Plan, Store], list[NamedRun]]
     size: Callable[[Plan], int]
     select: Callable[[pl.DataFrame, Plan], pl.DataFrame]

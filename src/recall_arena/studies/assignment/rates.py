@@ -1,8 +1,8 @@
-"""The search of learning rates: at least four rates a setting, all tried, all recorded.
+"""The search of learning rates: rates on a grid, some seeds of each, all tried, all recorded.
 
 The rate is a confounder: a model that fails at one rate may solve the task at another
-(arXiv:2508.19029).  Each setting gets the rate that did best in a search with a seed that no
-reported run uses, judged on validation sequences of the training length alone.
+(arXiv:2508.19029).  Each setting gets the rate that did best in a search with seeds that no
+reported run has, judged on validation sequences of the training length alone.
 
 A table of trials has a row a search run, with the columns of `frame.runs_of` named in COLUMNS.
 """
@@ -11,51 +11,71 @@ from pathlib import Path
 
 import polars as pl
 
-from recall_arena.choosing import ranked
+from recall_arena.choosing import points, ranked
 from recall_arena.claims import SETTING
 from recall_arena.frame import runs_of
-
-RATES: dict[int, tuple[float, ...]] = {8: (1e-3, 3e-3, 1e-2, 3e-2), 64: (3e-4, 1e-3, 3e-3, 1e-2)}
-"""The rates that are tried first at each width; wide models want smaller ones."""
+from recall_arena.studies.assignment.scales import PROBLEMS, SEARCHED
+from recall_arena.studies.assignment.settings import searched, wanted
+from recall_arena.studies.study import Plan
 
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 """The rates into which a grid may grow, where its best one stands at its edge."""
 
-SEED = 1000
 FILE = Path(__file__).with_name("rates.csv")
 COLUMNS = (
-    *(*SETTING, "K", "L", "rate", "budget", "validation", "ended_by", "steps", "solved_at"),
-    *("revision", "address"),
+    *(*SETTING, "K", "L", "rate", "budget", "decay", "seed", "validation", "ended_by", "steps"),
+    *("solved_at", "revision", "address"),
 )
 
 
 def newest(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows of search runs of the newest revision in a frame."""
-    own = frame.filter(pl.col("seed") == SEED)
-    return own.filter(pl.col("revision") == pl.col("revision").max())
+    """The rows of the newest revision in a frame."""
+    return frame.filter(pl.col("revision") == pl.col("revision").max())
 
 
 def trials_of(frame: pl.DataFrame) -> pl.DataFrame:
     """The trials among the runs of a frame."""
-    return runs_of(frame.filter(pl.col("seed") == SEED)).select(COLUMNS).sort(*SETTING, "rate")
+    found = runs_of(frame.filter(pl.col("seed") >= SEARCHED))
+    return found.select(COLUMNS).sort(*SETTING, "rate", "seed")
 
 
-def published() -> pl.DataFrame:
-    """The trials whose choice the study uses, as they are kept beside this file."""
+def kept() -> pl.DataFrame:
+    """The trials of all scales that have chosen, as they stand beside this file."""
     return pl.read_csv(FILE)
 
 
-def best(trials: pl.DataFrame) -> pl.DataFrame:
-    """On each setting the trial that was solved in the fewest iterations, else the most accurate.
+def published(plan: Plan) -> pl.DataFrame:
+    """Those among them whose choice a plan's runs use.
 
-    One that diverged cannot be chosen; a setting on which all did has no row.
+    On each setting they are of the search at the plan's scale, or, where it has not been made, of
+    the short one.
     """
-    return ranked(trials, ["rate"]).unique(SETTING, keep="first", maintain_order=True)
+    own, short = (
+        wanted(kept(), searched(Plan(scale, PROBLEMS))).drop("problem")
+        for scale in (plan.scale, "published")
+    )
+    return pl.concat([own, short.join(own, on=SETTING, how="anti")])
+
+
+def by_rate(trials: pl.DataFrame) -> pl.DataFrame:
+    """A row for each setting and rate, over the seeds: the columns of `choosing.points`."""
+    return points(trials.with_columns(accuracy="validation"), [*SETTING, "rate"], seeds=1)
+
+
+def best(trials: pl.DataFrame) -> pl.DataFrame:
+    """On each setting the rate that was solved with the most seeds, then the earliest.
+
+    Where none was solved, the most accurate.  A rate at which a run diverged cannot be chosen; a
+    setting on which all did has no row.
+    """
+    return ranked(by_rate(trials), ["rate"]).unique(SETTING, keep="first", maintain_order=True)
 
 
 def with_choice(trials: pl.DataFrame) -> pl.DataFrame:
     """The trials with a column `chosen`."""
-    return trials.with_columns(chosen=pl.col("address").is_in(best(trials)["address"].to_list()))
+    chosen = best(trials).select(*SETTING, "rate", chosen=pl.lit(value=True))
+    marked = trials.join(chosen, on=[*SETTING, "rate"], how="left", maintain_order="left")
+    return marked.with_columns(pl.col("chosen").fill_null(value=False))
 
 
 def at_an_edge(trials: pl.DataFrame) -> pl.DataFrame:
@@ -65,16 +85,17 @@ def at_an_edge(trials: pl.DataFrame) -> pl.DataFrame:
     return chosen.filter((pl.col("rate") == pl.col("low")) | (pl.col("rate") == pl.col("high")))
 
 
-def grid(width: int, tried: pl.DataFrame) -> tuple[float, ...]:
-    """The rates to try on a setting: those of its width, and on from an edge that is the best.
+def grid(first: tuple[float, ...], seeds: int, tried: pl.DataFrame) -> tuple[float, ...]:
+    """The rates to try on a setting: the first ones, and on from an edge that is the best.
 
-    `tried` holds the setting's trials so far; the grid grows once all rates in it were tried.
+    `tried` holds the setting's trials so far; the grid grows once all rates in it were tried with
+    all seeds.
     """
-    rates = RATES[width]
+    rates = first
     while True:
         found = tried.filter(pl.col("rate").is_in(rates))
         chosen = best(found)["rate"].to_list()
-        if found.height < len(rates) or not chosen:
+        if found.height < len(rates) * seeds or not chosen:
             return rates
         below = [rate for rate in LADDER if rate < rates[0]]
         above = [rate for rate in LADDER if rate > rates[-1]]

@@ -10,9 +10,10 @@ from recall_arena.frame import runs_of
 from recall_arena.rules import standards
 from recall_arena.studies.assignment import pictures, rates, tables
 from recall_arena.studies.assignment.claims import ALL, CLAIMS
-from recall_arena.studies.assignment.settings import CONTEXT, VOCABULARY, table_of
+from recall_arena.studies.assignment.scales import CONTEXT, SEARCHED
+from recall_arena.studies.assignment.settings import VOCABULARY, table_of
 from recall_arena.studies.study import Picture, Plan, Section
-from recall_arena.wording import NO_RUN, each, numbers, percent, recipe, values
+from recall_arena.wording import NO_RUN, each, numbers, percent, recipe, seeds, values
 
 EARLIER = 5
 """The revision of the edition that "What changed" speaks of."""
@@ -52,7 +53,7 @@ PROBLEMS: dict[int, tuple[str, str, str, Callable[[pl.DataFrame], list[Picture]]
 
 def sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
     """The report of these rows, whichever of the plan's runs they hold."""
-    settings, trials = table_of(plan.parts), rates.published()
+    settings, trials = table_of(plan.parts), rates.published(plan)
     runs = settings.join(runs_of(frame).sort("seed"), on=SETTING, maintain_order="left_right")
     findings = decide(ALL, runs, table_of(PROBLEMS))
     problems = [_problem(part, frame, runs, findings) for part in plan.parts]
@@ -128,11 +129,12 @@ def search(trials: pl.DataFrame) -> Section:
     """The search of learning rates."""
     ordered = table_of(PROBLEMS).join(trials, on=SETTING, maintain_order="left_right")
     chosen = rates.with_choice(ordered.drop("problem"))
-    tried = trials.group_by(SETTING).len()["len"]
+    tried = trials.group_by(SETTING).agg(pl.col("rate").n_unique())["rate"]
     setting = (
-        f"{min(tried)} rates or more a setting, with seed {rates.SEED}, which no reported run has, "
-        "judged on validation sequences of length L alone: the rate that solved the task in the "
-        "fewest iterations, else the most accurate one; a run that diverged cannot be chosen. On "
+        f"{min(tried)} rates or more a setting, with {seeds(trials, 'rate')} from {SEARCHED} on, "
+        "which no reported run has, judged on validation sequences of length L alone: the rate "
+        "that solved the task with the most seeds, then in the fewest iterations, else the most "
+        "accurate one; one at which a run diverged cannot be chosen. On "
         f"{rates.at_an_edge(trials).height} of {len(tried)} settings the rate chosen is the lowest "
         f"or the highest that was tried. A search run had at most {values(trials, 'budget')} "
         f"iterations and was made with revision {values(trials, 'revision')} of the code."

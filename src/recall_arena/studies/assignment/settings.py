@@ -1,4 +1,4 @@
-"""The assignment's experiments: which model meets which task, at what scale, and their records.
+"""The assignment's experiments: which model meets which task, and which records are theirs.
 
 Problem 1   six models, the induction head (M = 1), tau = 1 and tau = 5
 Problem 2   Mamba, the RoPE transformer and both hybrids, M = 4, 8, 16
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import polars as pl
 
 from recall_arena.claims import SETTING
+from recall_arena.studies.assignment.scales import CONTEXT, SCALES, Efforts, effort_of
 from recall_arena.studies.study import Plan
 from recall_arena.zoo import ZOO
 
 VOCABULARY = 16
-CONTEXT = 64
 LONGEST = 3 * CONTEXT
-PROBLEMS = (1, 2, 3)
 QUERIES = (4, 8, 16)
 
 
@@ -44,48 +43,6 @@ SETTINGS = (
 )
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How much is spent: seeds, iterations by problem, lengths tested (from the shortest on)."""
-
-    about: str
-    seeds: int
-    steps: dict[int, int]
-    search_steps: dict[int, int]
-    first: int | None = None
-    stride: int = 1
-
-
-SCALES = {
-    "smoke": Scale(
-        "about a minute on two cores: every part runs, nothing is learnt",
-        seeds=1,
-        steps={1: 200, 2: 200, 3: 30},
-        search_steps={1: 50, 2: 50, 3: 10},
-        first=CONTEXT // 2,
-        stride=CONTEXT // 2,
-    ),
-    "quick": Scale(
-        "10 to 20 minutes on two cores: one seed",
-        seeds=1,
-        steps={1: 30_000, 2: 30_000, 3: 10_000},
-        search_steps={1: 12_000, 2: 30_000, 3: 6_000},
-    ),
-    "published": Scale(
-        "about six hours on two cores: what results/ shows, three seeds",
-        seeds=3,
-        steps={1: 30_000, 2: 100_000, 3: 30_000},
-        search_steps={1: 12_000, 2: 30_000, 3: 6_000},
-    ),
-    "full": Scale(
-        "hours on two cores: five seeds, budgets that outlast the plateau",
-        seeds=5,
-        steps={1: 60_000, 2: 100_000, 3: 30_000},
-        search_steps={1: 60_000, 2: 100_000, 3: 30_000},
-    ),
-}
-
-
 def table_of(problems: Collection[int], *, alone: bool = False) -> pl.DataFrame:
     """The settings of these problems; Problem 3 brings what it compares with unless `alone`."""
     own = pl.col("problem").is_in(problems)
@@ -94,15 +51,48 @@ def table_of(problems: Collection[int], *, alone: bool = False) -> pl.DataFrame:
     return pl.DataFrame(SETTINGS).filter(own)
 
 
-def on_settings(frame: pl.DataFrame, settings: pl.DataFrame, steps: dict[int, int]) -> pl.DataFrame:
-    """The rows of runs by the recipe on these settings with these budgets, and their `problem`."""
-    budgets = pl.DataFrame({"problem": list(steps), "budget": list(steps.values())})
-    wanted = settings.join(budgets, on="problem")
+def with_efforts(settings: pl.DataFrame, efforts: Efforts, seeds: int | None) -> pl.DataFrame:
+    """The settings with the `budget`, `decay`, `first_seed` and `seeds` of each.
+
+    `seeds`, if it is not None, is how many all get.
+    """
+    own = [
+        effort_of(problem, model, efforts)
+        for problem, model in settings.select("problem", "model").rows()
+    ]
+    return settings.with_columns(
+        budget=pl.Series([effort.steps for effort in own], dtype=pl.Int64),
+        decay=pl.Series([effort.decay for effort in own], dtype=pl.Float64),
+        first_seed=pl.Series([effort.first_seed for effort in own], dtype=pl.Int64),
+        seeds=pl.Series([seeds or effort.seeds for effort in own], dtype=pl.Int64),
+    )
+
+
+def wanted(frame: pl.DataFrame, settings: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a frame, or of trials, that are of these settings `with_efforts`."""
+    on = [*SETTING, "budget", "decay"]
+    own = frame.join(settings, on=on, maintain_order="left")
+    first = pl.col("first_seed")
+    own = own.filter(pl.col("seed").is_between(first, first + pl.col("seeds") - 1))
+    return own.drop("first_seed", "seeds")
+
+
+def on_settings(frame: pl.DataFrame, settings: pl.DataFrame) -> pl.DataFrame:
+    """The rows of runs by the recipe on these settings `with_efforts`, and their `problem`."""
     recipe = {"task": "associative-recall", "K": VOCABULARY, "L": CONTEXT}
     recipe |= {"optimizer": "adamw", "weight_decay": 0.0, "curriculum": "none"}
     not_of_it = ("shortest", "distance", "extends")  # lengths drawn, near pairs, a run in parts
-    own = frame.filter(pl.all_horizontal(pl.col(not_of_it).is_null()), **recipe)
-    return own.join(wanted, on=[*SETTING, "budget"])
+    return wanted(frame.filter(pl.all_horizontal(pl.col(not_of_it).is_null()), **recipe), settings)
+
+
+def asked(plan: Plan) -> pl.DataFrame:
+    """The settings of a plan's runs `with_efforts`."""
+    return with_efforts(table_of(plan.parts), SCALES[plan.scale].runs, plan.seeds)
+
+
+def searched(plan: Plan) -> pl.DataFrame:
+    """The settings of a plan's search `with_efforts`."""
+    return with_efforts(table_of(plan.parts, alone=True), SCALES[plan.scale].search, plan.seeds)
 
 
 def select(frame: pl.DataFrame, plan: Plan, rates: pl.DataFrame) -> pl.DataFrame:
@@ -112,8 +102,8 @@ def select(frame: pl.DataFrame, plan: Plan, rates: pl.DataFrame) -> pl.DataFrame
     rate that the search chose, then the most; of two with the same seed the one that was tested
     at more lengths.  `rates` has a row a setting.
     """
-    rows = on_settings(frame, table_of(plan.parts), SCALES[plan.scale].steps)
-    runs = rows.filter((pl.col("kind") == "run") & (pl.col("seed") < plan.seeds))
+    rows = on_settings(frame, asked(plan))
+    runs = rows.filter(pl.col("kind") == "run")
     made = ["revision", "rate", "batch", "warmup", "decay", "clip", "every", "solved"]
     chosen = rates.select(*SETTING, "rate", chosen=pl.lit(value=True))
     ways = runs.group_by(*SETTING, *made).len()

@@ -82,12 +82,15 @@ def search(trials: pl.DataFrame) -> Table:
     rates = sorted(trials["rate"].unique())
     rows = []
     for (model, d, M, tau), tried in trials.group_by(SETTING, maintain_order=True):
-        outcome = {trial["rate"]: _outcome(trial) for trial in tried.rows(named=True)}
+        outcome: dict[float, str] = {}
+        for trial in tried.rows(named=True):
+            before = f"{outcome[trial['rate']]} / " if trial["rate"] in outcome else ""
+            outcome[trial["rate"]] = before + _outcome(trial)
         row = {"model": look_of(model).label, "d": d, "M": M, "τ": tau}
         row |= {f"{rate:g}": outcome.get(rate, "") for rate in rates}
-        chosen = ", ".join(f"{rate:g}" for rate in tried.filter("chosen")["rate"])
+        chosen = ", ".join(f"{rate:g}" for rate in tried.filter("chosen")["rate"].unique())
         rows.append({**row, "chosen": chosen, "iterations at most": max(tried["budget"])})
-    caption = "How each rate ended: validation accuracy at L, or when the run was solved."
+    caption = "How each rate ended, a seed each: validation accuracy at L, or when it was solved."
     return Table("trials", caption, pl.DataFrame(rows))
 
 
