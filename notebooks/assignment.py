@@ -40,17 +40,22 @@ from recall_arena.frame import frame_of, runs_of
 from recall_arena.model import SequenceModel, named, unit_embedding
 from recall_arena.records import Store
 from recall_arena.runs import Run
+from recall_arena.studies import Plan
 from recall_arena.studies.assignment import rates
 from recall_arena.studies.assignment.claims import ALL, CLAIMS
-from recall_arena.studies.assignment.settings import SCALES, table_of
+from recall_arena.studies.assignment.scales import SCALES
+from recall_arena.studies.assignment.settings import table_of
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
 from recall_arena.zoo import ZOO
 
-SCALE = SCALES[os.environ.get("RECALL_SCALE", "published")]
+PLAN = Plan(os.environ.get("RECALL_SCALE", "published"), parts=(1, 2, 3))
+SCALE = SCALES[PLAN.scale]
 STORE = Store(Path(os.environ.get("RECALL_STORE", "../results/records")))
 VOCABULARY, L = 16, 64
-CHOSEN = rates.best(rates.published(Plan("published", (1, 2, 3))))  # searched beforehand: four rates or more a model and task
+CHOSEN = rates.best(
+    rates.published(PLAN)
+)  # searched beforehand
 
 # %% [markdown]
 # ## The task and the models
@@ -97,11 +102,11 @@ def train(problem: int, *names: str, queries: int = 1, delay: int = 1, width: in
             Run(
                 task=AssociativeRecall(vocabulary=VOCABULARY, queries=queries, delay=delay),
                 model=model(name, width),
-                schedule=Schedule(rate=rate, steps=SCALE.steps[problem], context=L, batch=64),
+                schedule=Schedule(rate=rate, steps=SCALE.runs[problem].steps, context=L, batch=64),
                 contexts=Contexts(first=SCALE.first, last=3 * L, stride=SCALE.stride),
                 seed=seed,
             )
-            for seed in range(SCALE.seeds)
+            for seed in SCALE.runs[problem].of(None)
         ]
     for event in execute_all(runs, STORE, jobs=cores()):
         if isinstance(event, Failed):

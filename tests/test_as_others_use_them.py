@@ -55,7 +55,7 @@ def energy(mixer: nn.Module) -> Callable[[Tensor], Tensor]:
 
 @each_mixer
 def test_the_hessian_is_that_of_the_definition(name):
-    mixer, x = mixer_named(name), rows(1, 6, WIDTH)
+    mixer, x = mixer_named(name), rows(1, 4, WIDTH)
     exact = torch.autograd.functional.hessian(energy(copy.deepcopy(mixer).double()), x.double())
     assert exact.norm() > 0.01
     for vectorize in (False, True):
@@ -318,8 +318,7 @@ def test_a_graph_of_a_model_gives_the_models_logits(name):
 TRACED = """
 import torch
 from recall_arena.model import SequenceModel, named
-from recall_arena.zoo import ZOO
-for name in ZOO:
+for name in ("transformer-learned", "transformer-rope", "hybrid-b"):  # every kind of layer
     model, tokens = SequenceModel(named(name)), torch.randint(16, (4, 9))
     with torch.no_grad():
         traced = torch.jit.trace(model, tokens)

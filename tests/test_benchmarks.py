@@ -201,6 +201,7 @@ def test_the_command_line_refuses_nonsense(words, capsys):
     assert words[-1] in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_part_runs_from_the_command_line(tmp_path):
     words = ["step", "--widths", "8", "--lengths", "4", "--batch", "2", "--rounds", "2"]
     words += ["--contenders", "eager", "--machine", "abacus", "--rows", str(tmp_path / "all.jsonl")]

@@ -377,30 +377,9 @@ def test_studies_are_listed_with_their_scales(capsys: pytest.CaptureFixture[str]
     assert all(study.question in said for study in STUDIES.values())
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its relative name."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def test_a_study_ends_with_its_report_and_a_second_call_rebuilds_it_to_the_byte(
-    smoke: Smoke, tmp_path: Path
-) -> None:
+def test_a_study_ends_with_its_report(smoke: Smoke) -> None:
     assert smoke.output.splitlines()[-1] == "report/index.html"
     assert (smoke.report / "index.html").exists()
-    before = {path: path.stat().st_mtime_ns for path in smoke.store.glob("*.json")}
-
-    # Other tests read the first report meanwhile.
-    words = ("study", "run", "assignment", "--scale", "smoke", "--out", str(tmp_path))
-    done = recall(*words, cwd=smoke.store.parent)
-
-    assert done.returncode == 0, done.stderr
-    assert "0 of 28 runs to do" in done.stderr
-    assert files(tmp_path) == files(smoke.report), "the same records gave other bytes"
-    assert {path: path.stat().st_mtime_ns for path in smoke.store.glob("*.json")} == before
 
 
 def test_a_dry_run_lists_and_runs_nothing(
@@ -443,16 +422,44 @@ def test_a_terminated_study_ends_cleanly(tmp_path: Path) -> None:
     interrupted(tmp_path, signal.SIGTERM, 143)
 
 
-def test_an_interrupted_study_ends_cleanly_and_goes_on_to_the_same_records(
-    smoke: Smoke, tmp_path: Path
-) -> None:
-    runs = interrupted(tmp_path, signal.SIGINT, 130)
-    done = recall(*PROBLEM, "--quiet", cwd=tmp_path)
+@pytest.fixture(scope="module")
+def continued(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a study was interrupted, ended cleanly and was gone on with."""
+    folder = tmp_path_factory.mktemp("continued")
+    interrupted(folder, signal.SIGINT, 130)
+    done = recall(*PROBLEM, "--quiet", cwd=folder)
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_an_interrupted_study_goes_on_to_the_same_records(smoke: Smoke, continued: Path) -> None:
     whole = Store(smoke.store)
-    records = list(Store(runs))
+    records = list(Store(continued / "runs"))
     assert len(records) == 7
     assert all(record.outcome == whole.read(record.address).outcome for record in records)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its relative name."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def test_a_second_call_trains_nothing_and_rebuilds_the_report_to_the_byte(continued: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (continued / "runs").glob("*.json")}
+    done = recall(*PROBLEM, "--out", "again", cwd=continued)
+    assert done.returncode == 0, done.stderr
+    assert "0 of 7 runs to do" in done.stderr
+    after = {path: path.stat().st_mtime_ns for path in (continued / "runs").glob("*.json")}
+    assert after == before
+    assert files(continued / "again") == files(continued / "report")
+
+
+def test_one_problem_alone_can_be_reported(continued: Path) -> None:
+    page = (continued / "report" / "index.html").read_text()
+    assert "Problem 3" in page
+    assert "Problem 1:" not in page
+    assert "not all runs are finished" not in page
 
 
 IMPORTING = """

@@ -60,7 +60,7 @@ def others(found: dict[str, Tensor], operation: Operation, sequence: int) -> dic
     return {name: x[rest] for name, x in found.items() if name in ("out", *operation.batched)}
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(6)
 @each_thread_count
 @every_operation
 @every_kind

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import IPython.display
 import jupytext
 import nbformat
 import pytest
 from conftest import ROOT, Smoke
+from matplotlib.figure import Figure
 from nbclient import NotebookClient
 
 NOTEBOOK = ROOT / "notebooks" / "assignment.ipynb"
@@ -25,12 +27,34 @@ def test_the_committed_notebook_shows_its_outputs_and_no_error() -> None:
     assert all(output.output_type != "error" for output in outputs)
 
 
-@pytest.mark.filterwarnings("ignore")  # those of the notebook's own machinery
-def test_the_notebook_runs_from_start_to_end(
-    smoke: Smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def at_smoke_scale(smoke: Smoke, monkeypatch: pytest.MonkeyPatch) -> Smoke:
+    """The environment in which the notebook finds all of its runs made."""
     monkeypatch.setenv("RECALL_SCALE", "smoke")
     monkeypatch.setenv("RECALL_STORE", str(smoke.store))
+    return smoke
+
+
+@pytest.mark.filterwarnings("ignore")  # of figures that are shown and not closed
+def test_the_notebooks_cells_run_in_their_order(
+    at_smoke_scale: Smoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, and what they show is not drawn: a tenth of the time."""
+    shown: list[object] = []
+    monkeypatch.setattr(IPython.display, "display", lambda *objects: shown.extend(objects))
+    before = sorted(at_smoke_scale.store.iterdir())
+    names: dict[str, object] = {}
+    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source.replace("%matplotlib inline", ""), names)
+    assert sorted(at_smoke_scale.store.iterdir()) == before, "its runs are not those of the study"
+    assert sum(isinstance(each, Figure) for each in shown) >= 9
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those of the notebook's own machinery
+def test_the_notebook_runs_from_start_to_end(at_smoke_scale: Smoke, tmp_path: Path) -> None:
+    smoke = at_smoke_scale
     before = sorted(smoke.store.iterdir())
     page = nbformat.read(NOTEBOOK, as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}

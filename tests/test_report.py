@@ -101,15 +101,6 @@ def test_one_diverged_seed_takes_nothing_down_and_the_revision_is_said(tmp_path:
     assert "<td>diverged</td>" in page
 
 
-@pytest.mark.slow
-def test_one_problem_alone_can_be_reported(smoke: Smoke, tmp_path: Path) -> None:
-    plan = Plan("smoke", (3,), 1)
-    page = write_report(STUDY, plan, frame_of(Store(smoke.store)), tmp_path).read_text()
-    assert "Problem 3" in page
-    assert "Problem 1:" not in page
-    assert "not all runs are finished" not in page
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("width", [390, 1280])

@@ -1,6 +1,7 @@
 """The assignment's study: the right experiments, at searched rates, and honest verdicts."""
 
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 import polars as pl
@@ -152,12 +153,19 @@ def test_a_search_with_some_seeds_prefers_the_rate_that_most_of_them_solve() -> 
     assert rates.best(trials(*often, *once))["rate"].to_list() == [0.1]
 
 
+@cache
+def chosen_rates() -> dict[tuple[object, ...], float]:
+    """The rate that the search chose for each setting."""
+    best = rates.best(rates.published(PUBLISHED))
+    return dict(zip(best.select(SETTING).rows(), best["rate"], strict=True))
+
+
 def made(setting: dict[str, object], seed: int, **rest: object) -> Record:
     """A record of a setting with the budget of the quick scale and the chosen rate."""
     own = {name: setting[name] for name in SETTING}
-    chosen = rates.best(rates.published(PUBLISHED)).filter([pl.col(n) == v for n, v in own.items()])
+    rate = chosen_rates()[tuple(own.values())]
     budget = SCALES["quick"].runs[setting["problem"]].steps  # type: ignore[index]
-    return record(seed=seed, **{**own, "rate": chosen["rate"].item(), "budget": budget, **rest})
+    return record(seed=seed, **{**own, "rate": rate, "budget": budget, **rest})
 
 
 def everything(**rest: object) -> list[Record]:
@@ -297,6 +305,12 @@ def report_of(records: list[Record], plan: Plan = ENTIRE) -> dict[str, Section]:
     return {one.title: one for one in STUDY.sections(STUDY.select(frame_of(records), plan), plan)}
 
 
+@pytest.fixture(scope="module")
+def entire() -> dict[str, Section]:
+    """The report of a record of every setting and three seeds."""
+    return report_of(everything())
+
+
 def test_the_report_says_what_changed_of_runs_and_search_as_far_as_it_did() -> None:
     def said(revision: int, searched: int, **rest: object) -> str:
         records = [
@@ -333,20 +347,18 @@ def test_unequal_numbers_of_seeds_are_said_and_judged() -> None:
     assert one.findings[0].verdict == "undecided"
 
 
-def test_runs_with_other_budgets_stay_out_of_a_report() -> None:
-    own = everything()
+def test_runs_with_other_budgets_stay_out_of_a_report(entire: dict[str, Section]) -> None:
     others = [made(asdict(s), 0, budget=7, at_L=0.1) for s in SETTINGS]
-    one, two = (report_of(records)["Every run"].tables[0].rows for records in (own, own + others))
-    assert one.equals(two)
+    sections = report_of(everything() + others)
+    assert sections["Every run"].tables[0].rows.equals(entire["Every run"].tables[0].rows)
 
 
-def test_what_a_section_says_of_its_runs_follows_from_them() -> None:
-    sections = report_of(everything())
+def test_what_a_section_says_of_its_runs_follows_from_them(entire: dict[str, Section]) -> None:
     assert (
         "d = 8, M = 1, τ = 1 and 5, L = 64, K = 16. Transformer (learned): learned positions, "
         "attention, attention; Transformer (RoPE): attention-rope, attention-rope; "
-    ) in " ".join(sections["Problem 1: the induction head"].setting)
-    wide = " ".join(sections["Problem 3: wide embeddings, and a long delay"].setting)
+    ) in " ".join(entire["Problem 1: the induction head"].setting)
+    wide = " ".join(entire["Problem 3: wide embeddings, and a long delay"].setting)
     assert "d = 64, M = 4, 8 and 16, τ = 1 and 10, L = 64" in wide
     assert " Mamba: mamba, mamba. At most 10,000 iterations" in wide
 

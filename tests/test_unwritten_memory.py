@@ -60,7 +60,7 @@ def assert_same_over_patterns(results: Callable[[], dict[str, Tensor]]) -> None:
             assert torch.equal(x, found[each]), f"{each}, memory filled with {name}"
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @each_thread_count
 @pytest.mark.parametrize("length", [1, 8, 19])
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -83,7 +83,7 @@ def test_a_continued_scan():
     assert_same_over_patterns(results)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(6)
 @each_thread_count
 @pytest.mark.parametrize("width", [8, 20])
 @pytest.mark.parametrize("batch", [3, 37])  # in the larger batch each token is projected once

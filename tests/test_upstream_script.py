@@ -73,6 +73,7 @@ def test_outcomes_are_counted_by_test_and_by_reason(checkout):
     assert "CUDA required" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_draw_of_tests_is_the_same_every_time(checkout):
     first, second = (run_script(checkout, "--sample", 1, "--select", "equal") for _ in range(2))
     assert first.stdout.split("tests to draw")[1] == second.stdout.split("tests to draw")[1]

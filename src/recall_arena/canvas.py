@@ -8,7 +8,12 @@ from typing import Any, Literal
 import matplotlib as mpl
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
 
@@ -19,6 +24,13 @@ from recall_arena.zoo import ZOO, look_of
 MODELS = list(ZOO)
 DASHES: tuple[Literal["-", "--", "-.", ":"], ...] = ("-", "--", "-.", ":")
 """Line styles, by which the values of a variant are told apart."""
+
+DPI = 160
+CANVASES: dict[str, tuple[type[FigureCanvasBase], dict[str, None] | None]] = {
+    ".svg": (FigureCanvasSVG, {"Date": None}),
+    ".pdf": (FigureCanvasPdf, {"CreationDate": None}),
+    ".png": (FigureCanvasAgg, None),
+}
 
 Group = tuple[tuple[Any, ...], pl.DataFrame]
 
@@ -112,18 +124,22 @@ def iterations_axis(axis: Axes) -> None:
 def save(figure: Figure, data: pl.DataFrame, stem: Path) -> None:
     """Write stem.svg, .pdf, .png and the numbers as .csv; the same bytes each time."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    write(figure, stem.with_suffix(".svg"))
-    figure.set_layout_engine("none")  # laid out once; the other formats keep it
-    write(figure, stem.with_suffix(".pdf"))
-    write(figure, stem.with_suffix(".png"))
+    for suffix in CANVASES:
+        write(figure, stem.with_suffix(suffix))
     atomic.write(stem.with_suffix(".csv"), data.write_csv().encode(), replace=True)
 
 
 def write(figure: Figure, path: Path) -> None:
-    """Write one file, of the format that its name ends in, whole; the same bytes each time."""
-    dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    """Write one file, of the format that its name ends in, whole; the same bytes each time.
+
+    The canvas prints itself, since `savefig` draws each figure twice.
+    """
+    canvas, metadata = CANVASES[path.suffix]
+    content = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "recall-arena", "svg.fonttype": "path"}):
-        content = io.BytesIO()
-        metadata = dated.get(path.suffix)
-        figure.savefig(content, format=path.suffix[1:], dpi=160, metadata=metadata)
+        figure.set_dpi(DPI)
+        if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # laid out once; the other formats keep it
+        getattr(canvas(figure), f"print_{path.suffix[1:]}")(content, metadata=metadata)
     atomic.write(path, content.getvalue(), replace=True)
