@@ -183,7 +183,7 @@ def logits_by_pieces(
     Raises IndexError for a position that is not in the sequence.
     """
     last = tokens.shape[1] - 1
-    asked = torch.full((len(tokens), 1), last) if where is None else where
+    asked = torch.full_like(tokens[:, :1], last) if where is None else where
     if not ((asked >= 0) & (asked <= last)).all():
         raise IndexError(f"index out of range: positions must be in 0..{last}")
     read = model.lm_head.weight.new_empty(asked.numel(), model.lm_head.in_features)

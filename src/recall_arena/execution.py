@@ -17,6 +17,7 @@ from torch import Tensor
 from recall_arena.checkpoints import weights_hash
 from recall_arena.compiled import Compiled
 from recall_arena.curriculum import Course
+from recall_arena.devices import brought, device_named
 from recall_arena.evaluation import Counts, accuracy, accuracy_by_context, held_out
 from recall_arena.memory import check_memory
 from recall_arena.monitor import Monitor, rows_as_json, rows_from_json
@@ -53,20 +54,27 @@ class State:
 class Execution:
     """Iterate for the progress of a run; then its `record` is there, and the trained `model`.
 
-    The outcome depends on the run and on torch's number of threads (the commands use one) alone,
-    not on other runs beside it, nor on their order, nor on where it went on from a state.
+    The outcome depends on the run, the device and torch's number of threads (the commands use one)
+    alone, not on other runs beside it, nor on their order, nor on where it went on from a state.
+
+    device  "cpu", with the compiled kernels; "cuda" or "mps", with the definitions; "auto" is the
+            accelerator if there is one
 
     Raises ValueError before the first step if the schedule's lengths or curriculum do not fit the
-    task, if no record could hold the run, or if it cannot fit into the machine's memory.
+    task, if no record could hold the run, if it cannot fit into the machine's memory, or if the
+    device is not there.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, device: str = "cpu") -> None:
         check_run(run.to_json())
         check_memory(run)
-        self.run, self.model = run, build(run)
-        self._compiled = Compiled(self.model)
+        self.run, self.device = run, device_named(device)
+        self.model = build(run).to(self.device)
+        compiled = Compiled(self.model)
+        self._logits = brought(compiled.logits, self.device)
         schedule, course = self._followed(0)
-        loop = (self._compiled.loss_and_gradient, run.task, schedule, run.seed, course)
+        descent = brought(compiled.loss_and_gradient, self.device)
+        loop = (descent, run.task, schedule, run.seed, course)
         self._training = Training(self.model.parameters(), *loop)
         self._monitor = Monitor(run)
         self._tested: list[tuple[int, Counts]] = []
@@ -128,7 +136,7 @@ class Execution:
         )
         outcome = self._monitor.outcome(self._tested)
         hashed = weights_hash(self.model.state_dict())
-        made = provenance(self.run.kinds)
+        made = provenance(self.run.kinds, self.device)
         return Record(self.run.address, self.run.to_json(), outcome, cost, made, hashed)
 
     def _followed(self, step: int) -> tuple[Schedule, Course]:
@@ -162,15 +170,15 @@ class Execution:
         monitor.add(step, loss)
         if monitor.diverged or not (step % run.checks.every == 0 or step == run.schedule.steps):
             return
-        monitor.check(accuracy(self._compiled.logits, monitor.batch))
+        monitor.check(accuracy(self._logits, monitor.batch))
         if course.waits:
             present = held_out(*course.at(step), run.checks.sequences, "validation")
-            course.measured(accuracy(self._compiled.logits, present).accuracy)
+            course.measured(accuracy(self._logits, present).accuracy)
 
     def _test(self) -> Iterator[Progress]:
         run = self.run
         lengths = len(run.contexts.lengths(run.task))
-        tests = (self._compiled.logits, run.task, run.contexts, len(self._tested))
+        tests = (self._logits, run.task, run.contexts, len(self._tested))
         begun = time.perf_counter()
         for row in accuracy_by_context(*tests):
             self._tested.append(row)

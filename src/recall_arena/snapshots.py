@@ -20,7 +20,7 @@ from recall_arena import atomic
 from recall_arena.checkpoints import NOTE, read_tensors, weights_hash
 from recall_arena.execution import Execution, State
 from recall_arena.kernels import native
-from recall_arena.provenance import provenance
+from recall_arena.provenance import kernels_on, provenance
 from recall_arena.runs import Run
 
 
@@ -36,7 +36,7 @@ def save_snapshot(execution: Execution, path: Path) -> None:
     state = execution.state().copied()  # safetensors refuses views of one vector
     note = {
         "address": execution.run.address,
-        "made": _maker(execution.run),
+        "made": _maker(execution.run, execution.device),
         "numbers": state.numbers,
     }
     text = json.dumps(note)
@@ -52,7 +52,7 @@ def restore_snapshot(execution: Execution, path: Path, run: Run) -> None:
     """
     try:
         note, tensors = _read(path)
-        _check(note, path, run)
+        _check(note, path, run, execution.device)
         numbers = note["numbers"]
     except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
         raise _damaged(path, error) from None
@@ -66,11 +66,11 @@ def restore_snapshot(execution: Execution, path: Path, run: Run) -> None:
         raise _damaged(path, error) from None
 
 
-def _check(note: dict[str, Any], path: Path, run: Run) -> None:
+def _check(note: dict[str, Any], path: Path, run: Run, device: torch.device) -> None:
     """Raises Unusable for a note on another run, or of another build or machine."""
     if note["address"] != run.address:
         raise Unusable(f"{path} is of run {note['address']}")
-    theirs, ours = note["made"], _maker(run)
+    theirs, ours = note["made"], _maker(run, device)
     for name in ours:
         if theirs.get(name) != ours[name]:
             raise Unusable(f"{path} was made with {name} {theirs.get(name)}, not {ours[name]}")
@@ -94,19 +94,19 @@ def _seal(text: str, tensors: str) -> str:
     return hashlib.sha256(f"{tensors} {text}".encode()).hexdigest()
 
 
-def _maker(run: Run) -> dict[str, Any]:
+def _maker(run: Run, device: torch.device) -> dict[str, Any]:
     """What decides how sums are rounded, and what else is computed."""
     return {
-        **_versions(run.kinds),
-        "kernels": native.describe(),
+        **_versions(run.kinds, device),
+        "kernels": kernels_on(device),
         "threads": torch.get_num_threads(),
         "kernels' build": native.build(),
     }
 
 
 @cache
-def _versions(kinds: tuple[type, ...]) -> dict[str, Any]:
+def _versions(kinds: tuple[type, ...], device: torch.device) -> dict[str, Any]:
     """Of everything that is installed once and for all; looking it up takes long."""
-    made = provenance(kinds)
+    made = provenance(kinds, device)
     fixed = {"machine": made.machine, "package's build": made.package_build}
     return {name: made.versions[name] for name in sorted(made.versions)} | fixed

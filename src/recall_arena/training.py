@@ -163,8 +163,8 @@ class _Update:
 
     def __init__(self, weights: Tensor, gradient: Tensor, decay: Tensor | None, adam: bool) -> None:
         self.weights, self.gradient, self.decay, self.adam = weights, gradient, decay, adam
-        zeros = torch.zeros_like
-        self.moments = {"mean": zeros(weights), "square": zeros(weights), "count": torch.zeros(())}
+        shapes = {"mean": weights.shape, "square": weights.shape, "count": ()}
+        self.moments = {name: weights.new_zeros(shape) for name, shape in shapes.items()}
 
     def __call__(self, rate: float) -> None:
         if self.decay is not None and self.adam:

@@ -13,6 +13,7 @@ from recall_arena.cli.command import Mistake
 from recall_arena.cli.console import errors
 from recall_arena.cli.progress import follow
 from recall_arena.cli.stopping import Stopped
+from recall_arena.devices import check_device, device_named
 from recall_arena.executors import STAYING, Event, Failed, execute_all, sweep
 from recall_arena.records import Store
 from recall_arena.runs import Run
@@ -20,9 +21,17 @@ from recall_arena.runs import Run
 
 @dataclass(frozen=True)
 class How:
-    """How runs are executed; none of it decides what they find."""
+    """How runs are executed; a device rounds as it does, nothing else decides what they find."""
 
     threads: Annotated[int, tyro.conf.arg(help="threads of each run")] = 1
+    device: Annotated[
+        str,
+        tyro.conf.arg(
+            help="where each run's tensors are: cpu, with the compiled kernels; cuda or mps, with "
+            "the definitions in PyTorch, which small models gain nothing by; auto, whichever "
+            "accelerator there is"
+        ),
+    ] = "cpu"
     executor: Annotated[
         str,
         tyro.conf.arg(
@@ -48,6 +57,10 @@ class How:
             if not getattr(self, name) >= 0:  # nor NaN
                 flag = "--" + name.replace("_", "-")
                 raise Mistake(f"{flag} must be at least 0, got {getattr(self, name)}")
+        try:
+            check_device(self.device) if self.executor != "local" else device_named(self.device)
+        except ValueError as error:
+            raise Mistake(str(error)) from None
 
 
 def finish(
@@ -74,6 +87,7 @@ def finish(
             keep_weights=keep_weights,
             snapshot_seconds=how.snapshot_every,
             executor=how.executor,
+            device=how.device,
         )
     except ValueError as error:
         raise Mistake(str(error)) from None

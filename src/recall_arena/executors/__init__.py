@@ -8,6 +8,7 @@ the events of their execution; each run is `here.execute_one` in some process.  
 import pkgutil
 from collections.abc import Callable, Generator
 
+from recall_arena.devices import device_named
 from recall_arena.executors.events import Advanced, Busy, Event, Failed, Finished, Noted
 from recall_arena.executors.outside import check_reachable
 from recall_arena.executors.sweeping import sweep
@@ -63,6 +64,7 @@ def execute_all(
     keep_weights: bool = False,
     snapshot_seconds: float = SECONDS_BETWEEN_SNAPSHOTS,
     executor: str = "local",
+    device: str = "cpu",
 ) -> Generator[Event, None, None]:
     """Execute the runs that the store lacks, telling how they get on.
 
@@ -72,13 +74,16 @@ def execute_all(
     the others have come to.  Any number of processes may do this with one store.
 
     Raises ValueError for less than one job or thread, an executor that does not exist or whose
-    package is not installed, or for runs that other processes would have to do and cannot.
+    package is not installed, a device that does not exist or, if runs are executed on this machine,
+    is not there, or for runs that other processes would have to do and cannot.
     """
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     if executor not in EXECUTORS:
         raise ValueError(unknown("executor", executor, EXECUTORS))
-    work = Work(store, threads, keep_weights, snapshot_seconds)
+    work = Work(store, threads, keep_weights, snapshot_seconds, device)
+    if executor == "local":
+        device_named(device)
     todo = work.missing(runs)
     if executor != "local" or (jobs != 1 and len(todo) > 1):
         check_reachable(todo, elsewhere=executor != "local")

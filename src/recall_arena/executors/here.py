@@ -61,7 +61,7 @@ def execute_one(run: Run, work: Work) -> Generator[Event, None, None]:
 
 
 def _executed(run: Run, work: Work) -> Generator[Event, None, None]:
-    execution = Execution(run)
+    execution = Execution(run, work.device)
     yield from _gone_on(execution, work)
     keeper = _Keeper(execution, work)
     try:

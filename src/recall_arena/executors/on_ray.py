@@ -63,16 +63,20 @@ class _Tasks:
         self._working: dict[Any, Run] = {}
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self._news = Queue(MOST_NEWS, {"num_cpus": 0, "scheduling_strategy": here})
-        options = {"num_cpus": work.threads, "max_retries": RETRIES, "name": "recall-arena"}
-        self._task = ray.remote(_work).options(**options)
+        self._needs = {"CPU": work.threads, "GPU": work.gpus}
+        needs = {"num_cpus": work.threads, "num_gpus": work.gpus}
+        self._task = ray.remote(_work).options(**needs, max_retries=RETRIES, name="recall-arena")
 
     def execute(self, runs: Iterable[Run]) -> Iterator[Event]:
         """Hand runs in, and tell how they get on, until all have ended."""
         waiting = deque(runs)
-        threads, largest = self._work.threads, _cpus_of_the_largest_node()
-        if waiting and threads > largest:  # Ray would wait without a word
-            text = f"it waits for a node with {threads} CPUs; the largest one has {largest:.0f}"
-            yield Noted(waiting[0].address, text)
+        for name, number in self._needs.items() if waiting else ():
+            largest = _most_on_a_node(name)
+            if number > largest:  # Ray would wait without a word
+                what = (
+                    f"it waits for a node with {number} {name}s; the largest one has {largest:.0f}"
+                )
+                yield Noted(waiting[0].address, what)
         while waiting or self._working:
             with deferred():
                 while waiting and len(self._working) < self._most():
@@ -91,7 +95,8 @@ class _Tasks:
     def _most(self) -> int:
         if self._jobs is not None:
             return self._jobs
-        room = ray.cluster_resources().get("CPU", 0) // self._work.threads
+        there = ray.cluster_resources()
+        room = min(there.get(name, 0) // number for name, number in self._needs.items() if number)
         return max(1, 2 * int(room))
 
     def _hand_in(self, run: Run) -> None:
@@ -129,9 +134,9 @@ class _Tasks:
         return event
 
 
-def _cpus_of_the_largest_node() -> float:
+def _most_on_a_node(resource: str) -> float:
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    return max((node["Resources"].get("CPU", 0.0) for node in nodes), default=0.0)
+    return max((node["Resources"].get(resource, 0.0) for node in nodes), default=0.0)
 
 
 def _work(parcel: Parcel, work: Work, news: Queue) -> Event:

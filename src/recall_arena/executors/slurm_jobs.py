@@ -76,7 +76,7 @@ def _give_up(number: int, frame: FrameType | None) -> None:
 class Slurm:
     """The cluster that this machine submits to, by the environment variables of `sbatch`."""
 
-    def submit(self, jobs: Sequence[Job], folder: Path, threads: int, most: int) -> list[str]:
+    def submit(self, jobs: Sequence[Job], folder: Path, work: Work, most: int) -> list[str]:
         """Hand jobs in as one array, and return their names, such as 17_0.
 
         Raises OSError if sbatch refuses them.
@@ -85,11 +85,12 @@ class Slurm:
         executor.update_parameters(
             job_name="recall-arena",
             time=MINUTES,
-            cpus_per_task=threads,
+            cpus_per_task=work.threads,
+            gpus_per_node=work.gpus or None,
             array_parallelism=most,
             signal_delay_s=SECONDS_OF_NOTICE,
             stderr_to_stdout=True,
-            srun_args=[f"--cpus-per-task={threads}"],  # sbatch's own does not reach srun
+            srun_args=[f"--cpus-per-task={work.threads}"],  # sbatch's own does not reach srun
             additional_parameters={"requeue": True},
         )
         try:
@@ -131,7 +132,7 @@ def submit(cluster: Slurm, runs: Sequence[Run], work: Work, most: int | None) ->
     parts = [tuple(runs[first::size]) for first in range(size)]
     jobs = [Job(packed(*part), work, folder) for part in parts]
     try:
-        names = cluster.submit(jobs, folder, work.threads, most or size)
+        names = cluster.submit(jobs, folder, work, most or size)
     except BaseException:
         shutil.rmtree(folder)
         raise
