@@ -1,6 +1,8 @@
 """Whether a run fits into this machine at all; found before anything is built."""
 
 import os
+from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -24,17 +26,25 @@ def least_memory(run: Run) -> int:
     """Bytes below which the run cannot be trained, checked and tested: weights and tokens alone."""
     model, longest = run.model, max(run.contexts.longest, run.schedule.context)
     numbers = 2 * model.vocabulary * model.width + (model.max_length or 0) * model.width
-    numbers += sum(_parameters(options.build, model.width) for options in model.mixers)
+    numbers += sum(_parameters(options, model.width) for options in model.mixers)
     sequences = max(run.schedule.batch, run.checks.sequences)
     tokens = sequences * (run.schedule.context + 1) + longest + 1
     return COPIES * NUMBER * numbers + TOKEN * tokens
 
 
-def _parameters(build: object, width: int) -> int:
+def _parameters(options: Any, width: int) -> int:
+    """The numbers of a mixer; kept, for the runs of a plan have few mixers among them."""
+    try:
+        return _kept(options, width)
+    except TypeError:  # somebody else's options, with a list among them
+        return _counted(options, width)
+
+
+def _counted(options: Any, width: int) -> int:
     """The numbers of a mixer; 0 if it cannot be told without memory."""
     try:
         with torch.device("meta"):
-            module = build(width)  # type: ignore[operator]
+            module = options.build(width)
     except OverflowError:
         return 1 << 62
     except RuntimeError as error:
@@ -42,6 +52,9 @@ def _parameters(build: object, width: int) -> int:
     except Exception:  # somebody else's mixer, which computes with its weights
         return 0
     return sum(weight.numel() for weight in module.parameters())
+
+
+_kept = lru_cache(maxsize=1024)(_counted)
 
 
 def _physical_memory() -> int | None:
