@@ -38,6 +38,24 @@ def test_the_page_needs_nothing_but_itself(smoke: Smoke) -> None:
     assert "<script" not in page
 
 
+def test_each_bullet_of_the_assignment_leads_to_its_findings_and_figures(
+    smoke: Smoke, sections: list[Section]
+) -> None:
+    page = (smoke.report / "index.html").read_text()
+    anchors = re.findall(r'\bid="([^"]*)"', page)
+    assert len(anchors) == len(set(anchors))
+    assert set(re.findall(r'href="#([^"]*)"', page)) <= set(anchors)
+    (where,) = (section for section in sections if section.answers)
+    answers = {answer.name: answer for answer in where.answers}
+    assert list(answers) == ["p1-1", "p1-2", "p1-3", "p2-1", "p2-2", "p2-3", "p3-1", "p3-2"]
+    assert all(answer.figures for answer in answers.values())
+    led_to = [one.question for answer in answers.values() for one in answer.findings]
+    assert led_to == [one.question for section in sections for one in section.findings]
+    text = (smoke.report / "report.md").read_text()
+    headings = {line.removeprefix("### ") for line in text.splitlines() if line.startswith("### ")}
+    assert set(led_to) <= headings
+
+
 def test_every_figure_comes_in_four_formats_and_every_table_as_csv(
     smoke: Smoke, sections: list[Section]
 ) -> None:

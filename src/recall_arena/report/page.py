@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from recall_arena import atomic
 from recall_arena.canvas import save
 from recall_arena.records import DamagedRecord
-from recall_arena.studies import Picture, Plan, Section, Study
+from recall_arena.studies import Picture, Plan, Study
 from recall_arena.wording import values
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -88,9 +88,9 @@ def command(study: Study, plan: Plan) -> str:
     return " ".join(words)
 
 
-def anchor(section: Section) -> str:
-    """A section's name in links."""
-    return "".join(c if c.isalnum() else "-" for c in section.title.lower())
+def anchor(heading: str) -> str:
+    """A heading's name in links, as Markdown's readers make it."""
+    return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")
 
 
 def _data_uri(folder: Path, picture: Picture) -> str:

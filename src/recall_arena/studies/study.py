@@ -50,8 +50,24 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What was asked, word for word, what the runs say to it, and the figures that show it.
+
+    `name` is its anchor in the page.
+    """
+
+    name: str
+    asked: str
+    findings: tuple[Finding, ...]
+    figures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Section:
-    """A part of a report; the paragraphs of `setting` say how its runs were made."""
+    """A part of a report; the paragraphs of `setting` say how its runs were made.
+
+    Its `answers` point to findings and pictures of other sections.
+    """
 
     title: str
     question: str
@@ -59,6 +75,7 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     tables: tuple[Table, ...] = ()
     findings: tuple[Finding, ...] = ()
+    answers: tuple[Answer, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import polars as pl
 
 from recall_arena.claims import HAS_LEARNT, Claim
 from recall_arena.rules import Ahead, Every, Falls, in_each
+from recall_arena.studies.assignment.scales import PROBLEMS
 from recall_arena.studies.assignment.settings import QUERIES
 from recall_arena.wording import limit
 from recall_arena.zoo import ZOO, look_of
@@ -168,23 +169,28 @@ LATE = Claim(
     Ahead("at_L", "τ = 1 against τ = 10", [("M = 16", TAU == 1, TAU == 10)]),
 )
 
-CLAIMS = {
-    1: (
-        *(rule(tau) for tau in (1, 5) for rule in (carries_beyond, carries_below)),
-        DELAY,
-        *(converges_faster(tau) for tau in (1, 5)),
-    ),
-    2: (
-        falls_with_queries("mamba", d=8),
-        ONE_AT_A_TIME,
-        falls_with_queries("transformer-rope", d=8),
-        ATTENTION,
+BY_BULLET = {
+    "p1-1": (carries_beyond(1), carries_below(1)),
+    "p1-2": (carries_beyond(5), carries_below(5), DELAY),
+    "p1-3": (converges_faster(1), converges_faster(5)),
+    "p2-1": (falls_with_queries("mamba", d=8), ONE_AT_A_TIME),
+    "p2-2": (falls_with_queries("transformer-rope", d=8), ATTENTION),
+    "p2-3": (
         *(falls_with_queries(hybrid, d=8) for hybrid in ("hybrid-a", "hybrid-b")),
         HYBRIDS,
         only_with_mamba("with more queries", PROBLEM == 2),
     ),
-    3: (falls_with_queries("mamba", d=64), WIDE, LATE),
+    "p3-1": (falls_with_queries("mamba", d=64), WIDE),
+    "p3-2": (LATE,),
 }
-"""The claims of each problem, in the order of the assignment's questions."""
+"""The claims that answer each bullet of the assignment, in its order."""
+
+CLAIMS = {
+    part: tuple(
+        claim for name, own in BY_BULLET.items() if name.startswith(f"p{part}-") for claim in own
+    )
+    for part in PROBLEMS
+}
+"""Those of each problem."""
 
 ALL = tuple(claim for claims in CLAIMS.values() for claim in claims)

@@ -9,6 +9,7 @@ from recall_arena.floor import order_free
 from recall_arena.frame import runs_of
 from recall_arena.rules import standards
 from recall_arena.studies.assignment import pictures, rates, tables
+from recall_arena.studies.assignment.bullets import answers
 from recall_arena.studies.assignment.claims import ALL, CLAIMS
 from recall_arena.studies.assignment.scales import CONTEXT, SEARCHED
 from recall_arena.studies.assignment.settings import VOCABULARY, table_of
@@ -58,8 +59,11 @@ def sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
     findings = decide(ALL, runs, table_of(PROBLEMS))
     problems = [_problem(part, frame, runs, findings) for part in plan.parts]
     every = Section("Every run", "What did each run find?", tables=(tables.every_run(runs),))
+    drawn = {picture.name for problem in problems for picture in problem.pictures}
+    asked = "Each bullet of the assignment, its answer, and where it is shown."
     return [
         _summary(runs, settings),
+        Section("Where is my answer?", asked, answers=answers(plan.parts, findings, drawn)),
         *what_changed(runs, trials),
         *problems,
         search(trials),
