@@ -12,6 +12,7 @@ from made_up import record, tally
 from recall_arena.frame import frame_of
 from recall_arena.records import Store
 from recall_arena.report import write_report
+from recall_arena.report.inline import THEME
 from recall_arena.studies import STUDIES, Plan, Section
 
 STUDY = STUDIES["assignment"]
@@ -36,6 +37,21 @@ def test_the_page_needs_nothing_but_itself(smoke: Smoke) -> None:
     assert sources
     assert all(source.startswith(("data:", "#")) for source in sources)
     assert "<script" not in page
+
+
+def test_figures_stand_in_the_page_with_real_text_in_its_own_colours(
+    smoke: Smoke, sections: list[Section]
+) -> None:
+    page = text(smoke.report / "index.html")
+    pictures = [picture for section in sections for picture in section.pictures]
+    assert page.count("<svg ") == len(pictures)
+    for picture in pictures:
+        (drawn,) = re.findall(rf'<figure id="{picture.name}".*?</figure>', page, re.DOTALL)
+        assert ">chance</text>" in drawn
+        assert "currentColor" in drawn
+        assert not set(re.findall(r"#[0-9a-f]{6}", drawn)) & set(THEME)
+        names = set(re.findall(r'\bid="([^"]*)"', drawn))
+        assert set(re.findall(r"url\(#([^)]*)\)", drawn)) <= names
 
 
 def test_each_bullet_of_the_assignment_leads_to_its_findings_and_figures(

@@ -136,7 +136,7 @@ def write(figure: Figure, path: Path) -> None:
     """
     canvas, metadata = CANVASES[path.suffix]
     content = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "recall-arena", "svg.fonttype": "path"}):
+    with mpl.rc_context({"svg.hashsalt": "recall-arena", "svg.fonttype": "none"}):
         figure.set_dpi(DPI)
         if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
             figure.draw_without_rendering()

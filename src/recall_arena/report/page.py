@@ -1,16 +1,17 @@
 """A report: a study's sections as index.html, report.md, figures and tables in a folder."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 from recall_arena import atomic
 from recall_arena.canvas import save
 from recall_arena.records import DamagedRecord
+from recall_arena.report.inline import inlined
 from recall_arena.studies import Picture, Plan, Study
 from recall_arena.wording import values
 
@@ -69,7 +70,7 @@ def write_report(
         "origin": _origin(own.filter(pl.col("kind") == "run"), study.size(plan), damaged),
         "command": command(study, plan),
     }
-    images = {p.name: _data_uri(folder, p) for section in sections for p in section.pictures}
+    images = {p.name: _image(folder, p) for section in sections for p in section.pictures}
     page = _TEMPLATES.get_template("report.html.j2").render(**context, images=images)
     page = page.replace(" = ", NBSP + "=" + NBSP).replace(" %", NBSP + "%")  # no line ends there
     atomic.write(folder / "index.html", page.encode(), replace=True)
@@ -93,9 +94,9 @@ def anchor(heading: str) -> str:
     return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")
 
 
-def _data_uri(folder: Path, picture: Picture) -> str:
-    svg = (folder / "figures" / f"{picture.name}.svg").read_bytes()
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+def _image(folder: Path, picture: Picture) -> Markup:
+    svg = (folder / "figures" / f"{picture.name}.svg").read_text()
+    return Markup(inlined(svg, picture.name, picture.drawing.caption))
 
 
 def _origin(runs: pl.DataFrame, wanted: int, damaged: Sequence[DamagedRecord]) -> Origin:
