@@ -47,7 +47,7 @@ def test_figures_stand_in_the_page_with_real_text_in_its_own_colours(
     assert page.count("<svg ") == len(pictures)
     for picture in pictures:
         (drawn,) = re.findall(rf'<figure id="{picture.name}".*?</figure>', page, re.DOTALL)
-        assert ">chance</text>" in drawn
+        assert "</text>" in drawn
         assert "currentColor" in drawn
         assert not set(re.findall(r"#[0-9a-f]{6}", drawn)) & set(THEME)
         names = set(re.findall(r'\bid="([^"]*)"', drawn))
@@ -151,7 +151,10 @@ def test_a_browser_draws_the_whole_page_without_a_network(smoke: Smoke, width: i
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         page.goto((smoke.report / "index.html").as_uri())
-        drawn = page.evaluate("[...document.images].map(i => i.complete && i.naturalWidth > 0)")
+        drawn = page.evaluate(
+            "[...document.querySelectorAll('figure svg')].map(svg => [svg, "
+            "...svg.querySelectorAll('text')].every(e => e.getBoundingClientRect().width > 0))"
+        )
         overflow = page.evaluate(
             "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )

@@ -148,13 +148,14 @@ class ChooseRates(Command):
 
     study: options.StudyName = "rates"
     scale: options.Scale = "quick"
+    problem: options.Parts = ()
     store: options.StoreFolder = Path("results/records")
 
     def run(self) -> int:
         study = study_named(self.study)
         if study.choose is None:
             raise Mistake(f"the study {study.name!r} chooses nothing")
-        plan = plan_of(study, self.scale, (), None)
+        plan = plan_of(study, self.scale, self.problem, None)
         try:
             say(str(study.choose(plan, stores.opened(self.store))))
         except ValueError as lacking:

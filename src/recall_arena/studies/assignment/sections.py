@@ -61,9 +61,10 @@ def sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
     every = Section("Every run", "What did each run find?", tables=(tables.every_run(runs),))
     drawn = {picture.name for problem in problems for picture in problem.pictures}
     asked = "Each bullet of the assignment, its answer, and where it is shown."
+    none = (NO_RUN,) if runs.is_empty() else ()
     return [
         _summary(runs, settings),
-        Section("Where is my answer?", asked, answers=answers(plan.parts, findings, drawn)),
+        Section("Where is my answer?", asked, none, answers=answers(plan.parts, findings, drawn)),
         *what_changed(runs, trials),
         *problems,
         search(trials),
