@@ -11,7 +11,9 @@ from recall_arena.compiled import Compiled
 from recall_arena.devices import DEVICES, brought, device_named
 from recall_arena.evaluation import Contexts
 from recall_arena.execution import Execution
+from recall_arena.executors.work import Work
 from recall_arena.model import SequenceModel, named
+from recall_arena.records import Store
 from recall_arena.runs import Run
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
@@ -101,3 +103,10 @@ def test_an_accelerator_trains_and_says_so() -> None:
     assert ours.provenance.kernels == f"definitions, {there.device.type}"
     assert ours.outcome.losses == pytest.approx(theirs.outcome.losses, rel=1e-4)
     assert all(tensor.device == there.device for tensor in there.state().tensors.values())
+
+
+def test_a_run_on_a_gpu_of_a_cluster_asks_for_one(tmp_path: Path) -> None:
+    needs = [Work(Store(tmp_path), device=name).gpus for name in DEVICES]
+    assert dict(zip(DEVICES, needs, strict=True)) == {"auto": 0, "cpu": 0, "cuda": 1, "mps": 0}
+    with pytest.raises(ValueError, match="no device 'gpu'"):
+        Work(Store(tmp_path), device="gpu")

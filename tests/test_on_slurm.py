@@ -35,7 +35,7 @@ class Processes(slurm_jobs.Slurm):
         self.handed_in: list[submitit.LocalJob[None]] = []
 
     def submit(
-        self, jobs: Sequence[slurm_jobs.Job], folder: Path, threads: int, most: int
+        self, jobs: Sequence[slurm_jobs.Job], folder: Path, work: Work, most: int
     ) -> list[str]:
         executor = submitit.LocalExecutor(folder)
         executor.update_parameters(timeout_min=5, stderr_to_stdout=True)
@@ -151,9 +151,9 @@ def test_more_runs_than_an_array_may_have_are_shared_out_among_its_jobs(
 ) -> None:
     class Written(slurm_jobs.Slurm):
         def submit(
-            self, jobs: Sequence[slurm_jobs.Job], folder: Path, threads: int, most: int
+            self, jobs: Sequence[slurm_jobs.Job], folder: Path, work: Work, most: int
         ) -> list[str]:
-            assert (threads, most) == (2, 7)
+            assert (work.threads, most) == (2, 7)
             return [f"1_{place}" for place in range(len(jobs))]
 
     monkeypatch.setattr(slurm_jobs, "LARGEST_ARRAY", 3)
