@@ -7,12 +7,14 @@ from conftest import ROOT
 from polars.testing import assert_frame_equal
 from test_verification import verdict
 
+from recall_arena.claims import SETTING
 from recall_arena.frame import frame_of
 from recall_arena.records import Record, Store
 from recall_arena.runs import REVISION, from_json
 from recall_arena.studies import STUDIES
 from recall_arena.studies.assignment import rates
 from recall_arena.studies.assignment.scales import PROBLEMS
+from recall_arena.studies.assignment.settings import table_of
 from recall_arena.studies.study import Plan
 from recall_arena.verification import elsewhere, obstacle
 from recall_arena.zoo import ZOO, name_of
@@ -55,12 +57,17 @@ def test_records_of_this_revision_have_the_addresses_of_their_runs() -> None:
     assert [from_json(one.run).address for one in records] == [one.address for one in records]
 
 
-def test_the_chosen_rates_are_those_of_the_published_trials() -> None:
-    plan = Plan("published", PROBLEMS)
+@pytest.mark.parametrize(
+    "plan", [Plan("published", PROBLEMS), Plan("evidence", (1,))], ids=lambda plan: plan.scale
+)
+def test_the_chosen_rates_are_those_of_the_published_trials(plan: Plan) -> None:
     trials = PUBLISHED.read_all(
         named.run.address for named in STUDIES["rates"].runs(plan, PUBLISHED)
     )
     expected, kept = rates.trials_of(frame_of(trials)), rates.published(plan)
+    kept = kept.join(table_of(plan.parts, alone=True), on=SETTING, how="semi")
+    order = [*SETTING, "rate", "seed"]
+    expected, kept = expected.sort(order), kept.sort(order)
     assert_frame_equal(kept, expected.select(kept.columns), check_dtypes=False)
 
 
