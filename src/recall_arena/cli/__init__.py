@@ -38,6 +38,7 @@ COMMANDS = {
         "hold a mixer of your own against what every mixer promises", "check_mixer:CheckMixer"
     ),
     "evaluate": Entry("test a trained model at other context lengths", "evaluate:Evaluate"),
+    "inspect": Entry("look into a trained model: what it binds, and how", "inspect:Inspect"),
     "report": Entry("write a study's report from the records there are", "report:Report"),
     "plot": Entry("draw any records: any column against another", "plot:Plot"),
     "runs ls": Entry("the records of a store", "runs:RunsLs"),
