@@ -53,9 +53,7 @@ PLAN = Plan(os.environ.get("RECALL_SCALE", "published"), parts=(1, 2, 3))
 SCALE = SCALES[PLAN.scale]
 STORE = Store(Path(os.environ.get("RECALL_STORE", "../results/records")))
 VOCABULARY, L = 16, 64
-CHOSEN = rates.best(
-    rates.published(PLAN)
-)  # searched beforehand
+CHOSEN = rates.best(rates.published(PLAN))  # searched beforehand
 
 # %% [markdown]
 # ## The task and the models
