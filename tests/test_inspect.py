@@ -147,18 +147,11 @@ def test_profiles_are_means_of_what_stands_inside() -> None:
     assert set(written(model, ASKED)["layer"]) == {0}
 
 
-def command(*words: str) -> int:
-    try:
-        return main([*words]) or 0
-    except SystemExit as end:
-        return int(end.code or 0)
-
-
 def trained(folder: Path, model: str, capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """The address of a run of a few steps whose weights are kept."""
     steps = ("--schedule.steps", "5", "--schedule.context", "12", "--contexts", "12")
     where = ("--store", str(folder), "--json", "--quiet")
-    code = command("train", "--model", model, *steps, *words, *where)
+    code = main(["train", "--model", model, *steps, *words, *where])
     said = capsys.readouterr()
     assert code == 0, said.err
     return cast(str, json.loads(said.out)["address"])
@@ -169,14 +162,14 @@ def test_the_command_writes_figures_and_data_of_any_stack(
 ) -> None:
     address = trained(tmp_path / "runs", "gated-delta, attention-rope, mamba", capsys)
     where = ("--store", str(tmp_path / "runs"), "--out", str(tmp_path / "seen"))
-    assert command("inspect", address, *where, "--sequences", "60", "--json") == 0
+    assert main(["inspect", address, *where, "--sequences", "60", "--json"]) == 0
     said: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert {row["layer"] for row in said["attribution"]} == {1, 2}
     assert {row["layer"] for row in said["written"]} == {0, 2}
     names = {"distances", "attribution", "attention", "written", "lags", "map-layer1"}
     files = {path.name for path in (tmp_path / "seen").iterdir()}
     assert files == {f"{name}.{end}" for name in names for end in ("svg", "pdf", "png", "csv")}
-    assert command("inspect", address, *where, "--context", "30") == 0
+    assert main(["inspect", address, *where, "--context", "30"]) == 0
     assert "answers are right where the value is not the query" in capsys.readouterr().out
 
 
@@ -193,7 +186,7 @@ def test_what_cannot_be_inspected_is_refused_in_a_line(
 ) -> None:
     address = trained(tmp_path / "runs", "mamba", capsys)
     where = ("--store", str(tmp_path / "runs"), "--out", str(tmp_path / "seen"))
-    assert command("inspect", address, *where, *words) == 2
+    assert main(["inspect", address, *where, *words]) == 2
     assert capsys.readouterr().err.strip().endswith(said)
     assert not (tmp_path / "seen").exists()
 
@@ -203,7 +196,7 @@ def test_learned_positions_reach_no_further_than_they_do(
 ) -> None:
     address = trained(tmp_path / "runs", "transformer-learned", capsys)
     where = ("--store", str(tmp_path / "runs"), "--out", str(tmp_path / "seen"))
-    assert command("inspect", address, *where, "--context", "500") == 2
+    assert main(["inspect", address, *where, "--context", "500"]) == 2
     assert "learned positions reach" in capsys.readouterr().err
     assert not (tmp_path / "seen").exists()
 
@@ -212,5 +205,5 @@ def test_a_run_of_another_task_is_not_inspected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = trained(tmp_path / "runs", "mamba", capsys, "--task", "induction-heads")
-    assert command("inspect", address, "--store", str(tmp_path / "runs")) == 2
+    assert main(["inspect", address, "--store", str(tmp_path / "runs")]) == 2
     assert "this one is induction-heads" in capsys.readouterr().err

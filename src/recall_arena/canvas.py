@@ -28,9 +28,10 @@ DASHES: tuple[Literal["-", "--", "-.", ":"], ...] = ("-", "--", "-.", ":")
 DPI = 160
 CANVASES: dict[str, tuple[type[FigureCanvasBase], dict[str, None] | None]] = {
     ".svg": (FigureCanvasSVG, {"Date": None}),
-    ".pdf": (FigureCanvasPdf, {"CreationDate": None}),
     ".png": (FigureCanvasAgg, None),
+    ".pdf": (FigureCanvasPdf, {"CreationDate": None}),
 }
+"""What prints each format of a figure, and the metadata without which bytes would vary."""
 
 Group = tuple[tuple[Any, ...], pl.DataFrame]
 

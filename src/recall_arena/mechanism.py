@@ -36,14 +36,14 @@ def attribution(model: SequenceModel, asked: Sequences, layer: int) -> pl.DataFr
     offsets = [*range(asked.delay + BEYOND + 1), None]
     moved, whole, counted = (dict.fromkeys(offsets, 0.0) for _ in range(3))
     for base in asked.split():
-        source, last = base.rebound(), base.tokens.shape[1] - 1
+        source, every = base.rebound(), torch.ones_like(base.first, dtype=torch.bool)
+        at_end = (torch.full_like(base.first, base.tokens.shape[1] - 1), every)
         with torch.inference_mode():
             here, there = (_through(model, model.embed(s.tokens), 0, layer) for s in (base, source))
             low, high = (_probability(model, x, layer, source.value) for x in (here, there))
             for offset in offsets:
-                place = torch.full_like(base.first, last) if offset is None else base.first + offset
-                counts = place <= last - (offset is not None)
-                mixed = _interchanged(here, there, place.clamp(max=last))
+                place, counts = at_end if offset is None else base.places(offset)
+                mixed = _interchanged(here, there, place)
                 gain = _probability(model, mixed, layer, source.value) - low
                 moved[offset] += float(gain[counts].sum())
                 whole[offset] += float((high - low)[counts].sum())
@@ -122,14 +122,12 @@ def _profile(
     """Means of a layer's inner tensors, made to (batch, length), by the offset from the query."""
     sums: dict[tuple[int, int], list[float]] = {}
     for part, layers in _inside(model, asked):
-        context = part.tokens.shape[1] - 1
         for number, inner in enumerate(layers):
             for name in of.keys() & inner.keys():
                 amount = of[name](inner[name])
                 for offset in range(-2, part.delay + BEYOND + 1):
-                    place = part.first + offset
-                    there = (place >= 0) & (place < context)
-                    found = amount.gather(1, place.clamp(0, context)[:, None])[:, 0][there]
+                    place, there = part.places(offset)
+                    found = amount.gather(1, place[:, None])[:, 0][there]
                     total = sums.setdefault((number, offset), [0.0, 0.0])
                     total[0] += float(found.sum())
                     total[1] += len(found)

@@ -5,7 +5,7 @@ Each table has a row for what it is about, and counts over the sequences.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 import torch
@@ -50,10 +50,13 @@ class Sequences:
 
     def at(self, offset: int) -> Tensor:
         """The token at an offset, -1 where the context has none there."""
-        place = self.first + offset
-        inside = (place >= 0) & (place < self.tokens.shape[1] - 1)
-        found = self.tokens.gather(1, place.clamp(0, self.tokens.shape[1] - 1)[:, None])[:, 0]
-        return torch.where(inside, found, -1)
+        place, inside = self.places(offset)
+        return torch.where(inside, self.tokens.gather(1, place[:, None])[:, 0], -1)
+
+    def places(self, offset: int) -> tuple[Tensor, Tensor]:
+        """The position at an offset, and whether the context has one; where not, any."""
+        last, place = self.tokens.shape[1] - 1, self.first + offset
+        return place.clamp(0, last), (place >= 0) & (place < last)
 
     def rebound(self) -> "Sequences":
         """The same with another value, neither the old one nor the query."""
@@ -63,14 +66,14 @@ class Sequences:
         value = value + (value >= low)
         value = value + (value >= high)
         tokens = self.tokens.scatter(1, (self.first + self.delay)[:, None], value[:, None])
-        return Sequences(tokens, self.first, self.delay, self.vocabulary)
+        return replace(self, tokens=tokens)
 
     def split(self) -> Iterator["Sequences"]:
         """A few at a time."""
         for tokens, first in zip(
             self.tokens.split(AT_ONCE), self.first.split(AT_ONCE), strict=True
         ):
-            yield Sequences(tokens, first, self.delay, self.vocabulary)
+            yield replace(self, tokens=tokens, first=first)
 
 
 def answers(model: SequenceModel, asked: Sequences) -> Tensor:
@@ -120,7 +123,8 @@ def rebinding(model: SequenceModel, asked: Sequences, answered: Tensor) -> dict[
     A model that binds follows to the new value; one that knows the old one by other means stays.
     """
     right = answered == asked.value
-    again, changed = asked.rebound(), answers(model, asked.rebound())
+    again = asked.rebound()
+    changed = answers(model, again)
     follows, stays = changed == again.value, changed == asked.value
     return {
         "asked": int(right.sum()),

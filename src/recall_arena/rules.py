@@ -112,12 +112,9 @@ class Ahead(Rule):
         )
 
     def rule(self, runs: pl.DataFrame) -> Ruling:
-        groups = [
-            (runs.filter(a & self.among), runs.filter(b & self.among)) for _, a, b in self.pairs
-        ]
-        measured = (
-            f"{MEASURES[self.value]}: {by_setting(runs.filter(self.among), self.value, runs)}"
-        )
+        counted = runs.filter(self.among)
+        groups = [(counted.filter(a), counted.filter(b)) for _, a, b in self.pairs]
+        measured = f"{MEASURES[self.value]}: {by_setting(counted, self.value, runs)}"
         if any(own.is_empty() for pair in groups for own in pair):
             comment = f"A model has none of the {self.condition}, so there is nothing to compare."
             return Ruling("undecided", measured, comment)

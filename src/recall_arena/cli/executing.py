@@ -13,8 +13,7 @@ from recall_arena.cli.command import Mistake
 from recall_arena.cli.console import errors
 from recall_arena.cli.progress import follow
 from recall_arena.cli.stopping import Stopped
-from recall_arena.devices import check_device, device_named
-from recall_arena.executors import STAYING, Event, Failed, execute_all, sweep
+from recall_arena.executors import STAYING, Event, Failed, check_device_of, execute_all, sweep
 from recall_arena.records import Store
 from recall_arena.runs import Run
 
@@ -58,7 +57,7 @@ class How:
                 flag = "--" + name.replace("_", "-")
                 raise Mistake(f"{flag} must be at least 0, got {getattr(self, name)}")
         try:
-            check_device(self.device) if self.executor != "local" else device_named(self.device)
+            check_device_of(self.executor, self.device)
         except ValueError as error:
             raise Mistake(str(error)) from None
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import polars as pl
 import tyro
 
-from recall_arena.canvas import groups, write
+from recall_arena.canvas import CANVASES, groups, write
 from recall_arena.cli import options, stores
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import say, say_json
@@ -19,7 +19,6 @@ from recall_arena.index import Contents, contents_of, contents_of_files, togethe
 from recall_arena.names import unknown
 from recall_arena.plots import ALONG, VALUES, Axes2D, plot, points_of
 
-FORMATS = (".svg", ".png", ".pdf")
 LONGEST = 60
 
 
@@ -66,8 +65,8 @@ class Plot(Command):
     json: options.Json = False
 
     def run(self) -> int:
-        if self.out.suffix not in FORMATS or self.out.is_dir():
-            raise Mistake(f"--out must end in one of {', '.join(FORMATS)}, got {self.out}")
+        if self.out.suffix not in CANVASES or self.out.is_dir():
+            raise Mistake(f"--out must end in one of {', '.join(CANVASES)}, got {self.out}")
         contents = self._contents()
         runs = listed(contents, self.where)
         axes = self._axes(runs)

@@ -8,7 +8,7 @@ the events of their execution; each run is `here.execute_one` in some process.  
 import pkgutil
 from collections.abc import Callable, Generator
 
-from recall_arena.devices import device_named
+from recall_arena.devices import check_device, device_named
 from recall_arena.executors.events import Advanced, Busy, Event, Failed, Finished, Noted
 from recall_arena.executors.outside import check_reachable
 from recall_arena.executors.sweeping import sweep
@@ -26,6 +26,7 @@ __all__ = [
     "Failed",
     "Finished",
     "Noted",
+    "check_device_of",
     "cores",
     "execute_all",
     "missing",
@@ -55,6 +56,14 @@ def missing(runs: list[Run], store: Store, *, keep_weights: bool = False) -> lis
     return Work(store, keep_weights=keep_weights).missing(runs)
 
 
+def check_device_of(executor: str, device: str) -> None:
+    """Raises ValueError for a device that does not exist or, executing here, is not there."""
+    if executor == "local":
+        device_named(device)
+    else:
+        check_device(device)
+
+
 def execute_all(
     runs: list[Run],
     store: Store,
@@ -82,8 +91,7 @@ def execute_all(
     if executor not in EXECUTORS:
         raise ValueError(unknown("executor", executor, EXECUTORS))
     work = Work(store, threads, keep_weights, snapshot_seconds, device)
-    if executor == "local":
-        device_named(device)
+    check_device_of(executor, device)
     todo = work.missing(runs)
     if executor != "local" or (jobs != 1 and len(todo) > 1):
         check_reachable(todo, elsewhere=executor != "local")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from recall_arena.claims import Finding
-from recall_arena.studies.assignment.claims import BY_BULLET
+from recall_arena.studies.assignment.claims import BY_BULLET, problem_of
 from recall_arena.studies.study import Answer
 
 BULLETS = {
@@ -50,5 +50,5 @@ def answers(
             tuple(figure for figure in FIGURES[name] if figure in drawn),
         )
         for name, asked in BULLETS.items()
-        if int(name[1]) in parts
+        if problem_of(name) in parts
     )

@@ -185,9 +185,15 @@ BY_BULLET = {
 }
 """The claims that answer each bullet of the assignment, in its order."""
 
+
+def problem_of(bullet: str) -> int:
+    """The number of the problem that a bullet is of: 2 for "p2-1"."""
+    return int(bullet[1])
+
+
 CLAIMS = {
     part: tuple(
-        claim for name, own in BY_BULLET.items() if name.startswith(f"p{part}-") for claim in own
+        claim for name, own in BY_BULLET.items() if problem_of(name) == part for claim in own
     )
     for part in PROBLEMS
 }

@@ -50,8 +50,9 @@ def published(plan: Plan) -> pl.DataFrame:
     On each setting they are of the search at the plan's scale, or, where it has not been made, of
     the short one.
     """
+    trials = kept()
     own, short = (
-        wanted(kept(), searched(Plan(scale, PROBLEMS))).drop("problem")
+        wanted(trials, searched(Plan(scale, PROBLEMS))).drop("problem")
         for scale in (plan.scale, "published")
     )
     return pl.concat([own, short.join(own, on=SETTING, how="anti")])

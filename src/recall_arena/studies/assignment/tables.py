@@ -82,10 +82,10 @@ def search(trials: pl.DataFrame) -> Table:
     rates = sorted(trials["rate"].unique())
     rows = []
     for (model, d, M, tau), tried in trials.group_by(SETTING, maintain_order=True):
-        outcome: dict[float, str] = {}
-        for trial in tried.rows(named=True):
-            before = f"{outcome[trial['rate']]} / " if trial["rate"] in outcome else ""
-            outcome[trial["rate"]] = before + _outcome(trial)
+        outcome = {
+            rate: " / ".join(map(_outcome, own.rows(named=True)))
+            for (rate,), own in tried.group_by(["rate"], maintain_order=True)
+        }
         row = {"model": look_of(model).label, "d": d, "M": M, "τ": tau}
         row |= {f"{rate:g}": outcome.get(rate, "") for rate in rates}
         chosen = ", ".join(f"{rate:g}" for rate in tried.filter("chosen")["rate"].unique())
