@@ -20,8 +20,8 @@
 # tested at every length from $\tau + 1$ to $3L = 192$.
 #
 # Each run is a value (task, model, schedule, seed). Its record is looked up in `STORE`; what is
-# missing is trained. The environment variables `RECALL_SCALE` (smoke, quick, published, full) and
-# `RECALL_STORE` (a folder) choose how much is spent and where the records are.
+# missing is trained. The environment variables `RECALL_SCALE` (smoke, quick, published, evidence)
+# and `RECALL_STORE` (a folder) choose how much is spent and where the records are.
 
 # %%
 # %matplotlib inline
@@ -94,17 +94,24 @@ def train(problem: int, *names: str, queries: int = 1, delay: int = 1, width: in
     """The frame of these models on one task, a run a seed; trains what the store lacks."""
     runs = []
     for name in names:
+        effort = SCALE.problems[problem].runs_of(name)  # iterations and seeds
         setting = {"model": name, "d": width, "M": queries, "tau": delay}
         (rate,) = CHOSEN.filter([pl.col(column) == setting[column] for column in setting])["rate"]
         runs += [
             Run(
                 task=AssociativeRecall(vocabulary=VOCABULARY, queries=queries, delay=delay),
                 model=model(name, width),
-                schedule=Schedule(rate=rate, steps=SCALE.runs[problem].steps, context=L, batch=64),
+                schedule=Schedule(
+                    rate=rate,
+                    steps=effort.steps,
+                    decay_steps=effort.decay_steps,
+                    context=L,
+                    batch=64,
+                ),
                 contexts=Contexts(first=SCALE.first, last=3 * L, stride=SCALE.stride),
                 seed=seed,
             )
-            for seed in SCALE.runs[problem].of(None)
+            for seed in effort.of(None)
         ]
     for event in execute_all(runs, STORE, jobs=cores()):
         if isinstance(event, Failed):

@@ -24,7 +24,6 @@ from recall_arena.zoo import ZOO, name_of
 
 STUDY = STUDIES["assignment"]
 NOTHING = Store(ROOT / "no such folder")
-FULL = Plan("full", (1, 2, 3))
 PUBLISHED = Plan("published", (1, 2, 3))
 JUDGES = Plan("evidence", (1, 2, 3))
 ENTIRE = Plan("quick", (1, 2, 3), 3)
@@ -40,8 +39,9 @@ def test_the_settings_are_those_of_the_assignment() -> None:
 
 
 def test_runs_have_the_assignment_s_numbers_and_differ() -> None:
-    runs = [named.run for named in STUDY.runs(FULL, NOTHING)]
-    assert len({run.address for run in runs}) == len(runs) == STUDY.size(FULL) == 5 * 28
+    runs = [named.run for named in STUDY.runs(PUBLISHED, NOTHING)]
+    assert len({run.address for run in runs}) == len(runs) == STUDY.size(PUBLISHED)
+    assert len(runs) == 8 * 20 + 4 * 10 + 16 * 3
     for run in runs:
         assert (run.schedule.context, run.schedule.batch, run.model.vocabulary) == (64, 64, 16)
         assert run.contexts.lengths(run.task) == range(run.task.shortest_context, 193)
@@ -56,15 +56,16 @@ def test_a_problem_alone_brings_what_it_is_compared_with() -> None:
     assert sum(run.model.width == 8 for run in runs) == 3
 
 
-def test_every_setting_has_at_least_four_rates_on_record_and_one_chosen() -> None:
-    tried = rates.published(PUBLISHED).group_by(SETTING).len()
+@pytest.mark.parametrize(("plan", "least"), [(ENTIRE, 4), (PUBLISHED, 3)])
+def test_every_setting_has_its_rates_on_record_and_one_chosen(plan: Plan, least: int) -> None:
+    tried = rates.published(plan).group_by(SETTING).agg(rates=pl.col("rate").n_unique())
     assert set(tried.select(SETTING).rows()) == set(table_of((1, 2, 3)).select(SETTING).rows())
-    assert min(tried["len"]) >= 4
-    assert rates.best(rates.published(PUBLISHED)).height == len(SETTINGS)
+    assert min(tried["rates"]) >= least
+    assert rates.best(rates.published(plan)).height == len(SETTINGS)
 
 
 def test_the_runs_have_the_rates_that_the_search_chose() -> None:
-    chosen = rates.best(rates.published(PUBLISHED))
+    chosen = rates.best(rates.published(ENTIRE))
     for named in STUDY.runs(Plan("quick", (1, 2, 3), 1), NOTHING):
         run = named.run
         own = (
@@ -156,7 +157,7 @@ def test_a_search_with_some_seeds_prefers_the_rate_that_most_of_them_solve() -> 
 @cache
 def chosen_rates() -> dict[tuple[object, ...], float]:
     """The rate that the search chose for each setting."""
-    best = rates.best(rates.published(PUBLISHED))
+    best = rates.best(rates.published(ENTIRE))
     return dict(zip(best.select(SETTING).rows(), best["rate"], strict=True))
 
 
@@ -164,7 +165,7 @@ def made(setting: dict[str, object], seed: int, **rest: object) -> Record:
     """A record of a setting with the budget of the quick scale and the chosen rate."""
     own = {name: setting[name] for name in SETTING}
     rate = chosen_rates()[tuple(own.values())]
-    budget = SCALES["quick"].runs[setting["problem"]].steps  # type: ignore[index]
+    budget = SCALES["quick"].problems[setting["problem"]].runs.steps  # type: ignore[index]
     return record(seed=seed, **{**own, "rate": rate, "budget": budget, **rest})
 
 

@@ -35,8 +35,8 @@ RATES = Study(
     scales=dict.fromkeys(SCALES, "the assignment's search at that scale"),
     runs=lambda plan, store: _training().search_runs(plan, store),
     size=lambda plan: sum(
-        len(SCALES[plan.scale].rates[d]) * seeds
-        for d, seeds in settings.searched(plan).select("d", "seeds").rows()
+        len(SCALES[plan.scale].problems[problem].rates[d]) * seeds
+        for problem, d, seeds in settings.searched(plan).select("problem", "d", "seeds").rows()
     ),
     select=lambda frame, plan: rates.newest(settings.on_settings(frame, settings.searched(plan))),
     sections=lambda frame, plan: [search(rates.trials_of(frame))],

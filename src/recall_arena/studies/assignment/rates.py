@@ -53,7 +53,7 @@ def published(plan: Plan) -> pl.DataFrame:
     trials = kept()
     own, short = (
         wanted(trials, searched(Plan(scale, PROBLEMS))).drop("problem")
-        for scale in (plan.scale, "published")
+        for scale in (plan.scale, "quick")
     )
     return pl.concat([own, short.join(own, on=SETTING, how="anti")])
 

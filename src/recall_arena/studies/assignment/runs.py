@@ -14,7 +14,7 @@ from recall_arena.model import named
 from recall_arena.records import Store
 from recall_arena.runs import Run
 from recall_arena.studies.assignment import rates, settings
-from recall_arena.studies.assignment.scales import CONTEXT, SCALES, Effort, Efforts, effort_of
+from recall_arena.studies.assignment.scales import CONTEXT, SCALES, Effort
 from recall_arena.studies.assignment.settings import LONGEST, VOCABULARY, Setting, table_of
 from recall_arena.studies.study import NamedRun, Plan
 from recall_arena.tasks import AssociativeRecall
@@ -44,7 +44,8 @@ def assignment_runs(plan: Plan, store: Store) -> list[NamedRun]:
     best = rates.best(rates.published(plan)).select(*SETTING, "rate")
     chosen = dict(zip(best.select(SETTING).rows(), best["rate"], strict=True))
     named_runs = []
-    for setting, effort in _longest_first(table_of(plan.parts), scale.runs):
+    for setting in _longest_first(table_of(plan.parts)):
+        effort = scale.problems[setting.problem].runs_of(setting.model)
         rate = chosen[setting.model, setting.d, setting.M, setting.tau]
         for seed in effort.of(plan.seeds):
             run = setting_run(setting, rate, effort, seed, contexts)
@@ -54,11 +55,10 @@ def assignment_runs(plan: Plan, store: Store) -> list[NamedRun]:
 
 def search_runs(plan: Plan, store: Store) -> list[NamedRun]:
     """Every rate on every setting; a grid grows once the store has all runs in it."""
-    efforts = SCALES[plan.scale].search
     return [
         NamedRun(f"{_name(setting)}, rate {run.schedule.rate:g}, seed {run.seed}", run)
-        for setting, effort in _longest_first(table_of(plan.parts, alone=True), efforts)
-        for run in _search(setting, effort, plan, store)
+        for setting in _longest_first(table_of(plan.parts, alone=True))
+        for run in _search(setting, plan, store)
     ]
 
 
@@ -78,26 +78,26 @@ def choose_rates(plan: Plan, store: Store) -> Path:
     return rates.FILE
 
 
-def _search(setting: Setting, effort: Effort, plan: Plan, store: Store) -> list[Run]:
+def _search(setting: Setting, plan: Plan, store: Store) -> list[Run]:
     at_training_length = Contexts(first=CONTEXT, last=CONTEXT)
-    seeds = effort.of(plan.seeds)
+    efforts = SCALES[plan.scale].problems[setting.problem]
+    seeds = efforts.search.of(plan.seeds)
 
     def runs(grid: Sequence[float]) -> list[Run]:
         return [
-            setting_run(setting, rate, effort, seed, at_training_length)
+            setting_run(setting, rate, efforts.search, seed, at_training_length)
             for rate in grid
             for seed in seeds
         ]
 
     records = store.read_all(run.address for run in runs(rates.LADDER))
     tried = rates.trials_of(frame_of(records))
-    return runs(rates.grid(SCALES[plan.scale].rates[setting.d], len(seeds), tried))
+    return runs(rates.grid(efforts.rates[setting.d], len(seeds), tried))
 
 
-def _longest_first(settings: pl.DataFrame, efforts: Efforts) -> list[tuple[Setting, Effort]]:
+def _longest_first(settings: pl.DataFrame) -> list[Setting]:
     ordered = settings.sort("d", "problem", descending=True, maintain_order=True)
-    own = [Setting(**row) for row in ordered.rows(named=True)]
-    return [(one, effort_of(one.problem, one.model, efforts)) for one in own]
+    return [Setting(**row) for row in ordered.rows(named=True)]
 
 
 def _name(setting: Setting) -> str:

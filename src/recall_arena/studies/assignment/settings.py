@@ -5,13 +5,13 @@ Problem 2   Mamba, the RoPE transformer and both hybrids, M = 4, 8, 16
 Problem 3   Mamba eight times as wide, M = 4, 8, 16, and M = 16 with tau = 10
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import polars as pl
 
 from recall_arena.claims import SETTING
-from recall_arena.studies.assignment.scales import CONTEXT, SCALES, Efforts, effort_of
+from recall_arena.studies.assignment.scales import CONTEXT, SCALES, Effort
 from recall_arena.studies.study import Plan
 from recall_arena.zoo import ZOO
 
@@ -51,15 +51,15 @@ def table_of(problems: Collection[int], *, alone: bool = False) -> pl.DataFrame:
     return pl.DataFrame(SETTINGS).filter(own)
 
 
-def with_efforts(settings: pl.DataFrame, efforts: Efforts, seeds: int | None) -> pl.DataFrame:
+def with_efforts(
+    settings: pl.DataFrame, effort_of: Callable[[int, str], Effort], seeds: int | None
+) -> pl.DataFrame:
     """The settings with the `budget`, `decay`, `first_seed` and `seeds` of each.
 
-    `seeds`, if it is not None, is how many all get.
+    effort_of  what is spent on a problem and model
+    seeds      how many all get, if it is not None
     """
-    own = [
-        effort_of(problem, model, efforts)
-        for problem, model in settings.select("problem", "model").rows()
-    ]
+    own = [effort_of(*row) for row in settings.select("problem", "model").rows()]
     return settings.with_columns(
         budget=pl.Series([effort.steps for effort in own], dtype=pl.Int64),
         decay=pl.Series([effort.decay for effort in own], dtype=pl.Float64),
@@ -87,12 +87,16 @@ def on_settings(frame: pl.DataFrame, settings: pl.DataFrame) -> pl.DataFrame:
 
 def asked(plan: Plan) -> pl.DataFrame:
     """The settings of a plan's runs `with_efforts`."""
-    return with_efforts(table_of(plan.parts), SCALES[plan.scale].runs, plan.seeds)
+    problems = SCALES[plan.scale].problems
+    own = table_of(plan.parts)
+    return with_efforts(own, lambda problem, model: problems[problem].runs_of(model), plan.seeds)
 
 
 def searched(plan: Plan) -> pl.DataFrame:
     """The settings of a plan's search `with_efforts`."""
-    return with_efforts(table_of(plan.parts, alone=True), SCALES[plan.scale].search, plan.seeds)
+    problems = SCALES[plan.scale].problems
+    own = table_of(plan.parts, alone=True)
+    return with_efforts(own, lambda problem, model: problems[problem].search, plan.seeds)
 
 
 def select(frame: pl.DataFrame, plan: Plan, rates: pl.DataFrame) -> pl.DataFrame:
