@@ -16,6 +16,13 @@ MEASURES = {
     "steps_99": "iterations to the first check with 99 % validation accuracy",
     "told_apart": "over the checks with 20 to 90 % of all answers right, the mean share of queries "
     "that were answered right at least 80 % or at most 30 % of the time",
+    "followed": "of the right answers at L, those that follow where the value is exchanged",
+    "on_value": "weight of the final query's attention on the value, at L",
+    "on_value_3L": "weight of the final query's attention on the value, at 3L",
+    "previous": "weight of the first layer's attention on the token τ back, at L",
+    "written": "of what Δ rises by around the query, the part at the value and three tokens after",
+    "after_value": "of the wrong answers at L, those that are the token after the value",
+    "short_query": "of the wrong answers at L / 8, those that are the query itself",
 }
 """Columns of `frame.runs_of` by which claims judge runs."""
 
