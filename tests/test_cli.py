@@ -112,6 +112,7 @@ def test_every_command_explains_itself_and_each_of_its_flags(
         ("report --store nowhere", "nowhere is not a folder"),
         ("evaluate 0123 --store nowhere", "nowhere is not a folder"),
         ("study choose-rates --store nowhere", "nowhere is not a folder"),
+        ("study explain --store nowhere", "nowhere is not a folder"),
         ("study run assignment --store file", "nothing can be written to file: file is not a"),
         ("study run assignment --store file --dry-run", "nothing can be written to file: file is"),
         ("study run assignment --out file/report", "written to file/report: file is not a folder"),

@@ -16,6 +16,7 @@ HARMLESS = {  # what keeps commands from training for long, or from changing the
     "study run": ["--dry-run"],
     "extend": ["--dry-run"],
     "study choose-rates": ["--store", "nowhere"],
+    "study explain": ["--store", "nowhere"],
     "verify": ["--store", "nowhere"],
     "check-mixer": ["no.such.module:Mixer"],
 }

@@ -30,6 +30,7 @@ COMMANDS = {
     "study run": Entry("run what a study lacks, then write its report", "study:StudyRun"),
     "study ls": Entry("the studies and their scales", "study:StudyLs"),
     "study choose-rates": Entry("choose among the rates that a search tried", "study:ChooseRates"),
+    "study explain": Entry("look into finished runs, for the report", "study:Explain"),
     "train": Entry("train one model, show its accuracy, keep record and weights", "train:Train"),
     "extend": Entry("train a finished run further, or test it at more lengths", "extend:Extend"),
     "sweep": Entry("train a grid of runs, and choose the best", "sweep:Sweep"),

@@ -1,4 +1,4 @@
-"""`recall study run` and `recall study ls`."""
+"""`recall study run`, `recall study ls`, `recall study choose-rates`, `recall study explain`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,4 +161,30 @@ class ChooseRates(Command):
         except ValueError as lacking:
             again = f"`recall study run {study.name} --scale {plan.scale}` finishes them"
             raise Mistake(f"{lacking}; {again}") from None
+        return 0
+
+
+@dataclass(frozen=True)
+class Explain(Command):
+    """Look into a study's finished runs whose weights were kept, for the report's part "Why".
+
+    Writes the file inside the package that reports read, so it is meant for a checkout;
+    `recall inspect ADDRESS` draws what happens inside one run.
+    """
+
+    study: options.StudyName = "assignment"
+    scale: options.Scale = "quick"
+    store: options.StoreFolder = Path("runs")
+
+    def run(self) -> int:
+        study = study_named(self.study)
+        if study.explain is None:
+            raise Mistake(f"the study {study.name!r} explains nothing")
+        plan = plan_of(study, self.scale, (), None)
+        try:
+            looked, lacking = study.explain(plan, stores.opened(self.store))
+        except ValueError as damaged:
+            raise Mistake(str(damaged)) from None
+        without = f"; {lacking} have no weights: `--keep-weights` keeps them" if lacking else ""
+        say(f"{looked} runs looked into{without}")
         return 0

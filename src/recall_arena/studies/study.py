@@ -89,6 +89,8 @@ class Study:
     sections  the report's sections, from those rows
     choose    writes down what later studies take from a finished search, and says where;
               ValueError if runs are missing
+    explain   looks into the finished runs whose weights a store keeps and writes down what the
+              report says of it; how many runs that were, and how many had no weights
     """
 
     name: str
@@ -100,3 +102,4 @@ class Study:
     select: Callable[[pl.DataFrame, Plan], pl.DataFrame]
     sections: Callable[[pl.DataFrame, Plan], list[Section]]
     choose: Callable[[Plan, Store], Path] | None = None
+    explain: Callable[[Plan, Store], tuple[int, int]] | None = None

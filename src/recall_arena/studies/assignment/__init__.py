@@ -5,16 +5,23 @@ Cost: 28 runs a seed.  `recall study run assignment` says how far it is.
 
 from types import ModuleType
 
+from recall_arena.records import Store
 from recall_arena.studies.assignment import rates, settings
 from recall_arena.studies.assignment.scales import PROBLEMS, SCALES
 from recall_arena.studies.assignment.sections import search, sections
-from recall_arena.studies.study import Study
+from recall_arena.studies.study import Plan, Study
 
 
 def _training() -> ModuleType:
     from recall_arena.studies.assignment import runs  # needs torch, as all the rest does not
 
     return runs
+
+
+def _explain(plan: Plan, store: Store) -> tuple[int, int]:
+    from recall_arena.studies.assignment import insides  # as above
+
+    return insides.explain(plan, store)
 
 
 ASSIGNMENT = Study(
@@ -26,6 +33,7 @@ ASSIGNMENT = Study(
     size=lambda plan: int(settings.asked(plan)["seeds"].sum()),
     select=lambda frame, plan: settings.select(frame, plan, rates.best(rates.published(plan))),
     sections=sections,
+    explain=_explain,
 )
 
 RATES = Study(

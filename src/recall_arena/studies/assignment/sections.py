@@ -8,7 +8,7 @@ from recall_arena.claims import SETTING, Finding, decide
 from recall_arena.floor import order_free
 from recall_arena.frame import runs_of
 from recall_arena.rules import standards
-from recall_arena.studies.assignment import pictures, rates, tables
+from recall_arena.studies.assignment import pictures, rates, tables, why
 from recall_arena.studies.assignment.bullets import answers
 from recall_arena.studies.assignment.claims import ALL, CLAIMS
 from recall_arena.studies.assignment.scales import CONTEXT, SEARCHED
@@ -67,6 +67,7 @@ def sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
         Section("Where is my answer?", asked, none, answers=answers(plan.parts, findings, drawn)),
         *what_changed(runs, trials),
         *problems,
+        *why.section(runs.filter(pl.col("problem") == 1), why.measured()),
         search(trials),
         *([every] if runs.height else []),
     ]

@@ -1,8 +1,8 @@
 """Why the models of Problem 1 do what they do: hypotheses about their insides, judged by runs.
 
 What is measured inside a run is a row of the file beside this one, which `recall study explain`
-writes for the runs whose weights a store keeps: the columns of MEASURED, each a share in 0..1 or
-null where it does not apply.  `insides.py` says how each is measured.
+writes for the runs whose weights a store keeps: the columns of MEASURED, null where they do not
+apply.  `insides.py` says how each is measured.
 """
 
 from pathlib import Path
@@ -19,7 +19,8 @@ from recall_arena.zoo import look_of
 
 FILE = Path(__file__).with_name("insides.csv")
 MEASURED = (
-    *("followed", "previous", "previous_3L", "on_value", "on_value_3L", "entered", "written"),
+    *("followed", "previous", "previous_3L", "value_on_query", "value_on_query_3L"),
+    *("on_value", "on_value_3L", "entered", "entered_after", "written"),
     *("after_value", "short_wrong", "short_query"),
 )
 HALF = 0.5
@@ -171,23 +172,34 @@ def table(inside: pl.DataFrame) -> Table:
             {
                 "model": f"{look_of(model).label}, τ = {tau}",
                 "runs": f"{of.height}{' (none learnt)' if learnt.is_empty() else ''}",
-                "answer follows the exchanged value": there["followed"],
-                "value enters the last attention layer, or the last layer, at the value": there[
-                    "entered"
-                ],
-                "weight τ back in the first of two attention layers, at L → 3L": _pair(
-                    there, "previous"
-                ),
-                "weight of the final query on the value, at L → 3L": _pair(there, "on_value"),
-                "of what Δ rises by: at the value and three tokens after it": there["written"],
+                "value on query": _pair(there, "value_on_query"),
+                "query on value": _pair(there, "on_value"),
+                "enters at": _place(of, there["entered"]),
+                "Δ after the value": there["written"],
+                "follows": there["followed"],
             }
         )
-    caption = "What was measured inside: medians over runs that learnt the task."
+    caption = (
+        "What was measured inside, medians over runs that learnt the task. Value on query: the "
+        "attention weight of the value's position on the first query, in the first of two "
+        "attention layers, at L → 3L. Query on value: that of the final query on the value, in the "
+        "last attention layer. Enters at: the position through which the value enters the last "
+        "attention layer, or the last layer, as tokens after the value, and how much of it does "
+        "(interchange attribution, arXiv:2505.15105). Δ after the value: of what Δ rises by around "
+        "the query, the part at the value and three tokens after it. Follows: right answers that "
+        "follow where the value is exchanged."
+    )
     return Table("why", caption, pl.DataFrame(rows))
 
 
 def _or_nothing(runs: pl.DataFrame, column: str) -> str:
     return middle(runs, column) if runs[column].drop_nulls().len() else ""
+
+
+def _place(runs: pl.DataFrame, share: str) -> str:
+    """The position that most runs have, and the median share of what enters there."""
+    places = runs["entered_after"].drop_nulls().cast(pl.Int64)
+    return f"{places.mode().sort()[0]:+d}: {share}" if places.len() else ""
 
 
 def _pair(there: dict[str, str], name: str) -> str:
