@@ -126,7 +126,7 @@ def _problem(
         question,
         (recipe(own), note),
         pictures=tuple(one for one in drawn if one.drawing.data.height),
-        tables=(tables.details(f"problem{part}", own),),
+        tables=(tables.accuracies(f"problem{part}", own), tables.training(f"problem{part}", own)),
         findings=tuple(findings[claim.question] for claim in CLAIMS[part]),
     )
 
@@ -152,5 +152,5 @@ def search(trials: pl.DataFrame) -> Section:
         "Which learning rate does each model need on each task?",
         (setting,),
         pictures=(pictures.search(chosen),) if trials.height else (),
-        tables=(tables.search(chosen),),
+        tables=tuple(tables.search(chosen)),
     )

@@ -1,4 +1,7 @@
-"""The assignment's tables: one row a setting, with the median over runs and every run behind it."""
+"""The assignment's tables: one row a setting, with the median over runs and every run behind it.
+
+None has more than seven columns, so that each can be read on a phone and on paper.
+"""
 
 from typing import Any
 
@@ -6,42 +9,53 @@ import polars as pl
 
 from recall_arena.claims import HAS_LEARNT, SETTING
 from recall_arena.studies.study import Table
-from recall_arena.wording import middle, name_of_value, percent, spread
-from recall_arena.zoo import ZOO, look_of
+from recall_arena.wording import differing, middle, name_of_value, percent, setting_name, spread
+from recall_arena.zoo import look_of
 
 HEADINGS = {
-    "tau": "τ",
     "at_L": "at L",
     "apart_L": "at L, v ≠ q",
     "below": "below L",
     "beyond": "L + 1 to 3L",
     "at_3L": "at 3L",
 }
-LABELS = {name: look.label for name, look in ZOO.items()}
+RUN_STATE = ("parameters", "state")
 
 
-def details(name: str, runs: pl.DataFrame) -> Table:
-    """All that was measured of each setting; `runs` is a table of `frame.runs_of`."""
+def accuracies(name: str, runs: pl.DataFrame) -> Table:
+    """How accurate each setting is, and where; `runs` is a table of `frame.runs_of`."""
     rows = [
         {
-            **dict(zip(SETTING, (look_of(model).label, *rest), strict=True)),
-            "rate": f"{own['rate'][0]:g}",
+            "model": setting,
             "learnt": _learnt(own),
             "at_L": spread(own, "at_L"),
-            "iterations to 99 %": spread(own, "steps_99"),
             **{column: middle(own, column) for column in ("apart_L", "below", "beyond", "at_3L")},
+        }
+        for setting, own in _by_setting(runs)
+    ]
+    caption = "Test accuracy: medians over runs; at L, in brackets, every run or the extremes."
+    return Table(name, caption, pl.DataFrame(rows).rename(HEADINGS, strict=False))
+
+
+def training(name: str, runs: pl.DataFrame) -> Table:
+    """How each setting was trained, how soon it learnt, and what it cost."""
+    rows = [
+        {
+            "model": setting,
+            "rate": f"{own['rate'][0]:g}",
+            "iterations to 50 %": middle(own, "steps_50"),
+            "to 99 %": spread(own, "steps_99"),
             "in the decay": int(own["in_decay"].sum()),
-            "parameters": own["parameters"][0],
-            "state at L": own["state"][0],
+            "parameters, state at L": ", ".join(f"{own[column][0]:,}" for column in RUN_STATE),
             "seconds a run": round(own.select(pl.median("seconds")).item()),
         }
-        for (model, *rest), own in runs.group_by(SETTING, maintain_order=True)
+        for setting, own in _by_setting(runs)
     ]
     caption = (
-        "Test accuracy and iterations to 99 % validation accuracy: medians over runs, in brackets "
-        "every run. In the decay: runs that reached 99 % only while the rate fell."
+        "Iterations to a validation accuracy: medians over runs; to 99 %, in brackets, every run "
+        "or the extremes. In the decay: runs that reached 99 % only while the rate fell."
     )
-    return Table(name, caption, pl.DataFrame(rows).rename(HEADINGS, strict=False))
+    return Table(f"{name}-training", caption, pl.DataFrame(rows))
 
 
 def summary(runs: pl.DataFrame, settings: pl.DataFrame) -> Table:
@@ -56,7 +70,8 @@ def summary(runs: pl.DataFrame, settings: pl.DataFrame) -> Table:
             shown = shown.replace(" %", "").replace(" of ", "/") if own.height else "not run"
             row[look_of(setting["model"]).label] = shown
         rows.append(row)
-    columns = dict.fromkeys(["task", *settings["model"].replace(LABELS)], pl.String)
+    labels = [look_of(model).label for model in settings["model"].unique(maintain_order=True)]
+    columns = dict.fromkeys(["task", *labels], pl.String)
     caption = (
         "Runs that learnt the task: then, medians over runs, the test accuracy (in %) at L and "
         "that over the lengths from L + 1 to 3L."
@@ -65,39 +80,57 @@ def summary(runs: pl.DataFrame, settings: pl.DataFrame) -> Table:
 
 
 def every_run(runs: pl.DataFrame) -> Table:
-    """A row a run: all that tables and claims are made of."""
-    shares = ("at_L", "apart_L", "below", "beyond", "at_3L", "validation")
-    steps = ("steps_50", "steps_90", "steps_99", "in_decay", "steps", "ended_by")
-    rows = runs.select(
-        pl.col("model").replace(LABELS),
-        *("d", "M", "tau", "seed", "rate", "budget"),
-        *(pl.col(name).map_elements(percent, return_dtype=pl.String) for name in shares),
-        *(*steps, "revision", "address"),
+    """A row a run: what tables and claims are made of."""
+    named = pl.Series("model", [setting_name(row, differing(runs)) for row in runs.to_dicts()])
+    shares = [
+        pl.col(name).map_elements(percent, return_dtype=pl.String) for name in ("at_L", "beyond")
+    ]
+    rows = runs.with_columns(named).select(
+        "model", "seed", *shares, pl.col("steps_99").alias("to 99 %"), "steps", "address"
     )
-    return Table("runs", "One row a run: the unit of all claims above.", rows.rename(HEADINGS))
+    caption = (
+        "One row a run: the unit of all claims above. `recall runs export` writes all that is "
+        "known of each."
+    )
+    return Table("runs", caption, rows.rename(HEADINGS, strict=False))
 
 
-def search(trials: pl.DataFrame) -> Table:
-    """A row a setting: how each rate ended, and which was chosen; in the order of the trials."""
-    rates = sorted(trials["rate"].unique())
-    rows = []
-    for (model, d, M, tau), tried in trials.group_by(SETTING, maintain_order=True):
-        outcome = {
-            rate: " / ".join(map(_outcome, own.rows(named=True)))
-            for (rate,), own in tried.group_by(["rate"], maintain_order=True)
-        }
-        row = {"model": look_of(model).label, "d": d, "M": M, "τ": tau}
-        row |= {f"{rate:g}": outcome.get(rate, "") for rate in rates}
-        chosen = ", ".join(f"{rate:g}" for rate in tried.filter("chosen")["rate"].unique())
-        rows.append({**row, "chosen": chosen, "iterations at most": max(tried["budget"])})
-    caption = "How each rate ended, a seed each: validation accuracy at L, or when it was solved."
-    return Table("trials", caption, pl.DataFrame(rows))
+def search(trials: pl.DataFrame) -> list[Table]:
+    """For each width a row a setting: how each rate ended; in the order of the trials."""
+    caption = (
+        "How each rate ended, a seed each: validation accuracy at L, or when it was solved; the "
+        "rate that was chosen is marked ✓."
+    )
+    tables = []
+    for (d,), own in trials.group_by("d", maintain_order=True):
+        rates = sorted(own["rate"].unique())
+        rows = [
+            {"model": setting} | {f"{rate:g}": _outcomes(tried, rate) for rate in rates}
+            for setting, tried in _by_setting(own)
+        ]
+        tables.append(Table(f"trials-d{d}", f"d = {d}. {caption}", pl.DataFrame(rows)))
+    return tables
+
+
+def _outcomes(tried: pl.DataFrame, rate: float) -> str:
+    own = tried.filter(rate=rate)
+    ends = " / ".join(map(_outcome, own.rows(named=True)))
+    return f"✓ {ends}" if own["chosen"].any() else ends
 
 
 def _outcome(trial: dict[str, Any]) -> str:
     if trial["solved_at"] is not None:
         return f"solved at {trial['solved_at']:,}"
     return "diverged" if trial["ended_by"] == "diverged" else percent(trial["validation"])
+
+
+def _by_setting(runs: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    """Each setting's name among these, and its rows, in their order."""
+    names = differing(runs)
+    return [
+        (setting_name(dict(zip(SETTING, keys, strict=True)), names), own)
+        for keys, own in runs.group_by(SETTING, maintain_order=True)
+    ]
 
 
 def _learnt(runs: pl.DataFrame) -> str:
