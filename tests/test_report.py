@@ -14,6 +14,7 @@ from recall_arena.records import Store
 from recall_arena.report import write_report
 from recall_arena.report.inline import THEME
 from recall_arena.studies import STUDIES, Plan, Section
+from recall_arena.studies.assignment.claims import ALL
 
 STUDY = STUDIES["assignment"]
 PLAN = Plan("smoke", (1, 2, 3), 1)
@@ -43,7 +44,7 @@ def test_figures_stand_in_the_page_with_real_text_in_its_own_colours(
     smoke: Smoke, sections: list[Section]
 ) -> None:
     page = text(smoke.report / "index.html")
-    pictures = [picture for section in sections for picture in section.pictures]
+    pictures = [picture for section in sections for picture in section.drawn]
     assert page.count("<svg ") == len(pictures)
     for picture in pictures:
         (drawn,) = re.findall(rf'<figure id="{picture.name}".*?</figure>', page, re.DOTALL)
@@ -61,21 +62,23 @@ def test_each_bullet_of_the_assignment_leads_to_its_findings_and_figures(
     anchors = re.findall(r'\bid="([^"]*)"', page)
     assert len(anchors) == len(set(anchors))
     assert set(re.findall(r'href="#([^"]*)"', page)) <= set(anchors)
-    (where,) = (section for section in sections if section.answers)
-    answers = {answer.name: answer for answer in where.answers}
+    (where,) = (section for section in sections if section.index)
+    answers = {answer.name: answer for answer in where.index}
     assert list(answers) == ["p1-1", "p1-2", "p1-3", "p2-1", "p2-2", "p2-3", "p3-1", "p3-2"]
-    assert all(answer.figures for answer in answers.values())
-    led_to = [one.question for answer in answers.values() for one in answer.findings]
-    assert led_to == [one.question for section in sections for one in section.findings]
+    assert [one for section in sections for one in section.answers] == list(answers.values())
+    assert set(answers) <= set(anchors)
+    assert all(answer.pictures or answer.see for answer in answers.values())
+    told = [one.question for answer in answers.values() for one in answer.findings]
+    assert told == [claim.question for claim in ALL]
     text = (smoke.report / "report.md").read_text()
-    headings = {line.removeprefix("### ") for line in text.splitlines() if line.startswith("### ")}
-    assert set(led_to) <= headings
+    headings = {line.lstrip("# ") for line in text.splitlines() if line.startswith("#")}
+    assert {*told, *(answer.title for answer in answers.values())} <= headings
 
 
 def test_every_figure_comes_in_four_formats_and_every_table_as_csv(
     smoke: Smoke, sections: list[Section]
 ) -> None:
-    pictures = [picture for section in sections for picture in section.pictures]
+    pictures = [picture for section in sections for picture in section.drawn]
     tables = [table for section in sections for table in section.tables]
     assert len(pictures) >= 10
 
@@ -90,7 +93,7 @@ def test_every_figure_comes_in_four_formats_and_every_table_as_csv(
 
 def test_captions_say_what_a_reader_must_know(sections: list[Section]) -> None:
     for section in sections:
-        for picture in section.pictures:
+        for picture in section.drawn:
             for fact in ("L = 64", "1 seed a curve", "M = ", "τ = ", "d = ", "n = "):
                 assert fact in picture.drawing.caption or picture.name == "rates"
 

@@ -256,7 +256,7 @@ def test_a_part_of_the_report_is_never_quicker_to_decide_than_the_whole() -> Non
     def said(plan: Plan) -> str:
         sections = STUDY.sections(STUDY.select(frame_of(records), plan), plan)
         (three,) = [one for one in sections if one.title.startswith("Problem 3")]
-        return f"{three.findings[0].verdict}: {three.findings[0].comment}"
+        return f"{three.answers[0].findings[0].verdict}: {three.answers[0].findings[0].comment}"
 
     whole, alone = said(ENTIRE), said(Plan("quick", (3,), 3))
     assert "p is 0.0058, adjusted 0.058." in whole
@@ -334,9 +334,10 @@ def test_a_report_of_no_runs_draws_nothing_and_says_so() -> None:
     sections = report_of([])
     assert "Every run" not in sections
     for title, section in sections.items():
-        assert title == "Learning rates" or not section.pictures
+        assert title == "Learning rates" or not section.drawn
         assert title == "Learning rates" or NO_RUN in section.setting
-        assert {finding.comment for finding in section.findings} <= {NO_RUN}
+        told = [finding for answer in section.answers for finding in answer.findings]
+        assert {finding.comment for finding in told} <= {NO_RUN}
 
 
 def test_unequal_numbers_of_seeds_are_said_and_judged() -> None:
@@ -344,8 +345,8 @@ def test_unequal_numbers_of_seeds_are_said_and_judged() -> None:
     sections = report_of(records)
     one = sections["Problem 1: the induction head"]
     assert "A setting has 2 to 3 seeds." in " ".join(sections["Summary"].setting)
-    assert "2 to 3 seeds a curve" in one.pictures[0].drawing.caption
-    assert one.findings[0].verdict == "undecided"
+    assert "2 to 3 seeds a curve" in one.answers[0].pictures[0].drawing.caption
+    assert one.answers[0].findings[0].verdict == "undecided"
 
 
 def test_runs_with_other_budgets_stay_out_of_a_report(entire: dict[str, Section]) -> None:

@@ -57,7 +57,7 @@ def write_report(
     own = study.select(frame, plan)
     sections = study.sections(own, plan)
     for section in sections:
-        for picture in section.pictures:
+        for picture in section.drawn:
             drawing = picture.drawing
             save(drawing.figure, drawing.data, folder / "figures" / picture.name)
         for table in section.tables:
@@ -70,7 +70,7 @@ def write_report(
         "origin": _origin(own.filter(pl.col("kind") == "run"), study.size(plan), damaged),
         "command": command(study, plan),
     }
-    images = {p.name: _image(folder, p) for section in sections for p in section.pictures}
+    images = {p.name: _image(folder, p) for section in sections for p in section.drawn}
     page = _TEMPLATES.get_template("report.html.j2").render(**context, images=images)
     page = page.replace(" = ", NBSP + "=" + NBSP).replace(" %", NBSP + "%")  # no line ends there
     atomic.write(folder / "index.html", page.encode(), replace=True)

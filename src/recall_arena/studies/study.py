@@ -51,22 +51,32 @@ class Table:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was asked, word for word, what the runs say to it, and the figures that show it.
+    """What was asked, word for word, and what the runs say to it.
 
-    `name` is its anchor in the page.
+    name      its anchor in the page
+    title     its heading
+    short     its sentence in the list of all answers; empty if nobody wrote one
+    said      paragraphs that somebody wrote from the evidence
+    pictures  those that show it
+    see       names of pictures that show it and stand with an answer before
+    findings  claims about it, and what the runs say of each
     """
 
     name: str
+    title: str
     asked: str
+    short: str
+    said: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+    see: tuple[str, ...]
     findings: tuple[Finding, ...]
-    figures: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Section:
     """A part of a report; the paragraphs of `setting` say how its runs were made.
 
-    Its `answers` point to findings and pictures of other sections.
+    `index` points to answers, of other sections.
     """
 
     title: str
@@ -76,6 +86,12 @@ class Section:
     tables: tuple[Table, ...] = ()
     findings: tuple[Finding, ...] = ()
     answers: tuple[Answer, ...] = ()
+    index: tuple[Answer, ...] = ()
+
+    @property
+    def drawn(self) -> tuple[Picture, ...]:
+        """All pictures that stand in it."""
+        return self.pictures + tuple(p for answer in self.answers for p in answer.pictures)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The assignment's report: what each section asks, says of its settings, and shows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
@@ -8,11 +8,11 @@ from recall_arena.claims import SETTING, Finding, decide
 from recall_arena.floor import order_free
 from recall_arena.frame import runs_of
 from recall_arena.rules import standards
-from recall_arena.studies.assignment import pictures, rates, tables, why
+from recall_arena.studies.assignment import pictures, prose, rates, tables, why
 from recall_arena.studies.assignment.bullets import answers
-from recall_arena.studies.assignment.claims import ALL, CLAIMS
+from recall_arena.studies.assignment.claims import ALL
 from recall_arena.studies.assignment.scales import CONTEXT, SEARCHED
-from recall_arena.studies.assignment.settings import VOCABULARY, table_of
+from recall_arena.studies.assignment.settings import VOCABULARY, asked, table_of
 from recall_arena.studies.study import Picture, Plan, Section
 from recall_arena.wording import NO_RUN, each, numbers, percent, recipe, seeds, values
 
@@ -57,26 +57,44 @@ def sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
     settings, trials = table_of(plan.parts), rates.published(plan)
     runs = settings.join(runs_of(frame).sort("seed"), on=SETTING, maintain_order="left_right")
     findings = decide(ALL, runs, table_of(PROBLEMS))
-    problems = [_problem(part, frame, runs, findings) for part in plan.parts]
+    said, left_out = _said(runs, findings, plan)
+    problems = [_problem(part, frame, runs, findings, said) for part in plan.parts]
     every = Section("Every run", "What did each run find?", tables=(tables.every_run(runs),))
-    drawn = {picture.name for problem in problems for picture in problem.pictures}
-    asked = "Each bullet of the assignment, its answer, and where it is shown."
-    none = (NO_RUN,) if runs.is_empty() else ()
+    question = "Each bullet of the assignment, its answer, and where it is shown."
+    notes = (NO_RUN,) if runs.is_empty() else left_out
+    index = tuple(answer for problem in problems for answer in problem.answers)
     return [
-        _summary(runs, settings),
-        Section("Where is my answer?", asked, none, answers=answers(plan.parts, findings, drawn)),
-        *what_changed(runs, trials),
+        _summary(runs, settings, said.get("summary", ())),
+        Section("Where is my answer?", question, notes, index=index),
         *problems,
-        *why.section(runs.filter(pl.col("problem") == 1), why.measured()),
+        *why.section(runs.filter(pl.col("problem") == 1), why.measured(), said.get("why", ())),
         search(trials),
+        *what_changed(runs, trials),
         *([every] if runs.height else []),
     ]
 
 
-def _summary(runs: pl.DataFrame, settings: pl.DataFrame) -> Section:
+def _said(
+    runs: pl.DataFrame, findings: Mapping[str, Finding], plan: Plan
+) -> tuple[Mapping[str, Sequence[str]], tuple[str, ...]]:
+    """What was written on these runs, and why it is left out; it is about the published ones."""
+    entire = plan == Plan("published", tuple(PROBLEMS))
+    if not entire or runs.height < asked(plan)["seeds"].sum():
+        return {}, ()
+    try:
+        return prose.written(runs, findings), ()
+    except prose.DoesNotFollow as not_so:
+        return {}, (
+            "What was written on the published runs is left out: it says that "
+            f"{not_so}, which these runs do not show.",
+        )
+
+
+def _summary(runs: pl.DataFrame, settings: pl.DataFrame, said: Sequence[str]) -> Section:
     chance, floor = 1 / VOCABULARY, order_free(VOCABULARY, CONTEXT)[-1]
     question = "Which models learnt which task, and how far beyond L does it carry?"
     paragraphs = (
+        *said,
         "K tokens, embedded in d numbers; the first M of them may be asked for; the value stands τ "
         "tokens after the query; L tokens come before the final query in training.",
         f"Chance is 1/{VOCABULARY} = {percent(chance)}. A reader that ignores order (it answers q "
@@ -113,7 +131,11 @@ def what_changed(runs: pl.DataFrame, trials: pl.DataFrame) -> list[Section]:
 
 
 def _problem(
-    part: int, frame: pl.DataFrame, runs: pl.DataFrame, findings: dict[str, Finding]
+    part: int,
+    frame: pl.DataFrame,
+    runs: pl.DataFrame,
+    findings: Mapping[str, Finding],
+    said: Mapping[str, Sequence[str]],
 ) -> Section:
     title, question, note, draw = PROBLEMS[part]
     own = runs.filter(pl.col("problem") == part)
@@ -121,13 +143,13 @@ def _problem(
     if part == 3:
         compared = runs.filter((pl.col("problem") > 1) & (pl.col("model") == "mamba"))
     drawn = draw(frame.join(compared, on="address", how="semi"))
+    drawn = [picture for picture in drawn if picture.drawing.data.height]
     return Section(
         title,
         question,
         (recipe(own), note),
-        pictures=tuple(one for one in drawn if one.drawing.data.height),
+        answers=answers(part, findings, drawn, said),
         tables=(tables.accuracies(f"problem{part}", own), tables.training(f"problem{part}", own)),
-        findings=tuple(findings[claim.question] for claim in CLAIMS[part]),
     )
 
 

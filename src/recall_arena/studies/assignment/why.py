@@ -5,6 +5,7 @@ writes for the runs whose weights a store keeps: the columns of MEASURED, null w
 apply.  `insides.py` says how each is measured.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -137,8 +138,11 @@ WHY = (
 )
 
 
-def section(runs: pl.DataFrame, measured: pl.DataFrame) -> list[Section]:
-    """What was measured inside these runs, by setting, and what it says; empty if in none."""
+def section(runs: pl.DataFrame, measured: pl.DataFrame, said: Sequence[str] = ()) -> list[Section]:
+    """What was measured inside these runs, by setting, and what it says; empty if in none.
+
+    `said` are paragraphs that were written on it.
+    """
     inside = runs.join(measured, on="address", how="inner", maintain_order="left")
     if inside.is_empty():
         return []
@@ -154,7 +158,7 @@ def section(runs: pl.DataFrame, measured: pl.DataFrame) -> list[Section]:
             "Why",
             "What happens inside the models that learnt the induction head, and where does it "
             "break?",
-            (paragraph,),
+            (*said, paragraph),
             tables=(table(inside),),
             findings=tuple(findings[claim.question] for claim in WHY),
         )

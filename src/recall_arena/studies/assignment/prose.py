@@ -1,0 +1,115 @@
+"""What people wrote on the published runs, with its numbers filled in from them.
+
+`prose.txt` beside this file is a template: a part for the summary, each bullet and the
+explanation, the first paragraph of a part its short answer.  What it states in words it demands of
+the runs first, by `must`, so that no sentence outlives the numbers that it was written from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from recall_arena.claims import HAS_LEARNT, Finding
+from recall_arena.floor import order_free
+from recall_arena.studies.assignment.scales import CONTEXT
+from recall_arena.studies.assignment.settings import VOCABULARY
+from recall_arena.wording import each, middle, numbers, percent
+from recall_arena.zoo import look_of
+
+_TEMPLATES = Environment(  # plain text, which the page escapes
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=False,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+)
+
+
+_TEMPLATES.filters["percent"] = percent
+_TEMPLATES.globals |= {"floor": order_free(VOCABULARY, CONTEXT)[-1], "max": max}
+
+
+class DoesNotFollow(ValueError):
+    """The prose states something that these runs do not show."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the template asks of the runs, a table of `frame.runs_of`, and of the findings.
+
+    A setting is told by its model, and by M, tau and d where they are not 1, 1 and 8.  With
+    `only_learnt` those of its runs count that learnt the task.
+    """
+
+    runs: pl.DataFrame
+    findings: Mapping[str, Finding]
+
+    def of(
+        self, model: str, M: int = 1, tau: int = 1, d: int = 8, *, only_learnt: bool = False
+    ) -> pl.DataFrame:
+        """The runs of a setting; DoesNotFollow if there are none."""
+        own = self.runs.filter(model=model, M=M, tau=tau, d=d)
+        own = own.filter(HAS_LEARNT) if only_learnt else own
+        if own.is_empty():
+            raise DoesNotFollow(f"there are runs of {look_of(model).label}, M = {M}, τ = {tau}")
+        return own
+
+    def learnt(self, model: str, **setting: Any) -> str:
+        """How many runs learnt the task: 20 of 20."""
+        own = self.of(model, **setting)
+        return f"{own.filter(HAS_LEARNT).height} of {own.height}"
+
+    def share(self, model: str, **setting: Any) -> float:
+        """The share of runs that learnt the task."""
+        own = self.of(model, **setting)
+        return own.filter(HAS_LEARNT).height / own.height
+
+    def middle(self, column: str, model: str, **setting: Any) -> str:
+        """The median over runs, for people."""
+        return middle(self.of(model, **setting), column)
+
+    def value(self, column: str, model: str, **setting: Any) -> float:
+        """The median over runs."""
+        return median(numbers(self.of(model, **setting), column))
+
+    def each(self, column: str, model: str, **setting: Any) -> str:
+        """Every run's value, or the extremes of many, for people."""
+        return each(self.of(model, **setting), column)
+
+    def least(self, column: str, model: str, **setting: Any) -> float:
+        """The smallest value of a run."""
+        return numbers(self.of(model, **setting), column)[0]
+
+    def most(self, column: str, model: str, **setting: Any) -> float:
+        """The largest value of a run."""
+        return numbers(self.of(model, **setting), column)[-1]
+
+    def verdict(self, question: str) -> str:
+        """What the runs say to a question that begins so; DoesNotFollow if none or several do."""
+        found = [own for name, own in self.findings.items() if name.startswith(question)]
+        if len(found) != 1:
+            raise DoesNotFollow(f"one question begins with “{question}”")
+        return found[0].verdict or "no verdict"
+
+    def must(self, holds: bool, what: str) -> str:
+        """Nothing, where it holds; DoesNotFollow with what is stated where it does not."""
+        if not holds:
+            raise DoesNotFollow(what)
+        return ""
+
+
+def written(runs: pl.DataFrame, findings: Mapping[str, Finding]) -> dict[str, list[str]]:
+    """The paragraphs of each part; DoesNotFollow if these runs do not show what they state."""
+    evidence = Evidence(runs, findings)
+    names = ("learnt", "share", "middle", "value", "each", "least", "most", "verdict", "must")
+    text = _TEMPLATES.get_template("prose.txt").render({n: getattr(evidence, n) for n in names})
+    parts: dict[str, list[str]] = {}
+    for part in text.split("\n== ")[1:]:
+        name, _, body = part.partition("\n")
+        paragraphs = (" ".join(paragraph.split()) for paragraph in body.split("\n\n"))
+        parts[name.strip()] = [paragraph for paragraph in paragraphs if paragraph]
+    return parts
