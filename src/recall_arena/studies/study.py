@@ -79,6 +79,16 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Playable:
+    """A model that readers may try in the page: that of the first of these runs, by address,
+    whose weights were kept."""
+
+    name: str
+    colour: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Study:
     """A study by name.  All but `runs` and `choose` work without torch.
 
@@ -89,6 +99,7 @@ class Study:
     sections  the report's sections, from those rows
     choose    writes down what later studies take from a finished search, and says where;
               ValueError if runs are missing
+    playable  the models that the page runs, from the rows of a whole store
     """
 
     name: str
@@ -100,3 +111,4 @@ class Study:
     select: Callable[[pl.DataFrame, Plan], pl.DataFrame]
     sections: Callable[[pl.DataFrame, Plan], list[Section]]
     choose: Callable[[Plan, Store], Path] | None = None
+    playable: Callable[[pl.DataFrame], list[Playable]] | None = None

@@ -6,6 +6,7 @@ Cost: 28 runs a seed.  `recall study run assignment` says how far it is.
 from types import ModuleType
 
 from recall_arena.studies.assignment import rates, settings
+from recall_arena.studies.assignment.playable import playable
 from recall_arena.studies.assignment.scales import PROBLEMS, SCALES
 from recall_arena.studies.assignment.sections import search, sections
 from recall_arena.studies.study import Study
@@ -26,6 +27,7 @@ ASSIGNMENT = Study(
     size=lambda plan: int(settings.asked(plan)["seeds"].sum()),
     select=lambda frame, plan: settings.select(frame, plan, rates.best(rates.published(plan))),
     sections=sections,
+    playable=playable,
 )
 
 RATES = Study(
