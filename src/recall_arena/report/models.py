@@ -104,11 +104,12 @@ def exported(model: dict[str, Any], weights: Arrays) -> dict[str, Any]:
             raise ValueError(f"it has a {name}")
         if array.dtype != "float32":
             raise ValueError(f"its {name} is {array.dtype}")
-    numbers = b"".join(array.astype("<f4").tobytes() for array in weights.values())
+    ordered = sorted(weights.items())  # a safetensors file is not read in the same order each time
+    numbers = b"".join(array.astype("<f4").tobytes() for _, array in ordered)
     return {
         "layers": layers,
         "norm": model.get("norm", "layer"),
-        "tensors": [[name, list(array.shape)] for name, array in weights.items()],
+        "tensors": [[name, list(array.shape)] for name, array in ordered],
         "weights": base64.b64encode(numbers).decode(),
     }
 

@@ -10,8 +10,14 @@ const RecallModels = (() => {
   const softplus = (x) => (x > 20 ? x : Math.log1p(Math.exp(x)));
   const sum = (row) => row.reduce((all, x) => all + x, 0);
   const mean = (row) => sum(row) / row.length;
-  const dot = (a, b) => a.reduce((all, x, i) => all + x * b[i], 0);
   const added = (a, b) => a.map((x, i) => x + b[i]);
+
+  /** a . (b[at], b[at + 1], ...) */
+  function dot(a, b, at = 0) {
+    let all = 0;
+    for (let i = 0; i < a.length; i++) all += a[i] * b[at + i];
+    return all;
+  }
 
   /** A model from the page's JSON, with `tensors` by name. */
   function unpacked(model) {
@@ -40,10 +46,11 @@ const RecallModels = (() => {
 
   /** x W^T + bias, if there is one. */
   function linear(x, weight, bias) {
+    const [rows, columns] = weight.shape;
     return x.map((given) => {
-      const out = new Float64Array(weight.shape[0]);
-      for (let o = 0; o < out.length; o++) {
-        out[o] = dot(given, row(weight, o)) + (bias ? bias.data[o] : 0);
+      const out = new Float64Array(rows);
+      for (let o = 0; o < rows; o++) {
+        out[o] = dot(given, weight.data, o * columns) + (bias ? bias.data[o] : 0);
       }
       return out;
     });
@@ -119,10 +126,11 @@ const RecallModels = (() => {
 
   /** Numbers above 0 that add up to 1. */
   function softmax(scores) {
-    const most = scores.reduce((a, b) => Math.max(a, b), -Infinity);
-    const powers = scores.map((s) => Math.exp(s - most));
-    const all = sum(powers);
-    return powers.map((p) => p / all);
+    let [most, all] = [-Infinity, 0];
+    for (const score of scores) most = Math.max(most, score);
+    const powers = new Float64Array(scores.length);
+    for (let i = 0; i < powers.length; i++) all += powers[i] = Math.exp(scores[i] - most);
+    return powers.map((power) => power / all);
   }
 
   /** Causal attention; shown is what the last position attends to, the mean over heads. */
@@ -138,10 +146,12 @@ const RecallModels = (() => {
       const placed = (rows) => (base === null ? rows : rows.map((r, t) => rotated(r, t, base)));
       const [q, k, v] = [placed(cut(0)), placed(cut(1)), cut(2)];
       q.forEach((query, t) => {
-        const scores = Float64Array.from({ length: t + 1 }, (_, s) => dot(query, k[s]));
-        const weights = softmax(scores.map((score) => score / Math.sqrt(size)));
-        const out = mixed[t].subarray(head * size, (head + 1) * size);
-        weights.forEach((weight, s) => v[s].forEach((value, i) => (out[i] += weight * value)));
+        const scores = new Float64Array(t + 1);
+        for (let s = 0; s <= t; s++) scores[s] = dot(query, k[s]) / Math.sqrt(size);
+        const weights = softmax(scores);
+        for (let s = 0; s <= t; s++) {
+          for (let i = 0; i < size; i++) mixed[t][head * size + i] += weights[s] * v[s][i];
+        }
         if (t === x.length - 1) weights.forEach((weight, s) => (shown[s] += weight / heads));
       });
     }

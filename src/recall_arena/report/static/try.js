@@ -8,7 +8,9 @@
   const { task, context } = told[0];
   const $ = (id) => document.getElementById(id);
   const uniform = (below) => Math.floor(Math.random() * below);
-  const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  const NBSP = "\u00a0";
+  const percent = (share) =>
+    0 < share && share < 0.0005 ? `<${NBSP}0.1${NBSP}%` : `${(100 * share).toFixed(1)}${NBSP}%`;
 
   let tokens = []; // the last one is the query
   let selected = 0;
@@ -137,7 +139,7 @@
       card.append(made("p", {}, `No answer: ${reason}.`));
     } else {
       const right = value < 0 ? "" : best[0] === tokens[value] ? " ✓ right" : " ✗ wrong";
-      const top = best.slice(0, 3).map((b) => `${b}: ${percent(shares[b])}`);
+      const top = best.slice(0, 3).map((b) => `${b}:${NBSP}${percent(shares[b])}`);
       card.append(
         made("p", { class: "says" }, "Answers ", made("strong", {}, `${best[0]}${right}`)),
         made("p", { class: "soft" }, `Most probable: ${top.join(", ")}`),
@@ -170,12 +172,13 @@
 
   const HEIGHT = 64;
   const LEFT = 30;
+  const RIGHT = 12;
   const TOP = 16;
 
   function bars({ kind, shown }, width, colour) {
     const largest = shown.reduce((a, b) => Math.max(a, b));
     const top = kind === "attention" ? 1 : rounded(largest);
-    const step = (width - LEFT) / shown.length;
+    const step = (width - LEFT - RIGHT) / shown.length;
     const x = (position) => LEFT + position * step;
     const y = (value) => TOP + HEIGHT * (1 - value / top);
     const gap = step > 4 ? 1 : 0;
@@ -186,7 +189,7 @@
     const svg = made("svg", { ...size, role: "img" }, "", ...marks(x, step));
     svg.append(
       made("path", { d: path.join(""), fill: colour === "#000000" ? "currentColor" : colour }),
-      made("path", { d: `M${LEFT},${TOP}V${y(0)}H${width}`, class: "axis" }),
+      made("path", { d: `M${LEFT},${TOP}V${y(0)}H${width - RIGHT}`, class: "axis" }),
       made("text", { x: LEFT - 4, y: y(top) + 4, "text-anchor": "end" }, String(top)),
       made("text", { x: LEFT - 4, y: y(0) + 4, "text-anchor": "end" }, "0"),
       ...ticks(shown.length).map((t) =>
@@ -222,8 +225,9 @@
     return [...both, pin];
   }
 
-  /** One or two digits, not below a number above 0. */
+  /** One or two digits, not below a number; 1 for none above 0. */
   function rounded(value) {
+    if (!(value > 0)) return 1;
     const unit = 10 ** Math.floor(Math.log10(value));
     return Number((Math.ceil(value / unit) * unit).toPrecision(2));
   }
@@ -293,6 +297,7 @@
     $("try-values").addEventListener("click", ({ target }) => {
       if (target.value) change(Number(target.value));
     });
+    $("try-without").className = "on-paper";
     $("try-it").hidden = false;
     restart();
     let width = 0;
