@@ -74,18 +74,20 @@ def _facts(record: Record) -> dict[str, Any]:
     task, context = record.run["task"], record.run["schedule"]["context"]
     if task["kind"] != "associative-recall":
         raise ValueError(f"its task is {task['kind']}")
+    lengths = [n for n in (context // 4, context, 2 * context, 3 * context) if n > task["delay"]]
     tested = record.outcome.contexts
     return {
         "address": record.address,
         "task": {name: task[name] for name in ("vocabulary", "queries", "delay")},
         "context": context,
+        "lengths": lengths,
         "seed": record.run["seed"],
         "steps": record.outcome.steps,
         "parameters": record.cost.parameters,
         "tested": [
             [length, round(accuracy, 4)]
             for length, accuracy in zip(tested.at, tested.accuracy(), strict=True)
-            if length in (context, tested.at[-1])
+            if length in lengths
         ],
     }
 

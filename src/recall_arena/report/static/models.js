@@ -111,7 +111,7 @@ const RecallModels = (() => {
       return out;
     });
     const out = linear(y, w["out_proj.weight"], w["out_proj.bias"]);
-    return { out, shown: Delta.map(mean), channels };
+    return { out, shown: Delta.map(mean) };
   }
 
   /** RoPE (arXiv:2104.09864): numbers i and i + half of a head turned by position * base^(-i / half). */
@@ -155,7 +155,7 @@ const RecallModels = (() => {
         if (t === x.length - 1) weights.forEach((weight, s) => (shown[s] += weight / heads));
       });
     }
-    return { out: linear(mixed, w["out_proj.weight"], w["out_proj.bias"]), shown, heads };
+    return { out: linear(mixed, w["out_proj.weight"], w["out_proj.bias"]), shown };
   }
 
   /** The logits after the last token, and of each layer what is shown of it, by position. */

@@ -5,7 +5,7 @@
 (() => {
   const told = JSON.parse(document.getElementById("try-data").textContent);
   const models = told.map(RecallModels.unpacked);
-  const { task, context } = told[0];
+  const { task, context, lengths } = told[0];
   const $ = (id) => document.getElementById(id);
   const uniform = (below) => Math.floor(Math.random() * below);
   const NBSP = "\u00a0";
@@ -134,7 +134,7 @@
     const tested = model.tested.map(([at, share]) => `${percent(share)} at ${at}`).join(", ");
     const about =
       `${model.parameters.toLocaleString("en")} trained numbers, ${model.steps.toLocaleString("en")} ` +
-      `iterations, seed ${model.seed}; right in tests: ${tested}. Run ${model.address}.`;
+      `iterations, seed ${model.seed}. Right in tests: ${tested} tokens. Run ${model.address}.`;
     if (reason) {
       card.append(made("p", {}, `No answer: ${reason}.`));
     } else {
@@ -150,16 +150,12 @@
     return { card, says: reason ? "" : `${model.name} answers ${best[0]}.` };
   }
 
-  const WHAT = {
-    attention: ({ heads }) =>
-      `attention of the query${heads > 1 ? `, mean of ${heads} heads` : ""}`,
-    mamba: ({ channels }) => `Mamba’s Δ, mean of ${channels} channels`,
-  };
+  const WHAT = { attention: "the query’s attention", mamba: "Mamba’s Δ" };
 
   /** A layer's bars, one a position, with axes; what stands at the selected one in words. */
   function plotted(layer, i, colour) {
     const { shown } = layer;
-    const what = `Layer ${i + 1}, ${WHAT[layer.kind](layer)}`;
+    const what = `Layer ${i + 1}: ${WHAT[layer.kind]}`;
     const here = `at ${selected + 1}: ${shown[selected].toFixed(3)}`;
     const line = made("p", { class: "what" }, "", made("span", {}, what), made("span", {}, here));
     const width = Math.max($("try-models").firstElementChild?.clientWidth ?? 320, 200) - 34;
@@ -275,11 +271,9 @@
   }
 
   function start() {
-    const lengths = [context / 4, context, 2 * context, 3 * context].map(Math.ceil);
-    const usable = lengths.filter((length) => length > task.delay);
     const option = (length) =>
       made("option", { value: length }, length === context ? `${length} (as in training)` : `${length}`);
-    $("try-length").append(...usable.map(option));
+    $("try-length").append(...lengths.map(option));
     $("try-length").value = context;
     const choice = ({ address, name }) =>
       made("label", {}, "", made("input", { type: "checkbox", id: `try-${address}`, checked: "" }), ` ${name}`);
