@@ -4,7 +4,6 @@ A file's note says whose weights it holds and what their hash is, so that a dama
 that was renamed or copied, is found when it is read.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,18 +15,14 @@ from torch import Tensor, nn
 from recall_arena import atomic
 from recall_arena.records import DamagedRecord
 from recall_arena.records.files import content_of
+from recall_arena.records.weights import hash_of
 
 NOTE = "recall-arena"
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
     """The SHA-256 of a state's names, types, shapes and bits."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
+    return hash_of({name: tensor.detach().cpu().numpy() for name, tensor in weights.items()})
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

@@ -30,7 +30,7 @@ class Report(Command):
         store = stores.opened(self.store)
         stores.prepare(self.out)
         contents = contents_of(store)
-        page = write_report(study, plan, contents.frame, self.out, contents.damaged)
+        page = write_report(study, plan, contents.frame, self.out, contents.damaged, store)
         if self.json:
             say_json({"report": str(page)})
         else:

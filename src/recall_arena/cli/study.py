@@ -49,7 +49,7 @@ class StudyRun(Command):
         stores.prepare(self.store, self.out)
         names, failed = self._finish(study, plan, store)
         contents = contents_of(store)
-        page = write_report(study, plan, contents.frame, self.out, contents.damaged)
+        page = write_report(study, plan, contents.frame, self.out, contents.damaged, store)
         self._say(page, len(names), failed, names)
         return stores.tell_damaged(contents.damaged) or (1 if failed else 0)
 

@@ -1,7 +1,9 @@
 """A report: a study's sections as index.html, report.md, figures and tables in a folder."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import polars as pl
@@ -10,12 +12,14 @@ from markupsafe import Markup
 
 from recall_arena import atomic
 from recall_arena.canvas import save
-from recall_arena.records import DamagedRecord
+from recall_arena.records import DamagedRecord, Store
 from recall_arena.report.inline import inlined
+from recall_arena.report.models import played
 from recall_arena.studies import Picture, Plan, Study
 from recall_arena.wording import values
 
 NBSP = "\N{NO-BREAK SPACE}"
+_TOGETHER = re.compile(r"<(script|style)\b.*?</\1>| = | %", re.DOTALL)
 
 _TEMPLATES = Environment(
     loader=PackageLoader("recall_arena.report"),
@@ -47,11 +51,13 @@ def write_report(
     frame: pl.DataFrame,
     folder: Path,
     damaged: Sequence[DamagedRecord] = (),
+    store: Store | None = None,
 ) -> Path:
     """Write the report of a study from the runs in a frame, and return the page's path.
 
-    Parts without runs say so, and what could not be read is named.  Writes only inside `folder`;
-    needs no model and no training.
+    Parts without runs say so, and what could not be read is named.  Of a `store` that has kept
+    weights, the page runs the models that the study names.  Writes only inside `folder`; needs no
+    torch and no training.
     """
     folder.mkdir(parents=True, exist_ok=True)
     own = study.select(frame, plan)
@@ -63,17 +69,19 @@ def write_report(
         for table in section.tables:
             path = folder / "tables" / f"{table.name}.csv"
             atomic.write(path, table.rows.write_csv().encode(), replace=True)
+    trained = played(study, frame, store)
+    unread = (*damaged, *trained.refused)
     context = {
         "study": study,
         "plan": plan,
         "sections": sections,
-        "origin": _origin(own.filter(pl.col("kind") == "run"), study.size(plan), damaged),
+        "origin": _origin(own.filter(pl.col("kind") == "run"), study.size(plan), unread),
+        "models": trained.models,
         "command": command(study, plan),
     }
     images = {p.name: _image(folder, p) for section in sections for p in section.drawn}
     page = _TEMPLATES.get_template("report.html.j2").render(**context, images=images)
-    page = page.replace(" = ", NBSP + "=" + NBSP).replace(" %", NBSP + "%")  # no line ends there
-    atomic.write(folder / "index.html", page.encode(), replace=True)
+    atomic.write(folder / "index.html", _together(page).encode(), replace=True)
     text = _TEMPLATES.get_template("report.md.j2").render(**context)
     atomic.write(folder / "report.md", text.encode(), replace=True)
     return folder / "index.html"
@@ -92,6 +100,15 @@ def command(study: Study, plan: Plan) -> str:
 def anchor(heading: str) -> str:
     """A heading's name in links, as Markdown's readers make it."""
     return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")
+
+
+def _together(page: str) -> str:
+    """No line ends at an equals sign or before a per cent sign; code stays as it is."""
+    return _TOGETHER.sub(lambda found: found[0] if found[1] else found[0].replace(" ", NBSP), page)
+
+
+def _script(name: str) -> Markup:
+    return Markup((files("recall_arena.report") / "static" / name).read_text())
 
 
 def _image(folder: Path, picture: Picture) -> Markup:
@@ -116,4 +133,4 @@ def _counted(values: pl.Series) -> str:
     return "; ".join(f"{value} ({n} run{'s' * (n > 1)})" for value, n in counts.rows())
 
 
-_TEMPLATES.globals["anchor"] = anchor
+_TEMPLATES.globals |= {"anchor": anchor, "script": _script}

@@ -1,8 +1,8 @@
 """The studies.  To add one: a file with a Study, and its line in STUDIES."""
 
 from recall_arena.studies.assignment import ASSIGNMENT, RATES
-from recall_arena.studies.study import NamedRun, Picture, Plan, Section, Study, Table
+from recall_arena.studies.study import NamedRun, Picture, Plan, Playable, Section, Study, Table
 
 STUDIES: dict[str, Study] = {study.name: study for study in (ASSIGNMENT, RATES)}
 
-__all__ = ["STUDIES", "NamedRun", "Picture", "Plan", "Section", "Study", "Table"]
+__all__ = ["STUDIES", "NamedRun", "Picture", "Plan", "Playable", "Section", "Study", "Table"]

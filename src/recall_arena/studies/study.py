@@ -95,6 +95,16 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Playable:
+    """A model that readers may try in the page: that of the first of these runs, by address,
+    whose weights were kept."""
+
+    name: str
+    colour: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Study:
     """A study by name.  All but `runs` and `choose` work without torch.
 
@@ -107,6 +117,7 @@ class Study:
               ValueError if runs are missing
     explain   looks into the finished runs whose weights a store keeps and writes down what the
               report says of it; how many runs that were, and how many had no weights
+    playable  the models that the page runs, from the rows of a whole store
     """
 
     name: str
@@ -119,3 +130,4 @@ class Study:
     sections: Callable[[pl.DataFrame, Plan], list[Section]]
     choose: Callable[[Plan, Store], Path] | None = None
     explain: Callable[[Plan, Store], tuple[int, int]] | None = None
+    playable: Callable[[pl.DataFrame], list[Playable]] | None = None

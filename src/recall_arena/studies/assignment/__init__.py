@@ -7,6 +7,7 @@ from types import ModuleType
 
 from recall_arena.records import Store
 from recall_arena.studies.assignment import rates, settings
+from recall_arena.studies.assignment.playable import playable
 from recall_arena.studies.assignment.scales import PROBLEMS, SCALES
 from recall_arena.studies.assignment.sections import search, sections
 from recall_arena.studies.study import Plan, Study
@@ -34,6 +35,7 @@ ASSIGNMENT = Study(
     select=lambda frame, plan: settings.select(frame, plan, rates.best(rates.published(plan))),
     sections=sections,
     explain=_explain,
+    playable=playable,
 )
 
 RATES = Study(
