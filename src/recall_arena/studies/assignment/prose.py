@@ -14,10 +14,16 @@ from typing import Any
 import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from recall_arena.claims import HAS_LEARNT, Finding
+from recall_arena.claims import HAS_LEARNT, Finding, decide
 from recall_arena.floor import order_free
-from recall_arena.studies.assignment.scales import CONTEXT
+from recall_arena.frame import runs_of
+from recall_arena.index import contents_of
+from recall_arena.records import Store
+from recall_arena.studies.assignment import rates, settings
+from recall_arena.studies.assignment.claims import ALL
+from recall_arena.studies.assignment.scales import CONTEXT, PROBLEMS
 from recall_arena.studies.assignment.settings import VOCABULARY
+from recall_arena.studies.study import Plan
 from recall_arena.wording import each, middle, numbers, percent
 from recall_arena.zoo import look_of
 
@@ -113,3 +119,11 @@ def written(runs: pl.DataFrame, findings: Mapping[str, Finding]) -> dict[str, li
         paragraphs = (" ".join(paragraph.split()) for paragraph in body.split("\n\n"))
         parts[name.strip()] = [paragraph for paragraph in paragraphs if paragraph]
     return parts
+
+
+def of_store(folder: Path) -> dict[str, list[str]]:
+    """The same of the published runs among the records in a folder."""
+    plan = Plan("published", PROBLEMS)
+    frame = contents_of(Store(folder)).frame
+    runs = runs_of(settings.select(frame, plan, rates.best(rates.published(plan))))
+    return written(runs, decide(ALL, runs, settings.table_of(PROBLEMS)))

@@ -1,0 +1,108 @@
+"""What people wrote on the published runs: filled in from them, and never outliving them."""
+
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+import polars as pl
+import pytest
+from conftest import ROOT
+from made_up import record
+
+from recall_arena.claims import Finding, decide
+from recall_arena.frame import frame_of, runs_of
+from recall_arena.index import contents_of
+from recall_arena.records import Store
+from recall_arena.studies import STUDIES, Plan, Section
+from recall_arena.studies.assignment import prose, settings
+from recall_arena.studies.assignment.bullets import BULLETS
+from recall_arena.studies.assignment.claims import ALL
+from recall_arena.studies.assignment.settings import SETTINGS, table_of
+
+PLAN = Plan("published", (1, 2, 3))
+
+
+RECORDS = ROOT / "results" / "records"
+
+
+@cache
+def published() -> pl.DataFrame:
+    """The rows of the published report."""
+    return STUDIES["assignment"].select(contents_of(Store(RECORDS)).frame, PLAN)
+
+
+def findings_of(runs: pl.DataFrame) -> dict[str, Finding]:
+    return decide(ALL, runs, table_of((1, 2, 3)))
+
+
+def test_what_was_written_follows_from_the_published_records() -> None:
+    """If this fails, numbers have changed under a sentence: read `prose.txt` beside the report."""
+    parts = prose.of_store(RECORDS)
+    assert list(parts) == ["summary", *BULLETS, "why"]
+    assert all(parts.values())
+    assert "  " not in "".join(map("".join, parts.values()))
+
+
+def one_setting(**rest: Any) -> prose.Evidence:
+    """Four runs of Mamba, M = 4, whose accuracies at L are 0.2, 0.5, 0.995 and 1."""
+    records = [
+        record("mamba", seed, M=4, at_L=share, **rest)
+        for seed, share in enumerate((0.2, 0.5, 0.995, 1.0))
+    ]
+    finding = Finding("Is it so? Or not?", "h", "d", "supported", "m", "c")
+    return prose.Evidence(runs_of(frame_of(records)), {finding.question: finding})
+
+
+def test_numbers_are_those_of_the_runs() -> None:
+    evidence = one_setting()
+    assert evidence.learnt("mamba", M=4) == "2 of 4"
+    assert evidence.share("mamba", M=4) == 0.5
+    assert evidence.middle("at_L", "mamba", M=4) == "74.8 %"
+    assert evidence.value("at_L", "mamba", M=4) == pytest.approx(0.7475)
+    assert evidence.least("at_L", "mamba", M=4) == 0.2
+    assert evidence.least("at_L", "mamba", M=4, only_learnt=True) == 0.995
+    assert evidence.most("at_L", "mamba", M=4) == 1
+    assert evidence.each("at_L", "mamba", M=4) == "20.0 / 50.0 / 99.5 / 100.0"
+    assert evidence.verdict("Is it so?") == "supported"
+
+
+def test_what_does_not_hold_is_not_said() -> None:
+    evidence = one_setting()
+    assert evidence.must(True, "one is one") == ""
+    with pytest.raises(prose.DoesNotFollow, match="one is two"):
+        evidence.must(False, "one is two")
+    with pytest.raises(prose.DoesNotFollow, match="runs of Mamba, M = 8"):
+        evidence.middle("at_L", "mamba", M=8)
+    with pytest.raises(prose.DoesNotFollow, match="Was it"):
+        evidence.verdict("Was it so?")
+
+
+def report_of(frame: pl.DataFrame, plan: Plan) -> dict[str, Section]:
+    return {one.title: one for one in STUDIES["assignment"].sections(frame, plan)}
+
+
+def test_other_runs_get_no_prose_that_is_not_true_of_them() -> None:
+    """As many runs as were published, all of which learnt everything."""
+    efforts = settings.asked(PLAN).to_dicts()
+    own = {tuple(row[n] for n in ("problem", "model", "d", "M", "tau")): row for row in efforts}
+    records = []
+    for setting in SETTINGS:
+        effort = own[tuple(asdict(setting).values())]
+        given = {name: getattr(setting, name) for name in ("model", "d", "M", "tau")}
+        seeds = range(effort["first_seed"], effort["first_seed"] + effort["seeds"])
+        records += [
+            record(seed=seed, **given, steps_99=900, budget=effort["budget"]) for seed in seeds
+        ]
+    runs = runs_of(frame_of(records))
+    with pytest.raises(prose.DoesNotFollow):
+        prose.written(runs, findings_of(runs))
+
+
+def test_the_published_report_has_what_was_written_and_others_do_not() -> None:
+    said = prose.of_store(RECORDS)
+    entire = report_of(published(), PLAN)
+    assert entire["Summary"].setting[: len(said["summary"])] == tuple(said["summary"])
+    index = {answer.name: answer.short for answer in entire["Where is my answer?"].index}
+    assert index == {name: said[name][0] for name in BULLETS}
+    some = published().filter(pl.col("seed") % 2 == 0)
+    assert all(not answer.short for answer in report_of(some, PLAN)["Where is my answer?"].index)
