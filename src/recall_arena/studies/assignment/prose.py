@@ -74,6 +74,11 @@ class Evidence:
         own = self.of(model, **setting)
         return own.filter(HAS_LEARNT).height / own.height
 
+    def reach(self, column: str, least: float, model: str, **setting: Any) -> str:
+        """Of the runs that learnt the task, how many have at least so much of a column: 7 of 17."""
+        own = self.of(model, only_learnt=True, **setting)
+        return f"{own.filter(pl.col(column) >= least).height} of {own.height}"
+
     def middle(self, column: str, model: str, **setting: Any) -> str:
         """The median over runs, for people."""
         return middle(self.of(model, **setting), column)
@@ -111,7 +116,18 @@ class Evidence:
 def written(runs: pl.DataFrame, findings: Mapping[str, Finding]) -> dict[str, list[str]]:
     """The paragraphs of each part; DoesNotFollow if these runs do not show what they state."""
     evidence = Evidence(runs, findings)
-    names = ("learnt", "share", "middle", "value", "each", "least", "most", "verdict", "must")
+    names = (
+        "learnt",
+        "share",
+        "reach",
+        "middle",
+        "value",
+        "each",
+        "least",
+        "most",
+        "verdict",
+        "must",
+    )
     text = _TEMPLATES.get_template("prose.txt").render({n: getattr(evidence, n) for n in names})
     parts: dict[str, list[str]] = {}
     for part in text.split("\n== ")[1:]:

@@ -120,7 +120,8 @@ SCALES = {
     "published": Scale(
         "about nine hours on two cores: what results/ shows, Problem 1 with up to twenty seeds, "
         "the others with three",
-        _short((30_000, 100_000, 30_000), seeds=3) | {1: EVIDENCE[1]},
+        _short((30_000, 100_000, 30_000), seeds=3)
+        | {1: _judged(100_000, 20, searched=10_000, slow_seeds=5)},
     ),
     "evidence": Scale(
         "days on two cores: the seeds that judge the claims, 20 where they are affordable",
