@@ -78,9 +78,9 @@ LATE = 2_000
 SHORT_SEARCH = _equal((12_000, 30_000, 6_000), first_seed=SEARCHED)
 SCALES = {
     "smoke": Scale(
-        "about a minute on two cores: every part runs, nothing is learnt",
-        runs=_equal((200, 200, 30)),
-        search=_equal((50, 50, 10), first_seed=SEARCHED),
+        "half a minute on two cores: every part runs, nothing is learnt",
+        runs=_equal((40, 40, 5)),
+        search=_equal((20, 20, 5), first_seed=SEARCHED),
         first=CONTEXT // 2,
         stride=CONTEXT // 2,
     ),
