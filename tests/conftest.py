@@ -31,9 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_slow_cases(items)
 
 
+SMOKE = ("study", "run", "assignment", "--scale", "smoke")
+
+
 @dataclass(frozen=True)
 class Smoke:
-    """The folders that `recall study run assignment --scale smoke` wrote, and what it said."""
+    """The folders that `SMOKE` wrote, and what it said."""
 
     store: Path
     report: Path
@@ -72,20 +75,39 @@ def ended(process: "subprocess.Popen[str]", timeout: float = 240) -> int:
 Recall = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+Made = Callable[[str, Callable[[Path], object]], Path]
+"""(name, make) to a folder."""
+
+
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Smoke:
-    """One run for all workers of the test session."""
+def made_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Made:
+    """Folders that all workers of the test session share: the first that asks makes one."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "smoke"
-    with FileLock(f"{folder}.lock"):
-        said = folder / "said.txt"
-        if not said.exists():
-            folder.mkdir(exist_ok=True)
-            words = ("study", "run", "assignment", "--scale", "smoke", "--quiet")
-            done = recall(*words, cwd=folder)
-            assert done.returncode == 0, done.stderr
-            said.write_text(done.stdout)
-    return Smoke(folder / "runs", folder / "report", said.read_text())
+    common = base if worker_id == "master" else base.parent
+
+    def folder_of(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = common / name, common / f"{name}.done"
+        with FileLock(common / f"{name}.lock"):
+            if not done.exists():
+                folder.mkdir(exist_ok=True)
+                make(folder)
+                done.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def smoke(made_once: Made) -> Smoke:
+    """One run for all workers of the test session."""
+
+    def make(folder: Path) -> None:
+        done = recall(*SMOKE, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        (folder / "said.txt").write_text(done.stdout)
+
+    folder = made_once("smoke", make)
+    return Smoke(folder / "runs", folder / "report", (folder / "said.txt").read_text())
 
 
 @pytest.fixture(params=["avx512", "avx2", "baseline"])

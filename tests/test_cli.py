@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +14,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import small_study
 from conftest import Smoke, recall, started
+from training_checks import finish, same
 
 from recall_arena.cli import COMMANDS, main
 from recall_arena.mixers import MIXERS
 from recall_arena.model import ModelSpec
 from recall_arena.records import Store, archive
-from recall_arena.studies import STUDIES, NamedRun, Plan
-from recall_arena.studies.assignment import ASSIGNMENT
+from recall_arena.studies import STUDIES, NamedRun
 from recall_arena.tasks import TASKS
 from recall_arena.zoo import SETTINGS
 
@@ -394,16 +396,22 @@ def test_a_dry_run_lists_and_runs_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-PROBLEM = ("study", "run", "assignment", "--scale", "smoke", "--problem", "3", "--jobs", "2")
+STUDY = ("study", "run", "small", "--scale", "whole", "--import", "small_study", "--jobs", "2")
+
+
+def with_small_study(folder: Path) -> Path:
+    """The folder, with the module from which a command there imports the study."""
+    shutil.copy(small_study.__file__, folder)
+    return folder
 
 
 def interrupted(folder: Path, number: signal.Signals, code: int) -> Path:
     """The store of a study that was stopped after its first record, and ended cleanly."""
-    working = started(*PROBLEM, cwd=folder)
+    working = started(*STUDY, cwd=with_small_study(folder))
     runs = folder / "runs"
     while not list(runs.glob("*.json")):
         assert working.poll() is None, "it ended before it was interrupted"
-        time.sleep(0.05)
+        time.sleep(0.02)
     if number == signal.SIGINT:
         os.killpg(working.pid, number)  # as a terminal does it: the workers get it too
     else:
@@ -414,7 +422,7 @@ def interrupted(folder: Path, number: signal.Signals, code: int) -> Path:
     assert "the same command goes on" in said
     assert "Traceback" not in said
     finished = {path.stem for path in runs.glob("*.json")}
-    assert 0 < len(finished) < 7
+    assert 0 < len(finished) < len(small_study.RUNS)
     assert list(runs.glob(".*")) == [], "something half-written was left"
     return runs
 
@@ -428,16 +436,16 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a study was interrupted, ended cleanly and was gone on with."""
     folder = tmp_path_factory.mktemp("continued")
     interrupted(folder, signal.SIGINT, 130)
-    done = recall(*PROBLEM, "--quiet", cwd=folder)
+    done = recall(*STUDY, "--quiet", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
 
-def test_an_interrupted_study_goes_on_to_the_same_records(smoke: Smoke, continued: Path) -> None:
-    whole = Store(smoke.store)
-    records = list(Store(continued / "runs"))
-    assert len(records) == 7
-    assert all(record.outcome == whole.read(record.address).outcome for record in records)
+def test_an_interrupted_study_goes_on_to_the_same_records(continued: Path) -> None:
+    store = Store(continued / "runs")
+    assert len(list(store)) == len(small_study.RUNS)
+    for run in small_study.RUNS:
+        assert same(store.read(run.address), finish(run)[1])
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -448,19 +456,12 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_a_second_call_trains_nothing_and_rebuilds_the_report_to_the_byte(continued: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (continued / "runs").glob("*.json")}
-    done = recall(*PROBLEM, "--out", "again", cwd=continued)
+    done = recall(*STUDY, "--out", "again", cwd=continued)
     assert done.returncode == 0, done.stderr
-    assert "0 of 7 runs to do" in done.stderr
+    assert "0 of 8 runs to do" in done.stderr
     after = {path: path.stat().st_mtime_ns for path in (continued / "runs").glob("*.json")}
     assert after == before
     assert files(continued / "again") == files(continued / "report")
-
-
-def test_one_problem_alone_can_be_reported(continued: Path) -> None:
-    page = (continued / "report" / "index.html").read_text()
-    assert "Problem 3" in page
-    assert "Problem 1:" not in page
-    assert "not all runs are finished" not in page
 
 
 IMPORTING = """
@@ -495,19 +496,18 @@ def test_a_command_that_is_stopped_while_modules_are_imported_ends_in_one_line(
 
 
 def test_a_failed_run_is_named_the_others_go_on_and_the_code_is_1(
-    smoke: Smoke,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    good = ASSIGNMENT.runs(Plan("smoke", (3,), 1), Store(tmp_path / "runs"))[0]
+    good = NamedRun("good", small_study.RUNS[0])
     short = ModelSpec(("attention",), positions="learned", max_length=8)
     bad = NamedRun("too short", replace(good.run, model=short))
-    study = replace(ASSIGNMENT, runs=lambda plan, store: [bad, good])
-    monkeypatch.setitem(STUDIES, "assignment", study)
+    study = replace(small_study.SMALL, runs=lambda plan, store: [bad, good])
+    monkeypatch.setitem(STUDIES, "small", study)
 
     folders = ("--store", str(tmp_path / "runs"), "--out", str(tmp_path / "report"))
-    code = main([*PROBLEM[:-1], "1", *folders])
+    code = main(["study", "run", "small", "--scale", "whole", "--jobs", "1", *folders])
 
     said = capsys.readouterr()
     assert code == 1

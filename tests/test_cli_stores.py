@@ -7,12 +7,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import small_study
 from made_up import kept
 
 from recall_arena.cli import main
 from recall_arena.records import Store, archive, weights_path
-from recall_arena.studies import STUDIES, NamedRun, Plan
-from recall_arena.studies.assignment import ASSIGNMENT
+from recall_arena.studies import STUDIES, NamedRun
 
 RECORDS = sorted((kept(seed) for seed in range(3)), key=lambda record: record.address)
 GOOD, BAD, THIRD = (record.address for record in RECORDS)
@@ -109,15 +109,15 @@ def test_a_damaged_record_is_shown_as_such_and_not_trained_over(
 def test_a_study_runs_what_it_can_beside_a_damaged_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = ASSIGNMENT.runs(Plan("smoke", (3,), 1), Store(tmp_path / "runs"))[0].run
-    first, second = (replace(whole, seed=seed) for seed in (1, 2))
+    first, second = small_study.RUNS[:2]
     named = [NamedRun("the first", first), NamedRun("the second", second)]
-    monkeypatch.setitem(STUDIES, "assignment", replace(ASSIGNMENT, runs=lambda plan, store: named))
+    monkeypatch.setitem(
+        STUDIES, "small", replace(small_study.SMALL, runs=lambda plan, store: named)
+    )
     path = tmp_path / "runs" / f"{first.address}.json"
     path.parent.mkdir()
     path.write_text("{")
-    words = ("study", "run", "assignment", "--scale", "smoke", "--jobs", "1", "--keep-weights")
-    words += ("--problem", "3")  # which has the shortest report
+    words = ("study", "run", "small", "--scale", "whole", "--jobs", "1", "--keep-weights")
     folders = ("--store", str(path.parent), "--out", str(tmp_path / "report"))
 
     assert main([*words, *folders, "--dry-run", "--json"]) == 0
@@ -130,7 +130,7 @@ def test_a_study_runs_what_it_can_beside_a_damaged_record(
     assert "`recall runs rm ADDRESS` removes a record, and its run can then be made" in said.err
     assert "1 of 2 runs failed" in said.out
     assert path.read_text() == "{"
-    assert Store(path.parent).read(second.address).run["seed"] == 2
+    assert Store(path.parent).read(second.address).run["seed"] == 1
     kept = {one.name.partition(".")[0] for one in (path.parent / "weights").iterdir()}
     assert kept == {second.address}
 

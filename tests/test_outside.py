@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Made
 from torch import nn
 
 from recall_arena.cli import main
@@ -32,13 +32,12 @@ TINY = (
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(made_once: Made) -> Path:
     """A folder into which pip has installed the package in `outside`, with its entry points."""
-    folder = tmp_path_factory.mktemp("site")
     words = ("install", "--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *words, str(folder)]
-    subprocess.run([*command, str(ROOT / "tests" / "outside")], check=True)
-    return folder
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *words]
+    source = str(ROOT / "tests" / "outside")
+    return made_once("site", lambda to: subprocess.run([*command, str(to), source], check=True))
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Smoke, recall
+from conftest import ROOT, SMOKE, Smoke, recall
 
 from recall_arena.records import Store
 
@@ -23,8 +23,14 @@ def blocks(language: str) -> list[str]:
 
 COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
 OWN_QUESTION = [line for line in COMMANDS if {"mine", "search"} & {*line.split()}]
-BY_THEMSELVES = [line for line in COMMANDS if line[:7] == "recall " and line not in OWN_QUESTION]
-SHORTENED = ["--schedule.steps", "50", "--contexts.stride", "32", "--quiet"]
+(STUDY,) = [line for line in COMMANDS if line.startswith("recall study run ")]
+(REPORT,) = [line for line in COMMANDS if line.startswith("recall report ")]
+OTHERS = [*OWN_QUESTION, STUDY, REPORT]
+BY_THEMSELVES = [line for line in COMMANDS if line[:7] == "recall " and line not in OTHERS]
+SHORTENED = [
+    *("--schedule.steps", "20", "--checks.sequences", "100"),
+    *("--contexts.stride", "32", "--contexts.sequences", "100", "--quiet"),
+]
 
 
 def words_of(line: str) -> list[str]:
@@ -43,12 +49,24 @@ def test_the_command_works_as_written(line: str, smoke: Smoke) -> None:
     assert done.stdout.strip()
 
 
+def test_the_study_is_the_one_that_all_tests_share(smoke: Smoke) -> None:
+    assert words_of(STUDY) == list(SMOKE)
+    assert smoke.output.strip() == "report/index.html"
+
+
+def test_the_report_is_rebuilt_as_written_and_to_the_byte(smoke: Smoke) -> None:
+    before = {path: path.read_bytes() for path in smoke.report.rglob("*") if path.is_file()}
+    done = recall(*words_of(REPORT), cwd=smoke.store.parent)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_make_assignment_ends_with_the_report(smoke: Smoke, tmp_path: Path) -> None:
-    """At the smoke scale and from its records; the default scale takes 20 minutes and more."""
+    """Of a problem alone, from its records; all of the default scale takes 20 minutes and more."""
     assert any(line.startswith("make assignment ") for line in COMMANDS)
     folders = f"--store {smoke.store} --out {tmp_path}"
     done = subprocess.run(
-        ["make", "--no-print-directory", "assignment", f"ARGS=--scale smoke {folders}"],
+        ["make", "--no-print-directory", "assignment", f"ARGS=--scale smoke --problem 2 {folders}"],
         cwd=ROOT,
         env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
         capture_output=True,
@@ -57,6 +75,10 @@ def test_make_assignment_ends_with_the_report(smoke: Smoke, tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(tmp_path / "index.html")
+    page = (tmp_path / "index.html").read_text()
+    assert "Problem 2" in page
+    assert "Problem 1:" not in page
+    assert "not all runs are finished" not in page
 
 
 def test_make_test_is_what_continuous_integration_calls() -> None:

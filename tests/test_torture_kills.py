@@ -17,12 +17,12 @@ from training_checks import same
 from recall_arena.records import Record, Store
 
 SWEEP = (
-    *("sweep", "--grid", "seed=0,1,2,3", "--grid", "model=mamba|attention-rope, attention-rope"),
-    *("--schedule.rate", "0.01", "--schedule.steps", "600", "--schedule.context", "16"),
+    *("sweep", "--grid", "seed=0,1,2", "--grid", "model=mamba|attention-rope, attention-rope"),
+    *("--schedule.rate", "0.01", "--schedule.steps", "400", "--schedule.context", "16"),
     *("--schedule.batch", "8", "--checks.every", "50", "--checks.sequences", "50"),
     *("--contexts", "8,16", "--keep-weights", "--jobs", "2", "--snapshot-every", "0.1", "--quiet"),
 )
-RUNS = 8
+RUNS = 6
 
 
 def sweeping(folder: Path) -> "subprocess.Popen[str]":
@@ -45,8 +45,9 @@ def of_group(group: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
+    """One run after another, which needs no workers to start."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    assert ended(sweeping(folder)) == 0
+    assert ended(started(*SWEEP, "--jobs", "1", cwd=folder)) == 0
     records = finished(folder)
     assert len(records) == RUNS
     return records

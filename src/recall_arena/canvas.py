@@ -62,7 +62,7 @@ def panels(
         axis.remove()
     for axis, (key, _) in zip(axes, found, strict=False):
         title = ", ".join(name_of_value(*pair) for pair in zip(columns, key, strict=True))
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=9, y=1.0)  # nothing above moves it, so none is looked for
     return figure, [(axis, own) for axis, (_, own) in zip(axes, found, strict=False)]
 
 
@@ -139,8 +139,24 @@ def write(figure: Figure, path: Path) -> None:
     content = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "recall-arena", "svg.fonttype": "none"}):
         figure.set_dpi(DPI)
-        if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # laid out once; the other formats keep it
+        _lay_out(figure)
         getattr(canvas(figure), f"print_{path.suffix[1:]}")(content, metadata=metadata)
     atomic.write(path, content.getvalue(), replace=True)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place panels and the names of their axes, once: all formats keep what is found.
+
+    A drawing would else measure every tick's label again to place those names.
+    """
+    engine = figure.get_layout_engine()
+    if not figure.axes or not isinstance(engine, ConstrainedLayoutEngine):
+        return
+    FigureCanvasAgg(figure)  # measures text
+    engine.execute(figure)
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_tightbbox()  # places the name, in pixels
+            place = axis.label.get_transform().transform(axis.label.get_position())
+            axis.set_label_coords(*axes.transAxes.inverted().transform(place))

@@ -9,7 +9,7 @@ probability E[max count] / N.  Neither M nor tau matters.
 from functools import cache
 
 import numpy as np
-from scipy.stats import poisson
+from scipy.special import gammaln, xlogy
 
 
 @cache
@@ -22,10 +22,10 @@ def order_free(vocabulary: int, longest: int) -> tuple[float, ...]:
     others = vocabulary - 1
     counts = np.arange(longest)  # N = 0, 1, ... longest - 1
     mean = longest / (2 * others)
-    all_ways = poisson.pmf(counts, mean * others)
+    all_ways = _poisson(counts, mean * others)
     expected = np.zeros(longest)
     for most in range(longest):
-        few = poisson.pmf(counts, mean) * (counts <= most)
+        few = _poisson(counts, mean) * (counts <= most)
         ways = np.eye(1, longest)[0]
         for _ in range(others):
             ways = np.convolve(ways, few)[:longest]
@@ -35,3 +35,9 @@ def order_free(vocabulary: int, longest: int) -> tuple[float, ...]:
             break
     right = 1 / vocabulary + (1 - 1 / vocabulary) * expected[1:] / counts[1:]
     return tuple(right.tolist())
+
+
+def _poisson(counts: np.ndarray, mean: float) -> np.ndarray:
+    """The probabilities of counts, as `scipy.stats` has them, which takes a second to import."""
+    weights: np.ndarray = np.exp(xlogy(counts, mean) - gammaln(counts + 1) - mean)
+    return weights

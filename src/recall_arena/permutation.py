@@ -5,7 +5,6 @@ from math import factorial, prod
 from typing import Any
 
 import numpy as np
-from scipy.stats import permutation_test, rankdata
 
 RESAMPLES = 9_999
 """Permutations drawn, seeded; where there are fewer, each is counted once and p is exact."""
@@ -17,12 +16,14 @@ def rank_test(first: Sequence[float], second: Sequence[float]) -> tuple[float, f
     Ties, infinite values among them, have their mean rank (Wilcoxon's rank sum test).  A group
     of a single run tests nothing: p is then 1.
     """
-    ranks = rankdata([*first, *second])
+    ranks = _ranks([*first, *second])
     if min(len(first), len(second)) < 2:
         return float(ranks[: len(first)].mean() - ranks[len(first) :].mean()), 1.0
 
     def higher(one: np.ndarray, other: np.ndarray, axis: int) -> Any:
         return one.mean(axis=axis) - other.mean(axis=axis)
+
+    from scipy.stats import permutation_test  # here, for it takes a second to import
 
     found = permutation_test(
         (ranks[: len(first)], ranks[len(first) :]),
@@ -40,8 +41,10 @@ def trend_test(groups: Sequence[int], values: Sequence[float]) -> tuple[float, f
     The statistic of Jonckheere (1954) and Terpstra (1952): pairs of runs of different groups that
     are in order, less those in reverse order, divided by their number.
     """
+    from scipy.stats import permutation_test
+
     order = np.argsort(groups, kind="stable")
-    levels, ranks = np.asarray(groups)[order], rankdata(values)[order]
+    levels, ranks = np.asarray(groups)[order], _ranks(values)[order]
     early, late = np.nonzero(levels[:, None] < levels)
 
     def trend(permuted: np.ndarray, axis: int) -> Any:
@@ -57,6 +60,13 @@ def trend_test(groups: Sequence[int], values: Sequence[float]) -> tuple[float, f
         random_state=0,
     )
     return float(found.statistic), float(found.pvalue)
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    """Each value's place from 1 on, and for ties the mean of theirs."""
+    _, place, times = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    ranks: np.ndarray = (np.cumsum(times) - (times - 1) / 2)[place]
+    return ranks
 
 
 def smallest_p(*sizes: int) -> float:
