@@ -1,15 +1,17 @@
 """Claims: the unit is the run, single runs refute, and few seeds decide little."""
 
+import random
 from dataclasses import replace
 from itertools import permutations
 from math import inf
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import record
-from scipy.stats import fisher_exact, mannwhitneyu
+from scipy.stats import binomtest, fisher_exact, mannwhitneyu, permutation_test, rankdata
 
 from recall_arena.claims import HAS_LEARNT, SETTING, Claim, decide
 from recall_arena.frame import frame_of, runs_of
@@ -210,6 +212,49 @@ def test_the_smallest_p_is_that_of_groups_without_overlap(ones: int, others: int
     apart = rank_test([float(i) for i in range(ones)], [float(10 + i) for i in range(others)])
     fisher = fisher_exact([[ones, 0], [0, others]], alternative="greater").pvalue
     assert smallest_p(ones, others) == pytest.approx(apart[1]) == pytest.approx(2 * fisher)
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (3, 4), (9, 7)])
+def test_the_rank_test_has_the_p_of_scipys_permutations(sizes: tuple[int, int]) -> None:
+    """To the last bit, with ties and without: exact, and by the same permutations drawn."""
+    draw = random.Random(0)
+    for values in (range(30), range(3)):
+        one, other = ([float(draw.choice(values)) for _ in range(size)] for size in sizes)
+        ranks = rankdata([*one, *other])
+        found = permutation_test(
+            (ranks[: len(one)], ranks[len(one) :]),
+            lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
+            vectorized=True,
+            n_resamples=9_999,
+            random_state=0,
+        )
+        assert rank_test(one, other) == (found.statistic, found.pvalue)
+
+
+@pytest.mark.parametrize("runs", [2, 6])
+def test_the_trend_test_has_the_p_of_scipys_permutations(runs: int) -> None:
+    draw = random.Random(0)
+    groups = [M for M in (4, 8, 16) for _ in range(runs)]
+    early, late = np.nonzero(np.array(groups)[:, None] < np.array(groups))
+    for choice in (range(30), range(3)):
+        values = [float(draw.choice(choice)) for _ in groups]
+        found = permutation_test(
+            (rankdata(values),),
+            lambda x, axis: np.sign(x[..., late] - x[..., early]).mean(axis=axis),
+            permutation_type="pairings",
+            vectorized=True,
+            n_resamples=9_999,
+            batch=200,
+            random_state=0,
+        )
+        assert trend_test(groups, values) == (found.statistic, found.pvalue)
+
+
+@pytest.mark.parametrize("total", [1, 6, 50])
+def test_the_exact_interval_is_that_of_clopper_and_pearson(total: int) -> None:
+    for count in range(total + 1):
+        interval = binomtest(count, total).proportion_ci(0.95, method="exact")
+        assert exact(count, total) == pytest.approx((interval.low, interval.high), abs=1e-10)
 
 
 def test_the_rank_test_is_that_of_mann_and_whitney() -> None:

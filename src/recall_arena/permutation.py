@@ -1,13 +1,21 @@
-"""Tests that move runs between groups: exact where that is possible, and free of any shape."""
+"""Tests that move runs between groups: exact where that is possible, and free of any shape.
+
+Orders are drawn, and p is counted, as `scipy.stats.permutation_test` does it: that draws anew for
+every test, and takes a second to import.
+"""
 
 from collections.abc import Mapping, Sequence
-from math import factorial, prod
-from typing import Any
+from functools import cache
+from itertools import combinations, permutations
+from math import comb, factorial, prod
 
 import numpy as np
 
 RESAMPLES = 9_999
 """Permutations drawn, seeded; where there are fewer, each is counted once and p is exact."""
+
+AT_ONCE = 200
+"""Permutations of which the pairs are compared at a time, for the sake of memory."""
 
 
 def rank_test(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
@@ -16,23 +24,13 @@ def rank_test(first: Sequence[float], second: Sequence[float]) -> tuple[float, f
     Ties, infinite values among them, have their mean rank (Wilcoxon's rank sum test).  A group
     of a single run tests nothing: p is then 1.
     """
-    ranks = _ranks([*first, *second])
-    if min(len(first), len(second)) < 2:
-        return float(ranks[: len(first)].mean() - ranks[len(first) :].mean()), 1.0
-
-    def higher(one: np.ndarray, other: np.ndarray, axis: int) -> Any:
-        return one.mean(axis=axis) - other.mean(axis=axis)
-
-    from scipy.stats import permutation_test  # here, for it takes a second to import
-
-    found = permutation_test(
-        (ranks[: len(first)], ranks[len(first) :]),
-        higher,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        random_state=0,
-    )
-    return float(found.statistic), float(found.pvalue)
+    ranks, size = _ranks([*first, *second]), len(first)
+    higher = float(ranks[:size].mean() - ranks[size:].mean())
+    if min(size, len(second)) < 2:
+        return higher, 1.0
+    permuted = ranks[_groupings(size, len(second))]
+    by_chance = permuted[:, :size].mean(axis=1) - permuted[:, size:].mean(axis=1)
+    return higher, _two_sided(higher, by_chance)
 
 
 def trend_test(groups: Sequence[int], values: Sequence[float]) -> tuple[float, float]:
@@ -41,25 +39,18 @@ def trend_test(groups: Sequence[int], values: Sequence[float]) -> tuple[float, f
     The statistic of Jonckheere (1954) and Terpstra (1952): pairs of runs of different groups that
     are in order, less those in reverse order, divided by their number.
     """
-    from scipy.stats import permutation_test
-
     order = np.argsort(groups, kind="stable")
     levels, ranks = np.asarray(groups)[order], _ranks(values)[order]
     early, late = np.nonzero(levels[:, None] < levels)
 
-    def trend(permuted: np.ndarray, axis: int) -> Any:
-        return np.sign(permuted[..., late] - permuted[..., early]).mean(axis=axis)
+    def trend(permuted: np.ndarray) -> np.ndarray:
+        found: np.ndarray = np.sign(permuted[..., late] - permuted[..., early]).mean(axis=-1)
+        return found
 
-    found = permutation_test(
-        (ranks,),
-        trend,
-        permutation_type="pairings",
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=200,
-        random_state=0,
-    )
-    return float(found.statistic), float(found.pvalue)
+    orders = _orders(len(ranks))
+    parts = [trend(ranks[orders[at : at + AT_ONCE]]) for at in range(0, len(orders), AT_ONCE)]
+    observed = float(trend(ranks[None])[0])
+    return observed, _two_sided(observed, np.concatenate(parts))
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:
@@ -67,6 +58,33 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
     _, place, times = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
     ranks: np.ndarray = (np.cumsum(times) - (times - 1) / 2)[place]
     return ranks
+
+
+@cache
+def _groupings(first: int, second: int) -> np.ndarray:
+    """Orders of so many runs, of which the first make the one group: each once, or drawn."""
+    runs = range(first + second)
+    if comb(len(runs), first) <= RESAMPLES:
+        return np.array([[*c, *sorted({*runs} - {*c})] for c in combinations(runs, first)])
+    draw = np.random.RandomState(0)  # by which published p were drawn
+    return np.array([draw.permutation(len(runs)) for _ in range(RESAMPLES)])
+
+
+@cache
+def _orders(runs: int) -> np.ndarray:
+    """Orders of so many runs: each once, or drawn."""
+    if factorial(runs) <= RESAMPLES:
+        return np.array([*permutations(range(runs))])
+    drawn: np.ndarray = np.random.RandomState(0).random((RESAMPLES, runs))
+    return drawn.argsort(axis=1)
+
+
+def _two_sided(observed: float, by_chance: np.ndarray) -> float:
+    """The share of orders that are at least so extreme, the observed one among those drawn."""
+    near = 100 * np.finfo(float).eps * abs(observed)  # equal, but for rounding
+    tails = (by_chance <= observed + near).sum(), (by_chance >= observed - near).sum()
+    own = int(len(by_chance) == RESAMPLES)  # fewer are all that there are
+    return min(1.0, 2 * float(min(tails) + own) / (len(by_chance) + own))
 
 
 def smallest_p(*sizes: int) -> float:
