@@ -96,7 +96,7 @@ def anchor(heading: str) -> str:
 
 def _image(folder: Path, picture: Picture) -> Markup:
     svg = (folder / "figures" / f"{picture.name}.svg").read_text()
-    return Markup(inlined(svg, picture.name, picture.drawing.caption))
+    return Markup(inlined(svg, picture.name, picture.drawing))
 
 
 def _origin(runs: pl.DataFrame, wanted: int, damaged: Sequence[DamagedRecord]) -> Origin:
@@ -117,3 +117,5 @@ def _counted(values: pl.Series) -> str:
 
 
 _TEMPLATES.globals["anchor"] = anchor
+for name in ("figures.js", "figures.css"):
+    _TEMPLATES.globals[name.replace(".", "_")] = Markup(Path(__file__).with_name(name).read_text())
