@@ -32,9 +32,9 @@ def curves(
     counts = ["asked", "correct"]
     counts += [] if apart is None else ["asked_apart", "correct_apart"]
     rows = frame.filter(pl.col("kind") == kind).with_columns(**found)
-    points = rows.select(
-        pl.lit("run").alias("curve"), *CURVE, "seed", "at", *counts, *found
-    ).sort(*CURVE, "seed", "at")
+    points = rows.select(pl.lit("run").alias("curve"), *CURVE, "seed", "at", *counts, *found).sort(
+        *CURVE, "seed", "at"
+    )
     runs = frame.filter(pl.col("kind") == "run")
     medians = [
         _medians(own, rows.join(own, on="address", how="semi"), found, goes_on).with_columns(

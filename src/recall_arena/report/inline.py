@@ -24,11 +24,11 @@ _LONG = re.compile(r"(\.\d\d)\d+")
 """Numbers in tags: a hundredth of a point is nothing to see."""
 
 
-def inlined(svg: str, name: str, drawing: Drawing, spacing: float = 1.0) -> str:
+def inlined(svg: str, name: str, drawing: Drawing, spacing: int = 1) -> str:
     """The `<svg>` element of a drawing's file for a page that has others: no id is there twice.
 
     name     begins every id
-    spacing  how many points of width two points of a run share, along training
+    spacing  how many points of width two points of a run share, along training (`traced`)
     """
     body = _DROPPED.sub("", svg[svg.index("<svg") :])
     body = re.sub(r"<[^>]*>", lambda tag: _LONG.sub(r"\1", tag[0]), body)

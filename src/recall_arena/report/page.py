@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -16,6 +17,12 @@ from recall_arena.studies import Picture, Plan, Study
 from recall_arena.wording import values
 
 NBSP = "\N{NO-BREAK SPACE}"
+
+LARGEST = 3_000_000
+"""So many bytes a page may have."""
+
+SPACINGS = (1, 2, 4, 8)
+"""The widths, in points, of which a run along training shows its lowest and highest value."""
 
 _TEMPLATES = Environment(
     loader=PackageLoader("recall_arena.report"),
@@ -70,10 +77,7 @@ def write_report(
         "origin": _origin(own.filter(pl.col("kind") == "run"), study.size(plan), damaged),
         "command": command(study, plan),
     }
-    images = {p.name: _image(folder, p) for section in sections for p in section.pictures}
-    page = _TEMPLATES.get_template("report.html.j2").render(**context, images=images)
-    page = page.replace(" = ", NBSP + "=" + NBSP).replace(" %", NBSP + "%")  # no line ends there
-    atomic.write(folder / "index.html", page.encode(), replace=True)
+    atomic.write(folder / "index.html", _page(folder, context), replace=True)
     text = _TEMPLATES.get_template("report.md.j2").render(**context)
     atomic.write(folder / "report.md", text.encode(), replace=True)
     return folder / "index.html"
@@ -94,9 +98,25 @@ def anchor(heading: str) -> str:
     return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")
 
 
-def _image(folder: Path, picture: Picture) -> Markup:
+def _page(folder: Path, context: dict[str, Any]) -> bytes:
+    """The page, with as many points of each run along training as its size allows."""
+    pictures = [picture for section in context["sections"] for picture in section.pictures]
+    for spacing in SPACINGS:
+        images = {picture.name: _image(folder, picture, spacing) for picture in pictures}
+        page = _TEMPLATES.get_template("report.html.j2").render(
+            **context, images=images, spacing=spacing
+        )
+        page = page.replace(" = ", NBSP + "=" + NBSP).replace(
+            " %", NBSP + "%"
+        )  # no line ends there
+        if len(page.encode()) <= LARGEST:
+            break
+    return page.encode()
+
+
+def _image(folder: Path, picture: Picture, spacing: int) -> Markup:
     svg = (folder / "figures" / f"{picture.name}.svg").read_text()
-    return Markup(inlined(svg, picture.name, picture.drawing))
+    return Markup(inlined(svg, picture.name, picture.drawing, spacing))
 
 
 def _origin(runs: pl.DataFrame, wanted: int, damaged: Sequence[DamagedRecord]) -> Origin:

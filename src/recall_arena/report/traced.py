@@ -63,7 +63,7 @@ class Panel:
             at, first, last = np.log(at), np.log(first), np.log(last)
         return left + (right - left) * (at - first) / (last - first)
 
-    def told(self, at: Sequence[float]) -> str:
+    def told(self, at: Sequence[float | int]) -> str:
         """Its attributes, for points at these values."""
         scale = " ".join(f"{end:.9g}" for end in self.ends) + " log" * self.log
         return f' data-title="{escape(self.title)}" data-scale="{scale}" data-at="{_listed(at)}"'
@@ -81,7 +81,7 @@ class Panel:
         return one - zero, zero
 
 
-def traced(svg: str, drawing: Drawing, spacing: float) -> str:
+def traced(svg: str, drawing: Drawing, spacing: int) -> str:
     """The SVG of a drawing, as its file has it, with its curves and panels as said above.
 
     spacing  along a logarithmic axis each run goes through the lowest and the highest of its
@@ -89,23 +89,24 @@ def traced(svg: str, drawing: Drawing, spacing: float) -> str:
     """
     axes = drawing.figure.axes
     boxes = {int(found[1]): found.groupdict() for found in _PANEL.finditer(svg)}
-    panels = {
+    panels: dict[object, Panel] = {
         axes[number - 1]: Panel(axes[number - 1], **{k: float(v) for k, v in box.items()})
         for number, box in boxes.items()
     }
-    at = {axis: sorted(_values_of(drawing, axis)) for axis in panels}
 
     def panel(found: re.Match[str]) -> str:
         axis = axes[int(found[1]) - 1]
-        told = panels[axis].told(at[axis]) if at[axis] else ""
+        at = sorted(_values_of(drawing, axis))
+        told = panels[axis].told(at) if at else ""
         return found[0].replace('">', f'"{told}>', 1)
 
     def curve(found: re.Match[str]) -> str:
         own = drawing.curves[int(found[1])]
         return "\n".join(_curve(own, panels[own.line.axes], found[2] or "", spacing))
 
-    what = f'data-x="{_name(a.get_xlabel() for a in axes)}" data-y="{_name(a.get_ylabel() for a in axes)}"'
-    return _CURVE.sub(curve, _PANEL.sub(panel, svg)).replace("<svg ", f"<svg {what} ", 1)
+    against, what = _name(a.get_xlabel() for a in axes), _name(a.get_ylabel() for a in axes)
+    told = f'<svg data-x="{against}" data-y="{what}" '
+    return _CURVE.sub(curve, _PANEL.sub(panel, svg)).replace("<svg ", told, 1)
 
 
 def path_data(x: Whole, y: Whole) -> str:
@@ -119,7 +120,7 @@ def path_data(x: Whole, y: Whole) -> str:
     return "".join(said)
 
 
-def _curve(curve: Curve, panel: Panel, style: str, spacing: float) -> Iterator[str]:
+def _curve(curve: Curve, panel: Panel, style: str, spacing: int) -> Iterator[str]:
     """A curve's group up to its markers: its path, and that of v != q alone."""
     points = curve.points.drop_nulls("value")
     per, asked = _out_of(points, curve.seed is None)
@@ -142,8 +143,8 @@ def _curve(curve: Curve, panel: Panel, style: str, spacing: float) -> Iterator[s
         yield panel.path(_floats(own["at"]), _floats(own["apart"]), SHARE, look)
 
 
-def thinned(points: pl.DataFrame, panel: Panel, spacing: float) -> pl.DataFrame:
-    """The first point and the last, and the lowest and highest of each `spacing` points of width."""
+def thinned(points: pl.DataFrame, panel: Panel, spacing: int) -> pl.DataFrame:
+    """The first point and the last, and the lowest and highest of every `spacing` of width."""
     column = np.floor(panel.sidewards(_floats(points["at"])) / spacing)
     rows = points.with_row_index("place").with_columns(column=pl.Series(column))
     ordered = pl.col("place").sort_by("value")
@@ -163,16 +164,16 @@ def _out_of(points: pl.DataFrame, median: bool) -> tuple[int, int | None]:
     return (per if np.allclose(counts, np.rint(counts), atol=1e-6) else SHARE), number
 
 
-def _values_of(drawing: Drawing, axis: Axes) -> set[float]:
+def _values_of(drawing: Drawing, axis: Axes) -> set[float | int]:
     own = (curve.points for curve in drawing.curves if curve.line.axes is axis)
     return {at for points in own for at in points.drop_nulls("value")["at"]}
 
 
-def _listed(values: Sequence[float] | pl.Series) -> str:
+def _listed(values: Sequence[float | int] | pl.Series) -> str:
     """Numbers in a row: "2:192:1" if they are evenly apart, or one by one."""
     numbers = list(values)
     steps = {after - before for before, after in pairwise(numbers)}
-    if len(numbers) > 2 and len(steps) == 1:
+    if len(numbers) > 2 and len(steps) == 1 and steps != {0}:
         return f"{numbers[0]}:{numbers[-1]}:{steps.pop()}"
     return " ".join(f"{number:.12g}" for number in numbers)
 
