@@ -1,5 +1,7 @@
 """Curves: the points of a figure, made from a frame before anything is drawn."""
 
+from collections.abc import Iterable
+
 import polars as pl
 
 from recall_arena.floor import order_free
@@ -9,7 +11,12 @@ CURVE = ("model", "d", "M", "tau", "K", "L")
 
 
 def curves(
-    frame: pl.DataFrame, kind: str, value: pl.Expr, *, goes_on: bool = False
+    frame: pl.DataFrame,
+    kind: str,
+    value: pl.Expr,
+    apart: pl.Expr | None = None,
+    *,
+    goes_on: bool = False,
 ) -> pl.DataFrame:
     """Every run's values along the rows of a kind, and at each position their median over runs.
 
@@ -17,21 +24,39 @@ def curves(
     with its last value in the median, and one that diverged counts as 0 from there on.
 
     Columns: `curve` ("run" or "median"), those of CURVE, seed (null for a median), at, asked,
-    correct, value; chance = 1 / K, and floor, the accuracy of the reader of `floor.py`.
+    correct, value; with `apart`, the value among the sequences whose value is not the query,
+    asked_apart, correct_apart and apart; chance = 1 / K, and floor, the accuracy of the reader
+    of `floor.py`.
     """
-    rows = frame.filter(pl.col("kind") == kind).with_columns(value=value)
-    points = rows.select(
-        pl.lit("run").alias("curve"), *CURVE, "seed", "at", "asked", "correct", "value"
-    ).sort(*CURVE, "seed", "at")
+    found = {"value": value} | ({} if apart is None else {"apart": apart})
+    counts = ["asked", "correct"]
+    counts += [] if apart is None else ["asked_apart", "correct_apart"]
+    rows = frame.filter(pl.col("kind") == kind).with_columns(**found)
+    points = rows.select(pl.lit("run").alias("curve"), *CURVE, "seed", "at", *counts, *found).sort(
+        *CURVE, "seed", "at"
+    )
     runs = frame.filter(pl.col("kind") == "run")
     medians = [
-        median_of(own, rows.join(own, on="address", how="semi"), goes_on=goes_on).with_columns(
+        _medians(own, rows.join(own, on="address", how="semi"), found, goes_on).with_columns(
             pl.lit(key, own.schema[name]).alias(name) for name, key in zip(CURVE, keys, strict=True)
         )
         for keys, own in runs.group_by(CURVE, maintain_order=True)
     ]
     both = pl.concat([points, *medians], how="diagonal").sort("curve", *CURVE, "seed", "at")
     return _with_floor(both, kind)
+
+
+def _medians(
+    runs: pl.DataFrame, rows: pl.DataFrame, found: Iterable[str], goes_on: bool
+) -> pl.DataFrame:
+    """`median_of` each of the columns `found`; of the first alone if there is no other."""
+    middle, *others = (
+        median_of(runs, rows.with_columns(value=name), goes_on=goes_on).rename({"value": name})
+        for name in found
+    )
+    for other in others:
+        middle = middle.join(other.drop("curve"), on="at", how="left", maintain_order="left")
+    return middle
 
 
 def median_of(runs: pl.DataFrame, rows: pl.DataFrame, *, goes_on: bool) -> pl.DataFrame:

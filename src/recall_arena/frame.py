@@ -90,6 +90,9 @@ COUNTS: dict[str, pl.DataType | type[pl.DataType]] = {
 ACCURACY = pl.col("correct") / pl.col("asked")
 """The share of right answers in a row of kind "check" or "test", in 0..1."""
 
+APART = pl.col("correct_apart") / pl.col("asked_apart")
+"""The same among the sequences whose value is not the query, null for a task without queries."""
+
 BY_QUERY = (pl.col("correct_by_query") / pl.col("asked_by_query")).list.eval(
     pl.element().fill_nan(None)
 )

@@ -22,7 +22,7 @@ from recall_arena.canvas import (
     plain_axis,
 )
 from recall_arena.curves import median_of
-from recall_arena.frame import ACCURACY, COUNTS, KNOWN
+from recall_arena.frame import ACCURACY, APART, COUNTS, KNOWN
 from recall_arena.looks import looks_of
 from recall_arena.wording import name_of_value
 from recall_arena.zoo import Named
@@ -32,7 +32,7 @@ ALONG = {"context": "test", "iterations": "check"}
 
 VALUES: dict[str, pl.Expr] = {
     "accuracy": ACCURACY,
-    "accuracy_apart": pl.col("correct_apart") / pl.col("asked_apart"),
+    "accuracy_apart": APART,
     "known": KNOWN,
     "loss": pl.col("loss"),
 }

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -20,6 +21,12 @@ from recall_arena.wording import values
 
 NBSP = "\N{NO-BREAK SPACE}"
 _TOGETHER = re.compile(r"<(script|style)\b.*?</\1>| = | %", re.DOTALL)
+
+LARGEST = 3_000_000
+"""So many bytes a page may have."""
+
+SPACINGS = (1, 2, 4, 8)
+"""The widths, in points, of which a run along training shows its lowest and highest value."""
 
 _TEMPLATES = Environment(
     loader=PackageLoader("recall_arena.report"),
@@ -79,9 +86,7 @@ def write_report(
         "models": trained.models,
         "command": command(study, plan),
     }
-    images = {p.name: _image(folder, p) for section in sections for p in section.drawn}
-    page = _TEMPLATES.get_template("report.html.j2").render(**context, images=images)
-    atomic.write(folder / "index.html", _together(page).encode(), replace=True)
+    atomic.write(folder / "index.html", _page(folder, context), replace=True)
     text = _TEMPLATES.get_template("report.md.j2").render(**context)
     atomic.write(folder / "report.md", text.encode(), replace=True)
     return folder / "index.html"
@@ -111,9 +116,23 @@ def _script(name: str) -> Markup:
     return Markup((files("recall_arena.report") / "static" / name).read_text())
 
 
-def _image(folder: Path, picture: Picture) -> Markup:
+def _page(folder: Path, context: dict[str, Any]) -> bytes:
+    """The page, with as many points of each run along training as its size allows."""
+    pictures = [picture for section in context["sections"] for picture in section.drawn]
+    for spacing in SPACINGS:
+        images = {picture.name: _image(folder, picture, spacing) for picture in pictures}
+        page = _TEMPLATES.get_template("report.html.j2").render(
+            **context, images=images, spacing=spacing
+        )
+        content = _together(page).encode()
+        if len(content) <= LARGEST:
+            break
+    return content
+
+
+def _image(folder: Path, picture: Picture, spacing: int) -> Markup:
     svg = (folder / "figures" / f"{picture.name}.svg").read_text()
-    return Markup(inlined(svg, picture.name, picture.drawing.caption))
+    return Markup(inlined(svg, picture.name, picture.drawing, spacing))
 
 
 def _origin(runs: pl.DataFrame, wanted: int, damaged: Sequence[DamagedRecord]) -> Origin:
