@@ -161,12 +161,13 @@ def recipe(runs: pl.DataFrame) -> str:
     if runs.is_empty():
         return NO_RUN
     models = "; ".join(made_of(model) for model in runs["model"].unique(maintain_order=True))
-    percents = runs.select(decay=100 * pl.col("decay"), solved=100 * pl.col("solved"))
+    late = runs.select(steps=(pl.col("decay") * pl.col("budget")).round().cast(pl.Int64))
+    percents = runs.select(solved=100 * pl.col("solved"))
     return (
         f"{settings(runs)}. {models}. At most {values(runs, 'budget')} iterations of "
         f"batches of {values(runs, 'batch')}: AdamW without weight decay, "
         f"{values(runs, 'warmup')} iterations of warm-up, a constant rate, linear to zero over the "
-        f"last {values(percents, 'decay')} % of the budget, gradients clipped at norm "
+        f"last {values(late, 'steps')} of them, gradients clipped at norm "
         f"{values(runs, 'clip')}. A check on the validation batch every {values(runs, 'every')} "
         f"iterations; {values(runs, 'running')} checks in a row with at least "
         f"{values(percents, 'solved')} % end a run."
