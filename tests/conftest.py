@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import without_jax  # noqa: F401
 from covering import mark_slow_cases
 from filelock import FileLock
 from hypothesis import settings

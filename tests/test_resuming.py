@@ -326,13 +326,15 @@ def runner(runs: list[Run], store: Store, *more: str) -> "subprocess.Popen[str]"
 def test_a_dead_runners_run_is_taken_over_where_it_was(tmp_path: Path) -> None:
     run, store = replace(LONG, schedule=replace(PLAN, steps=2500)), Store(tmp_path)
     dying = runner([run], store, "tell")
+    assert dying.stdout is not None
+    begun = dying.stdout.readline()
     until_there_is("unfinished/*.safetensors", tmp_path)
     dying.send_signal(signal.SIGSTOP)  # it keeps its lease, and does not finish before it is killed
     other = runner([run], store, "tell")
     time.sleep(1.0)
     assert not list(tmp_path.glob("*.json")), "there was no time to kill it"
     dying.kill()
-    begun = dying.communicate(timeout=60)[0]
+    dying.communicate(timeout=60)
     went_on = other.communicate(timeout=120)[0]
     assert run.address in begun
     assert run.address in went_on

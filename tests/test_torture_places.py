@@ -39,7 +39,7 @@ def test_on_a_full_disk_what_is_finished_stays_whole_and_space_lets_it_go_on(
 ) -> None:
     monkeypatch.setattr(here, "SECONDS_BETWEEN_NEWS", 0.0)
     store = Store(full_disk)
-    runs = [replace(RUN, seed=seed) for seed in range(30)]
+    runs = [replace(RUN, seed=seed) for seed in range(10)]
     filler = full_disk / "filler"
     events = list(execute_all(runs[:2], store, snapshot_seconds=0.0))
     filler.write_bytes(bytes(max(0, os.statvfs(full_disk).f_bavail - 2) * 4096))
