@@ -74,7 +74,7 @@ def test_the_chosen_rates_are_those_of_the_published_trials(plan: Plan) -> None:
 def test_every_run_of_the_published_report_is_there() -> None:
     plan = Plan("published", PROBLEMS)
     runs = [named.run.address for named in STUDIES["assignment"].runs(plan, PUBLISHED)]
-    assert len(PUBLISHED.read_all(runs)) == len(runs) == 8 * 20 + 4 * 5 + 16 * 3
+    assert len(PUBLISHED.read_all(runs)) == len(runs) == 8 * 20 + 4 * 3 + 16 * 3
 
 
 def test_every_published_record_can_be_read() -> None:

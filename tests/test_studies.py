@@ -41,7 +41,7 @@ def test_the_settings_are_those_of_the_assignment() -> None:
 def test_runs_have_the_assignment_s_numbers_and_differ() -> None:
     runs = [named.run for named in STUDY.runs(PUBLISHED, NOTHING)]
     assert len({run.address for run in runs}) == len(runs) == STUDY.size(PUBLISHED)
-    assert len(runs) == 8 * 20 + 4 * 5 + 16 * 3
+    assert len(runs) == 8 * 20 + 4 * 3 + 16 * 3
     for run in runs:
         assert (run.schedule.context, run.schedule.batch, run.model.vocabulary) == (64, 64, 16)
         assert run.contexts.lengths(run.task) == range(run.task.shortest_context, 193)

@@ -62,7 +62,7 @@ def insides(model: SequenceModel, task: AssociativeRecall, context: int) -> dict
     ..._3L          the same at three times the length
     entered         the largest attribution of a position, of what enters the last attention layer,
                     or the last layer of a model that has none
-    entered_after   how many tokens that position stands after the value
+    entered_after   how many tokens that position stands after the value; None for the last position
     written         of what Delta or beta exceeds its least by, at offsets from -2 to delay + 8, the
                     part at the value and three tokens after it; of the layer where it is largest
     after_value     of wrong answers, those that are the token after the value
@@ -119,12 +119,15 @@ def _entered(model: SequenceModel, asked: Sequences) -> dict[str, float | None]:
     few = next(asked.split())
     layers = mechanism.lags(model, few)["layer"].to_list()
     layer = max(layers, default=len(model.layers) - 1)
-    places = mechanism.attribution(model, asked, layer).drop_nulls()
+    places = mechanism.attribution(model, asked, layer).drop_nulls("attribution")
     most = places.sort("attribution", descending=True).head(1)
     if most.is_empty():
         return {"entered": None, "entered_after": None}
     offset, share = most.select("offset", "attribution").row(0)
-    return {"entered": share, "entered_after": float(offset - asked.delay)}
+    return {
+        "entered": share,
+        "entered_after": None if offset is None else float(offset - asked.delay),
+    }
 
 
 def _written(model: SequenceModel, asked: Sequences) -> float | None:

@@ -19,7 +19,7 @@ from recall_arena.floor import order_free
 from recall_arena.frame import runs_of
 from recall_arena.index import contents_of
 from recall_arena.records import Store
-from recall_arena.studies.assignment import rates, settings
+from recall_arena.studies.assignment import rates, settings, why
 from recall_arena.studies.assignment.claims import ALL
 from recall_arena.studies.assignment.scales import CONTEXT, PROBLEMS
 from recall_arena.studies.assignment.settings import VOCABULARY
@@ -46,6 +46,8 @@ class DoesNotFollow(ValueError):
 @dataclass(frozen=True)
 class Evidence:
     """What the template asks of the runs, a table of `frame.runs_of`, and of the findings.
+
+    The runs also have the columns of `why.measured`, null where nothing was.
 
     A setting is told by its model, and by M, tau and d where they are not 1, 1 and 8.  With
     `only_learnt` those of its runs count that learnt the task.
@@ -75,8 +77,11 @@ class Evidence:
         return own.filter(HAS_LEARNT).height / own.height
 
     def reach(self, column: str, least: float, model: str, **setting: Any) -> str:
-        """Of the runs that learnt the task, how many have at least so much of a column: 7 of 17."""
-        own = self.of(model, only_learnt=True, **setting)
+        """Of the runs that learnt the task, how many have at least so much of a column: 7 of 17.
+
+        Those count that have a value there.
+        """
+        own = self.of(model, only_learnt=True, **setting).drop_nulls(column)
         return f"{own.filter(pl.col(column) >= least).height} of {own.height}"
 
     def middle(self, column: str, model: str, **setting: Any) -> str:
@@ -115,7 +120,7 @@ class Evidence:
 
 def written(runs: pl.DataFrame, findings: Mapping[str, Finding]) -> dict[str, list[str]]:
     """The paragraphs of each part; DoesNotFollow if these runs do not show what they state."""
-    evidence = Evidence(runs, findings)
+    evidence = Evidence(runs.join(why.measured(), on="address", how="left"), findings)
     names = (
         "learnt",
         "share",
@@ -130,7 +135,7 @@ def written(runs: pl.DataFrame, findings: Mapping[str, Finding]) -> dict[str, li
     )
     text = _TEMPLATES.get_template("prose.txt").render({n: getattr(evidence, n) for n in names})
     parts: dict[str, list[str]] = {}
-    for part in text.split("\n== ")[1:]:
+    for part in f"\n{text}".split("\n== ")[1:]:
         name, _, body = part.partition("\n")
         paragraphs = (" ".join(paragraph.split()) for paragraph in body.split("\n\n"))
         parts[name.strip()] = [paragraph for paragraph in paragraphs if paragraph]

@@ -7,6 +7,7 @@ apply.  `insides.py` says how each is measured.
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mode
 
 import polars as pl
 
@@ -188,7 +189,8 @@ def table(inside: pl.DataFrame) -> Table:
         "attention weight of the value's position on the first query, in the first of two "
         "attention layers, at L → 3L. Query on value: that of the final query on the value, in the "
         "last attention layer. Enters at: the position through which the value enters the last "
-        "attention layer, or the last layer, as tokens after the value, and how much of it does "
+        "attention layer, or the last layer, as tokens after the value, and how much of it does; "
+        "end: the final query's own, where a layer before has already found the value "
         "(interchange attribution, arXiv:2505.15105). Δ after the value: of what Δ rises by around "
         "the query, the part at the value and three tokens after it. Follows: right answers that "
         "follow where the value is exchanged."
@@ -202,8 +204,11 @@ def _or_nothing(runs: pl.DataFrame, column: str) -> str:
 
 def _place(runs: pl.DataFrame, share: str) -> str:
     """The position that most runs have, and the median share of what enters there."""
-    places = runs["entered_after"].drop_nulls().cast(pl.Int64)
-    return f"{places.mode().sort()[0]:+d}: {share}" if places.len() else ""
+    places = [
+        "end" if after is None else f"{after:+.0f}"
+        for after in runs.drop_nulls("entered")["entered_after"]
+    ]
+    return f"{mode(places)}: {share}" if places else ""
 
 
 def _pair(there: dict[str, str], name: str) -> str:
