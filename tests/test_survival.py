@@ -10,6 +10,7 @@ from scipy.stats import CensoredData, ecdf
 
 from recall_arena.frame import frame_of, runs_of
 from recall_arena.survival import kaplan_meier, reached_by, restricted_mean
+from recall_arena.survival_figures import reached
 
 TIMES = st.lists(st.tuples(st.booleans(), st.integers(1, 30)), min_size=1, max_size=40)
 
@@ -47,3 +48,15 @@ def test_each_setting_has_a_curve_from_the_first_check_to_its_budget() -> None:
     assert set(own["runs"]) == {3}
     assert own["mean"][0] == pytest.approx((900 + 30_000 + 500) / 3)
     assert table.filter(pl.col("model") == "hybrid-a")["reached"].to_list() == [0, 1, 1]
+
+
+def test_the_figure_draws_each_model_s_share_and_says_its_mean() -> None:
+    records = [record("mamba", seed, steps_99=at) for seed, at in enumerate((900, None, 500))]
+    records += [record("hybrid-a", 0, steps_99=700)]
+    drawing = reached(frame_of(records), "How soon", ["tau"])
+    (axis,) = drawing.figure.axes
+    shares = sorted(max(line.get_ydata()) for line in axis.lines)
+    assert shares == pytest.approx([2 / 3, 1])
+    assert "τ = 1: Mamba 10,467, Hybrid-A 700" in drawing.caption
+    empty = reached(frame_of([]), "How soon", ["tau"])
+    assert empty.data.is_empty()

@@ -51,7 +51,9 @@ def reached_by(runs: pl.DataFrame, column: str) -> pl.DataFrame:
     of `kaplan_meier`; `runs`, how many there are; `mean`, restricted to their budget.  Each curve
     begins at the first check with nothing and goes on to the budget.
     """
-    tables = []
+    kinds = {name: runs.schema[name] for name in CURVE}
+    empty = SCHEMA | kinds | {"runs": pl.Int32, "mean": pl.Float64}
+    tables = [pl.DataFrame(schema=empty)]
     for keys, own in runs.group_by(CURVE, maintain_order=True):
         curve = kaplan_meier(own[column].to_list(), own["steps"].to_list())
         budget = max(own["budget"])
@@ -62,9 +64,12 @@ def reached_by(runs: pl.DataFrame, column: str) -> pl.DataFrame:
         tables.append(
             whole.with_columns(
                 pl.col("reached").forward_fill(),
-                *(pl.lit(key).alias(name) for name, key in zip(CURVE, keys, strict=True)),
-                runs=pl.lit(own.height),
-                mean=pl.lit(restricted_mean(curve, budget)),
+                *(
+                    pl.lit(key, kinds[name]).alias(name)
+                    for name, key in zip(CURVE, keys, strict=True)
+                ),
+                runs=pl.lit(own.height, pl.Int32),
+                mean=pl.lit(float(restricted_mean(curve, budget))),
             )
         )
     return pl.concat(tables)

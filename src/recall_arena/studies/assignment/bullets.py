@@ -40,7 +40,7 @@ BULLETS = {
         "Which models converge faster during training? Provide a plot of convergence rate where "
         "x-axis is the number of iterations and y-axis is the AR accuracy over a test batch. Make "
         "sure to specify the batch size you are using (ideally use 32 or 64).",
-        ("problem1-convergence",),
+        ("problem1-convergence", "problem1-reached"),
     ),
     "p2-1": Bullet(
         "Mamba, M = 4, 8, 16",
@@ -52,7 +52,7 @@ BULLETS = {
         "The transformer, beside Mamba",
         "Train Transformer models for M = 4, 8, 16. Comment on the results and compare against "
         "Mamba's behavior.",
-        ("problem2-convergence", "problem2-context"),
+        ("problem2-convergence", "problem2-reached", "problem2-context"),
     ),
     "p2-3": Bullet(
         "The hybrids, beside both",

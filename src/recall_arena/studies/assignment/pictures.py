@@ -4,6 +4,7 @@ import polars as pl
 
 from recall_arena.figures import by_context, by_iterations, by_rate, known_queries
 from recall_arena.studies.study import Picture
+from recall_arena.survival_figures import reached
 
 KNOWN = "Queries known along training"
 
@@ -21,6 +22,7 @@ def problem1(frame: pl.DataFrame) -> list[Picture]:
         ),
         Picture("problem1-delay", impact),
         Picture("problem1-convergence", by_iterations(frame, "Convergence", ["tau"])),
+        Picture("problem1-reached", reached(frame, "How soon", ["tau"])),
     ]
 
 
@@ -29,6 +31,7 @@ def problem2(frame: pl.DataFrame) -> list[Picture]:
     return [
         Picture("problem2-context", by_context(frame, "By M", ["M"])),
         Picture("problem2-convergence", by_iterations(frame, "Convergence by M", ["M"])),
+        Picture("problem2-reached", reached(frame, "How soon", ["M"])),
         Picture("problem2-queries", known_queries(frame, KNOWN, ["M"])),
     ]
 
