@@ -8,7 +8,7 @@ from recall_arena.canvas import accuracy_axis, groups, iterations_axis, legend, 
 from recall_arena.figures import Drawing
 from recall_arena.frame import runs_of
 from recall_arena.survival import reached_by
-from recall_arena.wording import iterations, name_of_value, seeds, values
+from recall_arena.wording import NO_RUN, iterations, name_of_value, seeds, values
 from recall_arena.zoo import look_of
 
 
@@ -28,6 +28,8 @@ def reached(frame: pl.DataFrame, what: str, panel: Sequence[str]) -> Drawing:
         accuracy_axis(axis, "runs that have reached it", "iterations")
         iterations_axis(axis)
     legend(figure, data)
+    if runs.is_empty():
+        return Drawing(figure, data, NO_RUN, ())
     caption = (
         f"{what}: the share of runs (Kaplan and Meier) that have reached a validation accuracy of "
         f"99 % at L = {values(data, 'L')}, against iterations; {seeds(runs)} a curve. Mean "
