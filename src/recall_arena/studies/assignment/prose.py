@@ -84,6 +84,14 @@ class Evidence:
         own = self.of(model, only_learnt=True, **setting).drop_nulls(column)
         return f"{own.filter(pl.col(column) >= least).height} of {own.height}"
 
+    def at_the_end(self, model: str, **setting: Any) -> tuple[int, int]:
+        """In how many runs the value enters the last layer at the last position, and of how many.
+
+        They are those that learnt the task and were looked into.
+        """
+        own = self.of(model, only_learnt=True, **setting).drop_nulls("entered")
+        return own["entered_after"].null_count(), own.height
+
     def middle(self, column: str, model: str, **setting: Any) -> str:
         """The median over runs, for people."""
         return middle(self.of(model, **setting), column)
@@ -125,6 +133,7 @@ def written(runs: pl.DataFrame, findings: Mapping[str, Finding]) -> dict[str, li
         "learnt",
         "share",
         "reach",
+        "at_the_end",
         "middle",
         "value",
         "each",
