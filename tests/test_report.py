@@ -136,7 +136,7 @@ def test_one_diverged_seed_takes_nothing_down_and_the_revision_is_said(tmp_path:
     assert "Problem 1" in page
     assert "Problem 2:" not in page
     assert "made with revision\n5 of the code" in page
-    assert "<td>diverged</td>" in page
+    assert "<td>diverged after 3</td>" in page
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")

@@ -8,7 +8,7 @@ from recall_arena.canvas import accuracy_axis, groups, iterations_axis, legend, 
 from recall_arena.figures import Drawing
 from recall_arena.frame import runs_of
 from recall_arena.survival import reached_by
-from recall_arena.wording import NO_RUN, iterations, name_of_value, seeds, values
+from recall_arena.wording import NO_RUN, iterations, name_of_value, seeds, settings, values
 from recall_arena.zoo import look_of
 
 
@@ -30,11 +30,12 @@ def reached(frame: pl.DataFrame, what: str, panel: Sequence[str]) -> Drawing:
     legend(figure, data)
     if runs.is_empty():
         return Drawing(figure, data, NO_RUN, ())
+    checks = frame.filter(pl.col("kind") == "check")
     caption = (
         f"{what}: the share of runs (Kaplan and Meier) that have reached a validation accuracy of "
-        f"99 % at L = {values(data, 'L')}, against iterations; {seeds(runs)} a curve. Mean "
-        f"iterations, none counted beyond the budget of {values(runs, 'budget')}: "
-        f"{_means(data, panel)}."
+        f"99 % on one batch of n = {values(checks, 'asked')} sequences, against iterations. "
+        f"{settings(runs)}; {seeds(runs)} a curve. Mean iterations, none counted beyond the budget "
+        f"of {values(runs, 'budget')}: {_means(data, panel)}."
     )
     return Drawing(figure, data, caption, ())
 

@@ -86,7 +86,12 @@ def every_run(runs: pl.DataFrame) -> Table:
         pl.col(name).map_elements(percent, return_dtype=pl.String) for name in ("at_L", "beyond")
     ]
     rows = runs.with_columns(named).select(
-        "model", "seed", *shares, pl.col("steps_99").alias("to 99 %"), "steps", "address"
+        "model",
+        "seed",
+        *shares,
+        pl.col("steps_99").alias("to 99 %"),
+        pl.format("{} after {}", "ended_by", "steps").alias("ended"),
+        "address",
     )
     caption = (
         "One row a run: the unit of all claims above. `recall runs export` writes all that is "
