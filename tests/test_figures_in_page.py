@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from browser import chromium, needs_browser
+from browser import opened as watched
 from conftest import ROOT, Smoke
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,12 +28,10 @@ from recall_arena.report.traced import path_data
 from recall_arena.studies import STUDIES, Picture, Plan, Section, Study
 from recall_arena.zoo import ZOO
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PDFTOTEXT = shutil.which("pdftotext")
 MODELS, SEEDS, DELAYS = ("transformer-rope", "mamba", "hybrid-a"), range(4), (1, 5)
 LENGTHS = range(2, 193)
 
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
@@ -91,25 +91,14 @@ def report(pictures: list[Picture], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def opened(browser: Any, report: Path) -> Iterator[Any]:
-    said: list[str] = []
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(report.as_uri())
-    yield page
-    page.close()
-    assert said == []
+    with watched(browser, report, 1200) as page:
+        yield page
 
 
 def plain(text: str) -> str:

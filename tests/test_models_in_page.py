@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from browser import chromium, needs_browser, opened
 from conftest import ROOT
 
 from recall_arena.config import as_json
@@ -30,8 +31,6 @@ from recall_arena.trained import with_weights
 
 PUBLISHED = ROOT / "results" / "records"
 STATIC = ROOT / "src" / "recall_arena" / "report" / "static"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 LENGTHS = (2, 16, 64, 192)
 NAMES = ["Transformer (RoPE)", "Mamba", "Hybrid-A", "Hybrid-B"]
 LOGITS = """([models, rows]) => models.map(RecallModels.unpacked).map(
@@ -41,7 +40,6 @@ SHOWN = """([model, row]) => RecallModels.forward(RecallModels.unpacked(model), 
 CELLS = "[...document.querySelectorAll('#try-cells span')].map((cell) => Number(cell.textContent))"
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
 
 @pytest.fixture(scope="module")
@@ -75,24 +73,15 @@ def report(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def page(browser: Any, report: Path) -> Iterator[Any]:
     """The report, open; whatever it complains of fails the test."""
-    page, said = browser.new_page(viewport={"width": 390, "height": 900}), []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(report.as_uri())
-    yield page
-    page.close()
-    assert said == []
+    with opened(browser, report, 390) as page:
+        yield page
 
 
 def model_of(address: str) -> SequenceModel:

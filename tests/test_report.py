@@ -1,11 +1,11 @@
 """The report: complete, self-contained, the same each time, and readable in a browser."""
 
 import re
-import shutil
 from pathlib import Path
 
 import polars as pl
 import pytest
+from browser import chromium, needs_browser
 from conftest import Smoke
 from made_up import record, tally
 
@@ -18,7 +18,6 @@ from recall_arena.studies.assignment.claims import ALL
 
 STUDY = STUDIES["assignment"]
 PLAN = Plan("smoke", (1, 2, 3), 1)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="module")
@@ -139,17 +138,13 @@ def test_one_diverged_seed_takes_nothing_down_and_the_revision_is_said(tmp_path:
     assert "<td>diverged after 3</td>" in page
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+@needs_browser
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_draws_the_whole_page_without_a_network(smoke: Smoke, width: int) -> None:
-    from playwright.sync_api import sync_playwright
-
     said: list[str] = []
     asked: list[str] = []
-    with sync_playwright() as play:
-        flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": width, "height": 900})
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
@@ -166,7 +161,6 @@ def test_a_browser_draws_the_whole_page_without_a_network(smoke: Smoke, width: i
             "[...document.querySelectorAll('p, h1, h2, h3, h4, figcaption, pre, li, .scroll')]"
             ".filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"
         )
-        browser.close()
 
     assert said == []
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

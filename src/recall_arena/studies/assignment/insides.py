@@ -75,13 +75,14 @@ def insides(model: SequenceModel, task: AssociativeRecall, context: int) -> dict
     short = Sequences.of(task, max(context // 8, task.shortest_context), SEQUENCES)
     at_short = probes.answers(model, short)
     wrong = int((at_short != short.value).sum())
-    here = _attention(model, asked)
-    beyond = _attention(model, Sequences.of(task, 3 * context, LONG))
+    layers = _attention_layers(model, asked)
+    here = _attention(model, asked, layers)
+    beyond = _attention(model, Sequences.of(task, 3 * context, LONG), layers)
     return {
         "followed": _share(bound["follow"], bound["asked"]),
         **here,
         **{f"{name}_3L": weight for name, weight in beyond.items()},
-        **_entered(model, asked),
+        **_entered(model, asked, max(layers, default=len(model.layers) - 1)),
         "written": _written(model, asked),
         "after_value": _of_errors(probes.errors(asked, answered), "the token after the value"),
         "short_wrong": _share(wrong, len(short.tokens)),
@@ -89,10 +90,17 @@ def insides(model: SequenceModel, task: AssociativeRecall, context: int) -> dict
     }
 
 
-def _attention(model: SequenceModel, asked: Sequences) -> dict[str, float | None]:
+def _attention_layers(model: SequenceModel, asked: Sequences) -> list[int]:
+    with torch.inference_mode():
+        layers = inspect(model, asked.tokens[:1])
+    return [number for number, inner in enumerate(layers) if "weights" in inner]
+
+
+def _attention(
+    model: SequenceModel, asked: Sequences, layers: list[int]
+) -> dict[str, float | None]:
     """What the first attention layer looks at, and what the final query does in the last."""
     looked, lags = mechanism.looked_at(model, asked), mechanism.lags(model, asked)
-    layers = lags["layer"].unique().sort().to_list()
     two = len(layers) > 1
     return {
         "previous": _weight(lags, layers[0], "lag", asked.delay) if two else None,
@@ -115,10 +123,7 @@ def _weight(table: pl.DataFrame, layer: int, along: str, place: int) -> float:
     return float(table.filter(layer=layer).filter(pl.col(along) == place)["weight"].item())
 
 
-def _entered(model: SequenceModel, asked: Sequences) -> dict[str, float | None]:
-    few = next(asked.split())
-    layers = mechanism.lags(model, few)["layer"].to_list()
-    layer = max(layers, default=len(model.layers) - 1)
+def _entered(model: SequenceModel, asked: Sequences, layer: int) -> dict[str, float | None]:
     places = mechanism.attribution(model, asked, layer).drop_nulls("attribution")
     most = places.sort("attribution", descending=True).head(1)
     if most.is_empty():

@@ -84,10 +84,10 @@ SLOW = ("transformer-learned", "transformer-nope")
 
 def _judged(steps: int, seeds: int, searched: int, slow_seeds: int | None = None) -> Efforts:
     """At a constant rate of three tried with three seeds; the models that are `SLOW` get fewer."""
-    few = {} if slow_seeds is None else dict.fromkeys(SLOW, slow_seeds)
-    runs, *apart = (Effort(steps + LATE, number, JUDGED, LATE) for number in (seeds, *few.values()))
+    runs = Effort(steps + LATE, seeds, JUDGED, LATE)
+    slow = Effort(steps + LATE, slow_seeds or seeds, JUDGED, LATE)
     search = Effort(searched, 3, SEARCHED, 0)
-    return Efforts(runs, search, THREE_RATES, dict(zip(few, apart, strict=True)))
+    return Efforts(runs, search, THREE_RATES, dict.fromkeys(SLOW, slow))
 
 
 def _short(steps: tuple[int, int, int], seeds: int = 1) -> dict[int, Efforts]:
