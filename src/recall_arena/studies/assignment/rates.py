@@ -23,8 +23,8 @@ LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 
 FILE = Path(__file__).with_name("rates.csv")
 COLUMNS = (
-    *(*SETTING, "K", "L", "rate", "budget", "decay", "seed", "validation", "ended_by", "steps"),
-    *("solved_at", "revision", "address"),
+    *(*SETTING, "K", "L", "shortest", "rate", "budget", "decay", "seed", "validation"),
+    *("ended_by", "steps", "solved_at", "revision", "address"),
 )
 
 
@@ -41,7 +41,7 @@ def trials_of(frame: pl.DataFrame) -> pl.DataFrame:
 
 def kept() -> pl.DataFrame:
     """The trials of all scales that have chosen, as they stand beside this file."""
-    return pl.read_csv(FILE)
+    return pl.read_csv(FILE, schema_overrides={"shortest": pl.Int64})
 
 
 def published(plan: Plan) -> pl.DataFrame:

@@ -23,14 +23,24 @@ from recall_arena.wording import setting_name
 
 
 def setting_run(
-    setting: Setting, rate: float, effort: Effort, seed: int, contexts: Contexts
+    setting: Setting,
+    rate: float,
+    effort: Effort,
+    seed: int,
+    contexts: Contexts,
+    *,
+    mixed: bool = False,
 ) -> Run:
-    """The run of a setting with a learning rate, a budget and a seed."""
+    """The run of a setting with a learning rate, a budget and a seed, at L or `mixed` lengths."""
     return Run(
         task=AssociativeRecall(VOCABULARY, setting.M, setting.tau),
         model=named(setting.model, vocabulary=VOCABULARY, width=setting.d, longest_context=LONGEST),
         schedule=Schedule(
-            rate=rate, steps=effort.steps, context=CONTEXT, decay_steps=effort.decay_steps
+            rate=rate,
+            steps=effort.steps,
+            context=CONTEXT,
+            decay_steps=effort.decay_steps,
+            shortest=settings.shortest(setting.tau, mixed=mixed),
         ),
         contexts=contexts,
         seed=seed,
@@ -48,7 +58,7 @@ def assignment_runs(plan: Plan, store: Store) -> list[NamedRun]:
         effort = scale.problems[setting.problem].runs_of(setting.model)
         rate = chosen[setting.model, setting.d, setting.M, setting.tau]
         for seed in effort.of(plan.seeds):
-            run = setting_run(setting, rate, effort, seed, contexts)
+            run = setting_run(setting, rate, effort, seed, contexts, mixed=scale.mixed)
             named_runs.append(NamedRun(f"{_name(setting)}, seed {seed}", run))
     return named_runs
 
@@ -72,20 +82,22 @@ def choose_rates(plan: Plan, store: Store) -> Path:
     if len(found) < len(wanted):
         raise ValueError(f"{len(found)} of {len(wanted)} search runs are in {store.folder}")
     own, kept = rates.trials_of(frame_of(found)), rates.kept()
-    others = kept.join(settings.searched(plan), on=[*SETTING, "budget", "decay"], how="anti")
-    trials = pl.concat([others, own.cast(others.schema)]).sort(*SETTING, "budget", "rate", "seed")
+    others = kept.join(settings.searched(plan), on=settings.WAY, how="anti", nulls_equal=True)
+    trials = pl.concat([others, own.cast(others.schema)])
+    trials = trials.sort(*settings.WAY, "rate", "seed", nulls_last=False)
     atomic.write(rates.FILE, trials.write_csv().encode(), replace=True)
     return rates.FILE
 
 
 def _search(setting: Setting, plan: Plan, store: Store) -> list[Run]:
     at_training_length = Contexts(first=CONTEXT, last=CONTEXT)
-    efforts = SCALES[plan.scale].problems[setting.problem]
+    scale = SCALES[plan.scale]
+    efforts = scale.problems[setting.problem]
     seeds = efforts.search.of(plan.seeds)
 
     def runs(grid: Sequence[float]) -> list[Run]:
         return [
-            setting_run(setting, rate, efforts.search, seed, at_training_length)
+            setting_run(setting, rate, efforts.search, seed, at_training_length, mixed=scale.mixed)
             for rate in grid
             for seed in seeds
         ]

@@ -57,12 +57,19 @@ class Efforts:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is spent on each problem, and the lengths tested (from `first` on)."""
+    """How much is spent on each problem, and which lengths are trained and tested.
+
+    first, stride  of the lengths tested
+    mixed          each step's length is drawn from the shortest with an answer, tau + 1, to L: "up
+                   to context length L" read as any length up to L; else it is L, as step 1 of the
+                   recipe says
+    """
 
     about: str
     problems: Mapping[int, Efforts]
     first: int | None = None
     stride: int = 1
+    mixed: bool = False
 
 
 SEARCHED = 1000
@@ -82,12 +89,18 @@ SLOW = ("transformer-learned", "transformer-nope")
 """The models that learn the induction head late or never, at many times the cost of the others."""
 
 
-def _judged(steps: int, seeds: int, searched: int, slow_seeds: int | None = None) -> Efforts:
-    """At a constant rate of three tried with three seeds; the models that are `SLOW` get fewer."""
+def _judged(
+    steps: int,
+    seeds: int,
+    searched: int,
+    slow_seeds: int | None = None,
+    slow: tuple[str, ...] = SLOW,
+) -> Efforts:
+    """At a constant rate of three tried with three seeds; the models that are `slow` get fewer."""
     runs = Effort(steps + LATE, seeds, JUDGED, LATE)
-    slow = Effort(steps + LATE, slow_seeds or seeds, JUDGED, LATE)
+    fewer = Effort(steps + LATE, slow_seeds or seeds, JUDGED, LATE)
     search = Effort(searched, 3, SEARCHED, 0)
-    return Efforts(runs, search, THREE_RATES, dict.fromkeys(SLOW, slow))
+    return Efforts(runs, search, THREE_RATES, dict.fromkeys(slow, fewer))
 
 
 def _short(steps: tuple[int, int, int], seeds: int = 1) -> dict[int, Efforts]:
@@ -126,5 +139,17 @@ SCALES = {
     "evidence": Scale(
         "days on two cores: the seeds that judge the claims, 20 where they are affordable",
         EVIDENCE,
+    ),
+    "mixed": Scale(
+        "about nine hours on two cores: each step's length drawn from those up to L, with the "
+        "seeds that judge the claims",
+        {
+            1: _judged(40_000, 20, searched=6_000, slow_seeds=5),
+            2: _judged(
+                40_000, 20, searched=10_000, slow_seeds=10, slow=("transformer-rope", "mamba")
+            ),
+            3: _judged(40_000, 5, searched=6_000),
+        },
+        mixed=True,
     ),
 }

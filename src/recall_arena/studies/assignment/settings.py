@@ -51,13 +51,27 @@ def table_of(problems: Collection[int], *, alone: bool = False) -> pl.DataFrame:
     return pl.DataFrame(SETTINGS).filter(own)
 
 
+WAY = (*SETTING, "shortest", "budget", "decay")
+"""What tells the runs of one scale from those of another."""
+
+
+def shortest(tau: int, *, mixed: bool) -> int | None:
+    """The shortest training length with this delay, or None if all are L."""
+    return tau + 1 if mixed else None
+
+
 def with_efforts(
-    settings: pl.DataFrame, effort_of: Callable[[int, str], Effort], seeds: int | None
+    settings: pl.DataFrame,
+    effort_of: Callable[[int, str], Effort],
+    seeds: int | None,
+    *,
+    mixed: bool = False,
 ) -> pl.DataFrame:
-    """The settings with the `budget`, `decay`, `first_seed` and `seeds` of each.
+    """The settings with the `budget`, `decay`, `first_seed`, `seeds` and `shortest` of each.
 
     effort_of  what is spent on a problem and model
     seeds      how many all get, if it is not None
+    mixed      whether lengths up to L are trained, and not L alone
     """
     own = [effort_of(*row) for row in settings.select("problem", "model").rows()]
     return settings.with_columns(
@@ -65,13 +79,13 @@ def with_efforts(
         decay=pl.Series([effort.decay for effort in own], dtype=pl.Float64),
         first_seed=pl.Series([effort.first_seed for effort in own], dtype=pl.Int64),
         seeds=pl.Series([seeds or effort.seeds for effort in own], dtype=pl.Int64),
+        shortest=pl.Series([shortest(tau, mixed=mixed) for tau in settings["tau"]], dtype=pl.Int64),
     )
 
 
 def wanted(frame: pl.DataFrame, settings: pl.DataFrame) -> pl.DataFrame:
     """The rows of a frame, or of trials, that are of these settings `with_efforts`."""
-    on = [*SETTING, "budget", "decay"]
-    own = frame.join(settings, on=on, maintain_order="left")
+    own = frame.join(settings, on=WAY, nulls_equal=True, maintain_order="left")
     first = pl.col("first_seed")
     own = own.filter(pl.col("seed").is_between(first, first + pl.col("seeds") - 1))
     return own.drop("first_seed", "seeds")
@@ -81,22 +95,30 @@ def on_settings(frame: pl.DataFrame, settings: pl.DataFrame) -> pl.DataFrame:
     """The rows of runs by the recipe on these settings `with_efforts`, and their `problem`."""
     recipe = {"task": "associative-recall", "K": VOCABULARY, "L": CONTEXT}
     recipe |= {"optimizer": "adamw", "weight_decay": 0.0, "curriculum": "none"}
-    not_of_it = ("shortest", "distance", "extends")  # lengths drawn, near pairs, a run in parts
+    not_of_it = ("distance", "extends")  # near pairs alone, a run in parts
     return wanted(frame.filter(pl.all_horizontal(pl.col(not_of_it).is_null()), **recipe), settings)
 
 
 def asked(plan: Plan) -> pl.DataFrame:
     """The settings of a plan's runs `with_efforts`."""
-    problems = SCALES[plan.scale].problems
-    own = table_of(plan.parts)
-    return with_efforts(own, lambda problem, model: problems[problem].runs_of(model), plan.seeds)
+    scale = SCALES[plan.scale]
+    return with_efforts(
+        table_of(plan.parts),
+        lambda problem, model: scale.problems[problem].runs_of(model),
+        plan.seeds,
+        mixed=scale.mixed,
+    )
 
 
 def searched(plan: Plan) -> pl.DataFrame:
     """The settings of a plan's search `with_efforts`."""
-    problems = SCALES[plan.scale].problems
-    own = table_of(plan.parts, alone=True)
-    return with_efforts(own, lambda problem, model: problems[problem].search, plan.seeds)
+    scale = SCALES[plan.scale]
+    return with_efforts(
+        table_of(plan.parts, alone=True),
+        lambda problem, model: scale.problems[problem].search,
+        plan.seeds,
+        mixed=scale.mixed,
+    )
 
 
 def select(frame: pl.DataFrame, plan: Plan, rates: pl.DataFrame) -> pl.DataFrame:
