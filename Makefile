@@ -1,6 +1,7 @@
 # Everything happens in a virtual environment inside the checkout; nothing else is touched.
 #
-#   make assignment   train what is missing at the default scale, write report/index.html
+#   make assignment   train what is missing at the default scale, hold it against the published runs,
+#                     write report/index.html
 #   make test         lint, types, import contracts, tests
 #   make test-slow    the tests that take minutes, every case of the products of which `make test` has some,
 #                     and property tests with ten times as many examples
@@ -24,7 +25,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .PHONY: assignment test test-slow torture lint bench numbers sanitize rates published report clean
 
 assignment: $(VENV)/.installed
-	$(BIN)/recall study run assignment $(ARGS)
+	$(BIN)/recall study run assignment --against results/records $(ARGS)
 
 test: lint
 	$(PYTEST)

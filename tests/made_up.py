@@ -42,6 +42,8 @@ def record(
     rate: float = 0.01,
     budget: int = 30_000,
     revision: int = 6,
+    shortest: int | None = None,
+    decay_steps: int | None = None,
 ) -> Record:
     """A run of a named model at L = 64, tested at 32, 64, 128 and 192 unless said otherwise.
 
@@ -51,6 +53,8 @@ def record(
         checks = tally({100: 0.05, **({steps_99: 0.99} if steps_99 else {budget: min(at_L, 0.98)})})
     task = {"kind": "associative-recall", "vocabulary": 16, "queries": M, "delay": tau}
     schedule = {"rate": rate, "steps": budget, "context": 64, "batch": 64, "warmup": 200}
+    given = {"shortest": shortest, "decay_steps": decay_steps}
+    schedule |= {name: value for name, value in given.items() if value is not None}
     look = ZOO[model]
     run = {
         "revision": revision,
@@ -62,7 +66,7 @@ def record(
         "seed": seed,
     }
     return Record(
-        address=f"{model} {d} {M} {tau} {seed} {rate} {budget} {revision}",
+        address=f"{model} {d} {M} {tau} {seed} {rate} {budget} {revision} {shortest}",
         run=run,
         outcome=Outcome(
             ended_by=ended_by,  # type: ignore[arg-type]

@@ -216,10 +216,13 @@ def test_the_smallest_p_is_that_of_groups_without_overlap(ones: int, others: int
 
 @pytest.mark.parametrize("sizes", [(2, 2), (3, 4), (9, 7)])
 def test_the_rank_test_has_the_p_of_scipys_permutations(sizes: tuple[int, int]) -> None:
-    """To the last bit, with ties and without: exact, and by the same permutations drawn."""
+    """To the last bit, with ties and without: exact, and by the same permutations drawn.
+
+    Whatever the order in which the runs of a group are given.
+    """
     draw = random.Random(0)
     for values in (range(30), range(3)):
-        one, other = ([float(draw.choice(values)) for _ in range(size)] for size in sizes)
+        one, other = (sorted(float(draw.choice(values)) for _ in range(size)) for size in sizes)
         ranks = rankdata([*one, *other])
         found = permutation_test(
             (ranks[: len(one)], ranks[len(one) :]),
@@ -228,7 +231,10 @@ def test_the_rank_test_has_the_p_of_scipys_permutations(sizes: tuple[int, int]) 
             n_resamples=9_999,
             random_state=0,
         )
-        assert rank_test(one, other) == (found.statistic, found.pvalue)
+        for _ in range(3):
+            assert rank_test(one, other) == (found.statistic, found.pvalue)
+            draw.shuffle(one)
+            draw.shuffle(other)
 
 
 @pytest.mark.parametrize("runs", [2, 6])
@@ -237,7 +243,8 @@ def test_the_trend_test_has_the_p_of_scipys_permutations(runs: int) -> None:
     groups = [M for M in (4, 8, 16) for _ in range(runs)]
     early, late = np.nonzero(np.array(groups)[:, None] < np.array(groups))
     for choice in (range(30), range(3)):
-        values = [float(draw.choice(choice)) for _ in groups]
+        runs_of = [sorted(float(draw.choice(choice)) for _ in range(runs)) for _ in range(3)]
+        values = [value for own in runs_of for value in own]
         found = permutation_test(
             (rankdata(values),),
             lambda x, axis: np.sign(x[..., late] - x[..., early]).mean(axis=axis),
@@ -247,7 +254,10 @@ def test_the_trend_test_has_the_p_of_scipys_permutations(runs: int) -> None:
             batch=200,
             random_state=0,
         )
-        assert trend_test(groups, values) == (found.statistic, found.pvalue)
+        for _ in range(3):
+            pairs = draw.sample(list(zip(groups, values, strict=True)), len(groups))
+            given = [list(column) for column in zip(*pairs, strict=True)]
+            assert trend_test(*given) == (found.statistic, found.pvalue)
 
 
 @pytest.mark.parametrize("total", [1, 6, 50])

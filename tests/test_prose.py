@@ -38,7 +38,7 @@ def findings_of(runs: pl.DataFrame) -> dict[str, Finding]:
 def test_what_was_written_follows_from_the_published_records() -> None:
     """If this fails, numbers have changed under a sentence: read `prose.txt` beside the report."""
     parts = prose.of_store(RECORDS)
-    assert list(parts) == ["summary", *BULLETS, "why"]
+    assert list(parts) == ["summary", *BULLETS, "mixed", "why"]
     assert all(parts.values())
     assert "  " not in "".join(map("".join, parts.values()))
 
@@ -55,14 +55,15 @@ def one_setting(**rest: Any) -> prose.Evidence:
 
 def test_numbers_are_those_of_the_runs() -> None:
     evidence = one_setting()
-    assert evidence.learnt("mamba", M=4) == "2 of 4"
-    assert evidence.share("mamba", M=4) == 0.5
-    assert evidence.middle("at_L", "mamba", M=4) == "74.8 %"
-    assert evidence.value("at_L", "mamba", M=4) == pytest.approx(0.7475)
-    assert evidence.least("at_L", "mamba", M=4) == 0.2
-    assert evidence.least("at_L", "mamba", M=4, only_learnt=True) == 0.995
-    assert evidence.most("at_L", "mamba", M=4) == 1
-    assert evidence.each("at_L", "mamba", M=4) == "20.0 / 50.0 / 99.5 / 100.0"
+    runs = evidence.of("mamba", M=4)
+    assert runs.learnt == "2 of 4"
+    assert runs.share == 0.5
+    assert runs.middle("at_L") == "74.8 %"
+    assert runs.value("at_L") == pytest.approx(0.7475)
+    assert runs.least("at_L") == 0.2
+    assert runs.that_learnt.least("at_L") == 0.995
+    assert runs.most("at_L") == 1
+    assert runs.each("at_L") == "20.0 / 50.0 / 99.5 / 100.0"
     assert evidence.verdict("Is it so?") == "supported"
 
 
@@ -72,7 +73,9 @@ def test_what_does_not_hold_is_not_said() -> None:
     with pytest.raises(prose.DoesNotFollow, match="one is two"):
         evidence.must(False, "one is two")
     with pytest.raises(prose.DoesNotFollow, match="runs of Mamba, M = 8"):
-        evidence.middle("at_L", "mamba", M=8)
+        evidence.of("mamba", M=8)
+    with pytest.raises(prose.DoesNotFollow, match="runs of Mamba"):
+        evidence.of("mamba", M=4, mixed=True)
     with pytest.raises(prose.DoesNotFollow, match="Was it"):
         evidence.verdict("Was it so?")
 

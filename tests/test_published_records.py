@@ -58,7 +58,9 @@ def test_records_of_this_revision_have_the_addresses_of_their_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    "plan", [Plan("published", PROBLEMS), Plan("evidence", (1,))], ids=lambda plan: plan.scale
+    "plan",
+    [Plan("published", PROBLEMS), Plan("evidence", (1,)), Plan("mixed", (1, 2))],
+    ids=lambda plan: plan.scale,
 )
 def test_the_chosen_rates_are_those_of_the_published_trials(plan: Plan) -> None:
     trials = PUBLISHED.read_all(
@@ -74,7 +76,7 @@ def test_the_chosen_rates_are_those_of_the_published_trials(plan: Plan) -> None:
 def test_every_run_of_the_published_report_is_there() -> None:
     plan = Plan("published", PROBLEMS)
     runs = [named.run.address for named in STUDIES["assignment"].runs(plan, PUBLISHED)]
-    assert len(PUBLISHED.read_all(runs)) == len(runs) == 8 * 20 + 4 * 3 + 16 * 3
+    assert len(PUBLISHED.read_all(runs)) == len(runs) == STUDIES["assignment"].size(plan)
 
 
 def test_every_published_record_can_be_read() -> None:

@@ -22,9 +22,10 @@ def rank_test(first: Sequence[float], second: Sequence[float]) -> tuple[float, f
     """How much higher the first group ranks on average, and the two-sided p of that.
 
     Ties, infinite values among them, have their mean rank (Wilcoxon's rank sum test).  A group
-    of a single run tests nothing: p is then 1.
+    of a single run tests nothing: p is then 1.  The order within a group does not matter, though
+    permutations are drawn.
     """
-    ranks, size = _ranks([*first, *second]), len(first)
+    ranks, size = _ranks([*sorted(first), *sorted(second)]), len(first)
     higher = float(ranks[:size].mean() - ranks[size:].mean())
     if min(size, len(second)) < 2:
         return higher, 1.0
@@ -37,9 +38,10 @@ def trend_test(groups: Sequence[int], values: Sequence[float]) -> tuple[float, f
     """The trend of values over groups in -1..1, and its two-sided p.
 
     The statistic of Jonckheere (1954) and Terpstra (1952): pairs of runs of different groups that
-    are in order, less those in reverse order, divided by their number.
+    are in order, less those in reverse order, divided by their number.  The order in which runs
+    are given does not matter.
     """
-    order = np.argsort(groups, kind="stable")
+    order = np.lexsort((values, groups))
     levels, ranks = np.asarray(groups)[order], _ranks(values)[order]
     early, late = np.nonzero(levels[:, None] < levels)
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 from recall_arena.execution import Execution, Progress, with_threads
 from recall_arena.provenance import provenance
-from recall_arena.records import Record, Tally
+from recall_arena.records import Provenance, Record, Tally
 from recall_arena.runs import REVISION, run_of
 
 LOSS = 1e-3
@@ -50,12 +50,13 @@ def obstacle(record: Record) -> str | None:
     return None
 
 
-def elsewhere(record: Record) -> str | None:
+def elsewhere(record: Record, made: Provenance | None = None) -> str | None:
     """What of the platform that made a record is not the same here, or None.
 
-    Records that do not name the build of their kernels are of this one, as far as they tell.
+    Or not the same as where another was `made`.  Records that do not name the build of their
+    kernels are of this one, as far as they tell.
     """
-    theirs, ours = record.provenance, provenance()
+    theirs, ours = record.provenance, made or provenance()
     facts = {
         **{name: (theirs.versions.get(name), ours.versions[name]) for name in ("torch", "numpy")},
         "kernels": (theirs.kernels, ours.kernels),

@@ -9,10 +9,14 @@ import polars as pl
 from recall_arena.zoo import look_of
 
 SYMBOLS = {"d": "d", "M": "M", "tau": "τ", "L": "L", "K": "K"}
+TOLD_BY = (*SYMBOLS, "shortest")
+"""What tells settings with one model apart: columns of `frame.runs_of`."""
+
 MEASURES = {
     "at_L": "test accuracy at L",
     "below": "test accuracy below L",
     "beyond": "test accuracy from L + 1 to 3L",
+    "validation": "validation accuracy at L",
     "steps_99": "iterations to the first check with 99 % validation accuracy",
     "told_apart": "over the checks with 20 to 90 % of all answers right, the mean share of queries "
     "that were answered right at least 80 % or at most 30 % of the time",
@@ -79,22 +83,29 @@ def spread(runs: pl.DataFrame, column: str) -> str:
 
 
 def name_of_value(column: str, value: Any) -> str:
-    """A column's value: "M = 4", "rate = 0.001", or the label of a model."""
+    """A column's value: "M = 4", "rate = 0.001", the label of a model, or the lengths trained."""
     if column == "model":
         return look_of(value).label
+    if column == "shortest":
+        return "L alone" if value is None else f"lengths from {value}"
     number = f"{value:g}" if isinstance(value, float) else str(value)
     return f"{SYMBOLS.get(column, column.rpartition('.')[2])} = {number}"
 
 
 def setting_name(row: Mapping[str, Any], differing: Iterable[str]) -> str:
     """A setting by its model and what tells it from the others: Mamba (d = 8, M = 4)."""
-    rest = [name_of_value(name, row[name]) for name in SYMBOLS if name in differing]
+    rest = [name_of_value(name, row[name]) for name in TOLD_BY if name in differing]
     return look_of(row["model"]).label + (f" ({', '.join(rest)})" if rest else "")
 
 
 def differing(rows: pl.DataFrame) -> list[str]:
-    """Which of d, M, tau, L and K have more than one value among these rows."""
-    return [name for name in SYMBOLS if name in rows.columns and rows[name].n_unique() > 1]
+    """Which of d, M, tau, L and K have more than one value among these rows.
+
+    And `shortest`, if L alone was trained in some and shorter lengths too in others.
+    """
+    names = [name for name in SYMBOLS if name in rows.columns and rows[name].n_unique() > 1]
+    alone = rows["shortest"].null_count() if "shortest" in rows.columns else 0
+    return [*names, "shortest"] if 0 < alone < rows.height else names
 
 
 def by_setting(runs: pl.DataFrame, column: str, among: pl.DataFrame) -> str:
@@ -102,7 +113,7 @@ def by_setting(runs: pl.DataFrame, column: str, among: pl.DataFrame) -> str:
 
     Names tell those of `among` apart.
     """
-    key, names = ("model", *SYMBOLS), differing(among)
+    key, names = ("model", *TOLD_BY), differing(among)
     sign, unit = (1, "") if column.startswith("steps") else (-1, " %")
     groups = sorted(
         runs.group_by(key, maintain_order=True),

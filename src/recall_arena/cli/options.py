@@ -30,6 +30,13 @@ Imports = Annotated[
     tyro.conf.UseAppendAction,
     tyro.conf.arg(name="import", help="a module whose tasks and mixers are meant; may be repeated"),
 ]
+Against = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        help="a folder of published records, such as results/records, to hold the runs against as "
+        "far as they go"
+    ),
+]
 Json = Annotated[bool, tyro.conf.arg(help="print the result as JSON")]
 DryRun = Annotated[bool, tyro.conf.arg(help="say what would run, and run nothing")]
 Lengths = Annotated[

@@ -13,9 +13,10 @@ from recall_arena.cli.executing import How, finish
 from recall_arena.cli.plans import plan_of, study_named
 from recall_arena.executors import Failed, missing
 from recall_arena.index import contents_of
-from recall_arena.records import Store
+from recall_arena.records import Record, Store
 from recall_arena.report import write_report
-from recall_arena.studies import STUDIES, NamedRun, Plan, Study
+from recall_arena.reproduction import held_against
+from recall_arena.studies import STUDIES, NamedRun, Plan, Section, Study, reproduced
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class StudyRun(Command):
     imports: options.Imports = ()
     store: options.StoreFolder = Path("runs")
     out: options.Out = Path("report")
+    against: options.Against = None
     dry_run: options.DryRun = False
     json: options.Json = False
     how: Annotated[How, tyro.conf.arg(name="")] = field(default_factory=How)
@@ -43,13 +45,15 @@ class StudyRun(Command):
         plan = plan_of(study, self.scale, self.problem, self.seeds)
         self.how.check()
         options.check_jobs(self.jobs)
+        published = None if self.against is None else stores.opened(self.against)
         store = stores.to_write(self.store)
         if self.dry_run:
             return self._list(study.runs(plan, store), store)
         stores.prepare(self.store, self.out)
         names, failed = self._finish(study, plan, store)
         contents = contents_of(store)
-        page = write_report(study, plan, contents.frame, self.out, contents.damaged, store)
+        more = [] if published is None else self._held_against(published, study, plan, store)
+        page = write_report(study, plan, contents.frame, self.out, contents.damaged, store, more)
         self._say(page, len(names), failed, names)
         return stores.tell_damaged(contents.damaged) or (1 if failed else 0)
 
@@ -89,6 +93,16 @@ class StudyRun(Command):
                 for one in damaged:
                     errors(f"{by_address[one.address]}: {one.reason}")
                 return names | {one: by_address[one] for one in blocked}, failed + damaged
+
+    def _held_against(
+        self, published: Store, study: Study, plan: Plan, store: Store
+    ) -> list[Section]:
+        """The section on how the plan's finished runs compare with published ones; says it too."""
+        records = store.read_all(one.run.address for one in study.runs(plan, store))
+        others = [one for one in published.scan() if isinstance(one, Record)]
+        found = list(held_against(records, others))
+        say(reproduced.summary(found, len(records)))
+        return [reproduced.section(found, others, len(records))] if found else []
 
     def _list(self, named: list[NamedRun], store: Store) -> int:
         addresses = [one.run.address for one in named]

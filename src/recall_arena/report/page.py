@@ -16,7 +16,7 @@ from recall_arena.canvas import save
 from recall_arena.records import DamagedRecord, Store
 from recall_arena.report.inline import inlined
 from recall_arena.report.models import played
-from recall_arena.studies import Picture, Plan, Study
+from recall_arena.studies import Picture, Plan, Section, Study
 from recall_arena.wording import values
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -59,16 +59,17 @@ def write_report(
     folder: Path,
     damaged: Sequence[DamagedRecord] = (),
     store: Store | None = None,
+    more: Sequence[Section] = (),
 ) -> Path:
     """Write the report of a study from the runs in a frame, and return the page's path.
 
     Parts without runs say so, and what could not be read is named.  Of a `store` that has kept
-    weights, the page runs the models that the study names.  Writes only inside `folder`; needs no
-    torch and no training.
+    weights, the page runs the models that the study names.  The sections `more` follow its own.
+    Writes only inside `folder`; needs no torch and no training.
     """
     folder.mkdir(parents=True, exist_ok=True)
     own = study.select(frame, plan)
-    sections = study.sections(own, plan)
+    sections = [*study.sections(own, plan), *more]
     for section in sections:
         for picture in section.drawn:
             drawing = picture.drawing

@@ -10,6 +10,7 @@ from recall_arena.studies.assignment import rates, settings
 from recall_arena.studies.assignment.playable import playable
 from recall_arena.studies.assignment.scales import PROBLEMS, SCALES
 from recall_arena.studies.assignment.sections import search, sections
+from recall_arena.studies.assignment.settings import with_beside
 from recall_arena.studies.study import Plan, Study
 
 
@@ -30,9 +31,11 @@ ASSIGNMENT = Study(
     question="Attention, Mamba or both: who recalls, how fast, and how far does it carry?",
     parts=PROBLEMS,
     scales={name: scale.about for name, scale in SCALES.items()},
-    runs=lambda plan, store: _training().assignment_runs(plan, store),
-    size=lambda plan: int(settings.asked(plan)["seeds"].sum()),
-    select=lambda frame, plan: settings.select(frame, plan, rates.best(rates.published(plan))),
+    runs=lambda plan, store: [
+        run for own in with_beside(plan) for run in _training().assignment_runs(own, store)
+    ],
+    size=lambda plan: sum(int(settings.asked(own)["seeds"].sum()) for own in with_beside(plan)),
+    select=rates.select,
     sections=sections,
     explain=_explain,
     playable=playable,

@@ -5,11 +5,18 @@ exactly L.  Scale `mixed` trains every setting this way, at rates of its own sea
 set its runs against those of the recipe.  They were written before the runs that judge them.
 """
 
+from collections.abc import Mapping, Sequence
+
 import polars as pl
 
-from recall_arena.claims import HAS_LEARNT, Claim
+from recall_arena.claims import HAS_LEARNT, SETTING, Claim, Finding, decide
 from recall_arena.rules import Ahead, Every, in_each
-from recall_arena.studies.assignment.claims import LEARNERS, PROBLEM, ROPE, TAU
+from recall_arena.studies.assignment import pictures, rates, tables
+from recall_arena.studies.assignment.claims import ALL, LEARNERS, PROBLEM, ROPE, TAU
+from recall_arena.studies.assignment.scales import PROBLEMS
+from recall_arena.studies.assignment.settings import table_of
+from recall_arena.studies.study import Plan, Section, Table
+from recall_arena.wording import recipe
 
 MIXED = pl.col("shortest").is_not_null()
 BOTH = {f"τ = {tau}": TAU.eq(tau) for tau in (1, 5)}
@@ -66,3 +73,64 @@ EVERY_QUERY = Claim(
     ),
 )
 CLAIMS = (SHORT, SOONER, FURTHER, EVERY_QUERY)
+
+
+def decided(runs: pl.DataFrame) -> dict[str, Finding]:
+    """What the runs of both readings say of the claims here."""
+    return decide(CLAIMS, runs, table_of(PROBLEMS))
+
+
+def section(
+    frame: pl.DataFrame,
+    runs: pl.DataFrame,
+    alone: Mapping[str, Finding],
+    said: Sequence[str] = (),
+) -> list[Section]:
+    """Both readings beside one another, from the rows of both; empty unless both were trained.
+
+    runs   those of both, in the order of the settings
+    alone  the findings of the runs at L alone
+    said   paragraphs that were written on it
+    """
+    trained = runs.filter(MIXED)
+    runs = runs.join(trained, on=SETTING, how="semi", maintain_order="left")
+    if trained.is_empty() or trained.height == runs.height:
+        return []
+    findings, settings = decided(runs), table_of(PROBLEMS)
+    rows = frame.filter(MIXED)
+    return [
+        Section(
+            "Every length up to L",
+            "What if the models are trained at every length up to L, and not at L alone?",
+            (
+                *said,
+                "“We will train these models up to context length L” can be read so; step 1 of the "
+                "recipe says exactly L, and so does all above. Here each iteration's length is "
+                "drawn from τ + 1 to L, at rates of a search of its own; validation and tests are "
+                f"the same. {recipe(trained)}",
+            ),
+            pictures=tuple(pictures.mixed(runs.filter(~MIXED), trained, rows)),
+            tables=(tables.readings(runs), _verdicts(alone, decide(ALL, trained, settings))),
+            findings=tuple(findings[claim.question] for claim in CLAIMS),
+        )
+    ]
+
+
+def trials(frame: pl.DataFrame) -> pl.DataFrame | None:
+    """The search's trials at lengths up to L, if the rows hold runs by both readings."""
+    both = frame.select(MIXED.any() & ~MIXED.all()).item() if frame.height else False
+    return rates.published(Plan("mixed", PROBLEMS)).filter(MIXED) if both else None
+
+
+def _verdicts(alone: Mapping[str, Finding], mixed: Mapping[str, Finding]) -> Table:
+    """What the same claims come to by either reading, where both decide or try to."""
+    rows = [
+        {
+            "question": claim.question,
+            "L alone": alone[claim.question].verdict,
+            "lengths up to L": mixed[claim.question].verdict,
+        }
+        for claim in ALL
+        if mixed[claim.question].verdict
+    ]
+    return Table("readings-verdicts", "The same hypotheses by either reading.", pl.DataFrame(rows))

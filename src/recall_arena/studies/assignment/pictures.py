@@ -2,11 +2,22 @@
 
 import polars as pl
 
+from recall_arena.dots import Panel, by_setting
 from recall_arena.figures import by_context, by_iterations, by_rate, known_queries
+from recall_arena.floor import order_free
+from recall_arena.studies.assignment.scales import CONTEXT
+from recall_arena.studies.assignment.settings import VOCABULARY
 from recall_arena.studies.study import Picture
 from recall_arena.survival_figures import reached
 
+FLOOR = order_free(VOCABULARY, CONTEXT)[-1]
 KNOWN = "Queries known along training"
+
+
+def overview(runs: pl.DataFrame) -> Picture:
+    """Every run of every setting, at L and beyond, from a table of `frame.runs_of`."""
+    panels = (Panel("at L", runs, "at_L", FLOOR), Panel("beyond L", runs, "beyond"))
+    return Picture("overview", by_setting(panels, "Every run"))
 
 
 def problem1(frame: pl.DataFrame) -> list[Picture]:
@@ -48,6 +59,20 @@ def problem3(frame: pl.DataFrame) -> list[Picture]:
         Picture("problem3-delay-convergence", by_iterations(late, "Both delays", ["M"], "tau")),
         Picture("problem3-queries", known_queries(wide, KNOWN, ["M", "tau"])),
     ]
+
+
+def mixed(alone: pl.DataFrame, lengths: pl.DataFrame, frame: pl.DataFrame) -> list[Picture]:
+    """Runs at L alone beside those at lengths up to L; of the latter, `frame`, all lengths."""
+    panels = (Panel("L alone", alone, "at_L", FLOOR), Panel("up to L", lengths, "at_L", FLOOR))
+    drawn = [Picture("mixed-runs", by_setting(panels, "Trained at L alone and at lengths up to L"))]
+    for name, one, title, by in (
+        ("mixed-context-problem1", True, "Lengths up to L", "tau"),
+        ("mixed-context-problem2", False, "Lengths up to L, by M", "M"),
+    ):
+        own = frame.filter((pl.col("M") == 1) == one)
+        if own.height:
+            drawn.append(Picture(name, by_context(own, title, [by])))
+    return drawn
 
 
 def search(trials: pl.DataFrame) -> Picture:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -19,7 +18,7 @@ from recall_arena.floor import order_free
 from recall_arena.frame import runs_of
 from recall_arena.index import contents_of
 from recall_arena.records import Store
-from recall_arena.studies.assignment import rates, settings, why
+from recall_arena.studies.assignment import mixed, rates, settings, why
 from recall_arena.studies.assignment.claims import ALL
 from recall_arena.studies.assignment.scales import CONTEXT, PROBLEMS
 from recall_arena.studies.assignment.settings import VOCABULARY
@@ -44,73 +43,85 @@ class DoesNotFollow(ValueError):
 
 
 @dataclass(frozen=True)
+class Runs:
+    """The runs of a setting: rows of `frame.runs_of`, at least one."""
+
+    rows: pl.DataFrame
+
+    @property
+    def that_learnt(self) -> "Runs":
+        """Those that learnt the task; DoesNotFollow if there are none."""
+        own = self.rows.filter(HAS_LEARNT)
+        if own.is_empty():
+            raise DoesNotFollow(f"runs of {look_of(self.rows['model'][0]).label} learnt the task")
+        return Runs(own)
+
+    @property
+    def learnt(self) -> str:
+        """How many learnt the task: 20 of 20."""
+        return f"{self.rows.filter(HAS_LEARNT).height} of {self.rows.height}"
+
+    @property
+    def share(self) -> float:
+        """The share that learnt the task."""
+        return self.rows.filter(HAS_LEARNT).height / self.rows.height
+
+    @property
+    def at_the_end(self) -> tuple[int, int]:
+        """In how many the value enters the last layer at the last position, and of how many.
+
+        They are those that learnt the task and were looked into.
+        """
+        own = self.that_learnt.rows.drop_nulls("entered")
+        return own["entered_after"].null_count(), own.height
+
+    def reach(self, column: str, least: float) -> str:
+        """Of those that learnt the task, how many have at least so much of a column: 7 of 17.
+
+        Those count that have a value there.
+        """
+        own = self.that_learnt.rows.drop_nulls(column)
+        return f"{own.filter(pl.col(column) >= least).height} of {own.height}"
+
+    def middle(self, column: str) -> str:
+        """The median, for people."""
+        return middle(self.rows, column)
+
+    def value(self, column: str) -> float:
+        """The median."""
+        return median(numbers(self.rows, column))
+
+    def each(self, column: str) -> str:
+        """Every run's value, or the extremes of many, for people."""
+        return each(self.rows, column)
+
+    def least(self, column: str) -> float:
+        """The smallest value of a run."""
+        return numbers(self.rows, column)[0]
+
+    def most(self, column: str) -> float:
+        """The largest value of a run."""
+        return numbers(self.rows, column)[-1]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What the template asks of the runs, a table of `frame.runs_of`, and of the findings.
 
-    The runs also have the columns of `why.measured`, null where nothing was.
-
-    A setting is told by its model, and by M, tau and d where they are not 1, 1 and 8.  With
-    `only_learnt` those of its runs count that learnt the task.
+    The runs, at L alone and at lengths up to L, also have the columns of `why.measured`, null where
+    nothing was.
     """
 
     runs: pl.DataFrame
     findings: Mapping[str, Finding]
 
-    def of(
-        self, model: str, M: int = 1, tau: int = 1, d: int = 8, *, only_learnt: bool = False
-    ) -> pl.DataFrame:
+    def of(self, model: str, M: int = 1, tau: int = 1, d: int = 8, *, mixed: bool = False) -> Runs:
         """The runs of a setting; DoesNotFollow if there are none."""
-        own = self.runs.filter(model=model, M=M, tau=tau, d=d)
-        own = own.filter(HAS_LEARNT) if only_learnt else own
+        lengths = pl.col("shortest").is_not_null() == mixed
+        own = self.runs.filter(lengths, model=model, M=M, tau=tau, d=d)
         if own.is_empty():
             raise DoesNotFollow(f"there are runs of {look_of(model).label}, M = {M}, τ = {tau}")
-        return own
-
-    def learnt(self, model: str, **setting: Any) -> str:
-        """How many runs learnt the task: 20 of 20."""
-        own = self.of(model, **setting)
-        return f"{own.filter(HAS_LEARNT).height} of {own.height}"
-
-    def share(self, model: str, **setting: Any) -> float:
-        """The share of runs that learnt the task."""
-        own = self.of(model, **setting)
-        return own.filter(HAS_LEARNT).height / own.height
-
-    def reach(self, column: str, least: float, model: str, **setting: Any) -> str:
-        """Of the runs that learnt the task, how many have at least so much of a column: 7 of 17.
-
-        Those count that have a value there.
-        """
-        own = self.of(model, only_learnt=True, **setting).drop_nulls(column)
-        return f"{own.filter(pl.col(column) >= least).height} of {own.height}"
-
-    def at_the_end(self, model: str, **setting: Any) -> tuple[int, int]:
-        """In how many runs the value enters the last layer at the last position, and of how many.
-
-        They are those that learnt the task and were looked into.
-        """
-        own = self.of(model, only_learnt=True, **setting).drop_nulls("entered")
-        return own["entered_after"].null_count(), own.height
-
-    def middle(self, column: str, model: str, **setting: Any) -> str:
-        """The median over runs, for people."""
-        return middle(self.of(model, **setting), column)
-
-    def value(self, column: str, model: str, **setting: Any) -> float:
-        """The median over runs."""
-        return median(numbers(self.of(model, **setting), column))
-
-    def each(self, column: str, model: str, **setting: Any) -> str:
-        """Every run's value, or the extremes of many, for people."""
-        return each(self.of(model, **setting), column)
-
-    def least(self, column: str, model: str, **setting: Any) -> float:
-        """The smallest value of a run."""
-        return numbers(self.of(model, **setting), column)[0]
-
-    def most(self, column: str, model: str, **setting: Any) -> float:
-        """The largest value of a run."""
-        return numbers(self.of(model, **setting), column)[-1]
+        return Runs(own)
 
     def verdict(self, question: str) -> str:
         """What the runs say to a question that begins so; DoesNotFollow if none or several do."""
@@ -129,20 +140,9 @@ class Evidence:
 def written(runs: pl.DataFrame, findings: Mapping[str, Finding]) -> dict[str, list[str]]:
     """The paragraphs of each part; DoesNotFollow if these runs do not show what they state."""
     evidence = Evidence(runs.join(why.measured(), on="address", how="left"), findings)
-    names = (
-        "learnt",
-        "share",
-        "reach",
-        "at_the_end",
-        "middle",
-        "value",
-        "each",
-        "least",
-        "most",
-        "verdict",
-        "must",
+    text = _TEMPLATES.get_template("prose.txt").render(
+        of=evidence.of, verdict=evidence.verdict, must=evidence.must
     )
-    text = _TEMPLATES.get_template("prose.txt").render({n: getattr(evidence, n) for n in names})
     parts: dict[str, list[str]] = {}
     for part in f"\n{text}".split("\n== ")[1:]:
         name, _, body = part.partition("\n")
@@ -155,5 +155,6 @@ def of_store(folder: Path) -> dict[str, list[str]]:
     """The same of the published runs among the records in a folder."""
     plan = Plan("published", PROBLEMS)
     frame = contents_of(Store(folder)).frame
-    runs = runs_of(settings.select(frame, plan, rates.best(rates.published(plan))))
-    return written(runs, decide(ALL, runs, settings.table_of(PROBLEMS)))
+    runs = runs_of(rates.select(frame, plan))
+    alone = decide(ALL, runs.filter(~mixed.MIXED), settings.table_of(PROBLEMS))
+    return written(runs, {**alone, **mixed.decided(runs)})

@@ -14,6 +14,7 @@ import polars as pl
 from recall_arena.choosing import points, ranked
 from recall_arena.claims import SETTING
 from recall_arena.frame import runs_of
+from recall_arena.studies.assignment import settings
 from recall_arena.studies.assignment.scales import PROBLEMS, SEARCHED
 from recall_arena.studies.assignment.settings import searched, wanted
 from recall_arena.studies.study import Plan
@@ -53,9 +54,16 @@ def published(plan: Plan) -> pl.DataFrame:
     trials = kept()
     own, short = (
         wanted(trials, searched(Plan(scale, PROBLEMS))).drop("problem")
-        for scale in (plan.scale, "quick")
+        for scale in (plan.scale, "published")
     )
     return pl.concat([own, short.join(own, on=SETTING, how="anti")])
+
+
+def select(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:
+    """The rows of a plan's runs, and of those that stand beside them: `settings.select`."""
+    return pl.concat(
+        settings.select(frame, own, best(published(own))) for own in settings.with_beside(plan)
+    )
 
 
 def by_rate(trials: pl.DataFrame) -> pl.DataFrame:

@@ -15,7 +15,7 @@ from recall_arena.records import Store
 from recall_arena.runs import Run
 from recall_arena.studies.assignment import rates, settings
 from recall_arena.studies.assignment.scales import CONTEXT, SCALES, Effort
-from recall_arena.studies.assignment.settings import LONGEST, VOCABULARY, Setting, table_of
+from recall_arena.studies.assignment.settings import LONGEST, VOCABULARY, Setting, asked
 from recall_arena.studies.study import NamedRun, Plan
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
@@ -54,7 +54,7 @@ def assignment_runs(plan: Plan, store: Store) -> list[NamedRun]:
     best = rates.best(rates.published(plan)).select(*SETTING, "rate")
     chosen = dict(zip(best.select(SETTING).rows(), best["rate"], strict=True))
     named_runs = []
-    for setting in _longest_first(table_of(plan.parts)):
+    for setting in _longest_first(asked(plan)):
         effort = scale.problems[setting.problem].runs_of(setting.model)
         rate = chosen[setting.model, setting.d, setting.M, setting.tau]
         for seed in effort.of(plan.seeds):
@@ -67,7 +67,7 @@ def search_runs(plan: Plan, store: Store) -> list[NamedRun]:
     """Every rate on every setting; a grid grows once the store has all runs in it."""
     return [
         NamedRun(f"{_name(setting)}, rate {run.schedule.rate:g}, seed {run.seed}", run)
-        for setting in _longest_first(table_of(plan.parts, alone=True))
+        for setting in _longest_first(settings.searched(plan))
         for run in _search(setting, plan, store)
     ]
 
@@ -107,9 +107,9 @@ def _search(setting: Setting, plan: Plan, store: Store) -> list[Run]:
     return runs(rates.grid(efforts.rates[setting.d], len(seeds), tried))
 
 
-def _longest_first(settings: pl.DataFrame) -> list[Setting]:
-    ordered = settings.sort("d", "problem", descending=True, maintain_order=True)
-    return [Setting(**row) for row in ordered.rows(named=True)]
+def _longest_first(table: pl.DataFrame) -> list[Setting]:
+    ordered = table.sort("d", "problem", descending=True, maintain_order=True)
+    return [Setting(**row) for row in ordered.select("problem", *SETTING).rows(named=True)]
 
 
 def _name(setting: Setting) -> str:

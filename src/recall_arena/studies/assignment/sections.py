@@ -8,11 +8,11 @@ from recall_arena.claims import SETTING, Finding, decide
 from recall_arena.floor import order_free
 from recall_arena.frame import runs_of
 from recall_arena.rules import standards
-from recall_arena.studies.assignment import pictures, prose, rates, tables, why
+from recall_arena.studies.assignment import mixed, pictures, prose, rates, tables, why
 from recall_arena.studies.assignment.bullets import answers
 from recall_arena.studies.assignment.claims import ALL
-from recall_arena.studies.assignment.scales import CONTEXT, SEARCHED
-from recall_arena.studies.assignment.settings import VOCABULARY, asked, table_of
+from recall_arena.studies.assignment.scales import CONTEXT, SCALES, SEARCHED
+from recall_arena.studies.assignment.settings import VOCABULARY, asked, table_of, with_beside
 from recall_arena.studies.study import Picture, Plan, Section
 from recall_arena.wording import NO_RUN, each, numbers, percent, recipe, seeds, values
 
@@ -55,10 +55,12 @@ PROBLEMS: dict[int, tuple[str, str, str, Callable[[pl.DataFrame], list[Picture]]
 def sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
     """The report of these rows, whichever of the plan's runs they hold."""
     settings, trials = table_of(plan.parts), rates.published(plan)
-    runs = settings.join(runs_of(frame).sort("seed"), on=SETTING, maintain_order="left_right")
+    both = settings.join(runs_of(frame).sort("seed"), on=SETTING, maintain_order="left_right")
+    beside = pl.lit(value=False) if SCALES[plan.scale].mixed else mixed.MIXED
+    rows, runs = (own.filter(~beside) for own in (frame, both))
     findings = decide(ALL, runs, table_of(PROBLEMS))
-    said, left_out = _said(runs, findings, plan)
-    problems = [_problem(part, frame, runs, findings, said) for part in plan.parts]
+    said, left_out = _said(both, findings, plan)
+    problems = [_problem(part, rows, runs, findings, said) for part in plan.parts]
     every = Section("Every run", "What did each run find?", tables=(tables.every_run(runs),))
     question = "Each bullet of the assignment, its answer, and where it is shown."
     notes = (NO_RUN,) if runs.is_empty() else left_out
@@ -67,8 +69,9 @@ def sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
         _summary(runs, settings, said.get("summary", ())),
         Section("Where is my answer?", question, notes, index=index),
         *problems,
+        *mixed.section(frame, both, findings, said.get("mixed", ())),
         *why.section(runs.filter(pl.col("problem") == 1), why.measured(), said.get("why", ())),
-        search(trials),
+        search(trials, mixed.trials(frame)),
         *what_changed(runs, trials),
         *([every] if runs.height else []),
     ]
@@ -79,10 +82,10 @@ def _said(
 ) -> tuple[Mapping[str, Sequence[str]], tuple[str, ...]]:
     """What was written on these runs, and why it is left out; it is about the published ones."""
     entire = plan == Plan("published", tuple(PROBLEMS))
-    if not entire or runs.height < asked(plan)["seeds"].sum():
+    if not entire or runs.height < sum(asked(own)["seeds"].sum() for own in with_beside(plan)):
         return {}, ()
     try:
-        return prose.written(runs, findings), ()
+        return prose.written(runs, {**findings, **mixed.decided(runs)}), ()
     except prose.DoesNotFollow as not_so:
         return {}, (
             "What was written on the published runs is left out: it says that "
@@ -102,7 +105,13 @@ def _summary(runs: pl.DataFrame, settings: pl.DataFrame, said: Sequence[str]) ->
         f"{percent(floor)} at L = {CONTEXT}: no accuracy up to that shows recall.",
         standards(ALL, runs),
     )
-    return Section("Summary", question, paragraphs, tables=(tables.summary(runs, settings),))
+    return Section(
+        "Summary",
+        question,
+        paragraphs,
+        pictures=(pictures.overview(runs),) if runs.height else (),
+        tables=(tables.summary(runs, settings),),
+    )
 
 
 def what_changed(runs: pl.DataFrame, trials: pl.DataFrame) -> list[Section]:
@@ -153,10 +162,14 @@ def _problem(
     )
 
 
-def search(trials: pl.DataFrame) -> Section:
-    """The search of learning rates."""
-    ordered = table_of(PROBLEMS).join(trials, on=SETTING, maintain_order="left_right")
-    chosen = rates.with_choice(ordered.drop("problem"))
+def search(trials: pl.DataFrame, beside: pl.DataFrame | None = None) -> Section:
+    """The search of learning rates, and that with mixed lengths where it belongs to the report."""
+
+    def in_order(own: pl.DataFrame) -> pl.DataFrame:
+        ordered = table_of(PROBLEMS).join(own, on=SETTING, maintain_order="left_right")
+        return rates.with_choice(ordered.drop("problem"))
+
+    chosen = in_order(trials)
     tried = trials.group_by(SETTING).agg(pl.col("rate").n_unique())["rate"]
     setting = (
         f"{min(tried)} rates or more a setting, with {seeds(trials, 'rate')} from {SEARCHED} on, "
@@ -174,5 +187,12 @@ def search(trials: pl.DataFrame) -> Section:
         "Which learning rate does each model need on each task?",
         (setting,),
         pictures=(pictures.search(chosen),) if trials.height else (),
-        tables=tuple(tables.search(chosen)),
+        tables=(
+            *tables.search(chosen),
+            *(
+                []
+                if beside is None
+                else tables.search(in_order(beside), "trials-mixed", "Lengths up to L, ")
+            ),
+        ),
     )

@@ -6,7 +6,7 @@ Problem 3   Mamba eight times as wide, M = 4, 8, 16, and M = 16 with tau = 10
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -99,11 +99,17 @@ def on_settings(frame: pl.DataFrame, settings: pl.DataFrame) -> pl.DataFrame:
     return wanted(frame.filter(pl.all_horizontal(pl.col(not_of_it).is_null()), **recipe), settings)
 
 
+def with_beside(plan: Plan) -> list[Plan]:
+    """The plan, and that of the scale whose runs stand beside its own."""
+    beside = SCALES[plan.scale].beside
+    return [plan, *([replace(plan, scale=beside)] if beside else [])]
+
+
 def asked(plan: Plan) -> pl.DataFrame:
     """The settings of a plan's runs `with_efforts`."""
     scale = SCALES[plan.scale]
     return with_efforts(
-        table_of(plan.parts),
+        table_of(scale.problems.keys() & plan.parts),
         lambda problem, model: scale.problems[problem].runs_of(model),
         plan.seeds,
         mixed=scale.mixed,
@@ -114,7 +120,7 @@ def searched(plan: Plan) -> pl.DataFrame:
     """The settings of a plan's search `with_efforts`."""
     scale = SCALES[plan.scale]
     return with_efforts(
-        table_of(plan.parts, alone=True),
+        table_of(scale.problems.keys() & plan.parts, alone=True),
         lambda problem, model: scale.problems[problem].search,
         plan.seeds,
         mixed=scale.mixed,

@@ -58,6 +58,29 @@ def training(name: str, runs: pl.DataFrame) -> Table:
     return Table(f"{name}-training", caption, pl.DataFrame(rows))
 
 
+def readings(runs: pl.DataFrame) -> Table:
+    """Each setting trained at L alone, and at lengths up to L: what was learnt, where, how soon."""
+    rows = []
+    for setting, own in _by_setting(runs):
+        mixed = pl.col("shortest").is_not_null()
+        pair = [own.filter(~mixed), own.filter(mixed)]
+        shown = {
+            "learnt": [_learnt(part) for part in pair],
+            **{
+                column: [middle(part, column) for part in pair]
+                for column in ("steps_99", "below", "beyond")
+            },
+        }
+        rows.append({"model": setting} | {name: " → ".join(two) for name, two in shown.items()})
+    caption = (
+        "Trained at L alone → at lengths up to L: runs that learnt the task at L, and medians over "
+        "runs of the iterations to 99 % validation accuracy at L and of the test accuracy below "
+        "and beyond it."
+    )
+    named = HEADINGS | {"steps_99": "iterations to 99 %"}
+    return Table("readings", caption, pl.DataFrame(rows).rename(named, strict=False))
+
+
 def summary(runs: pl.DataFrame, settings: pl.DataFrame) -> Table:
     """Runs that learnt the task, median accuracy at L and beyond; task by model."""
     rows = []
@@ -100,8 +123,11 @@ def every_run(runs: pl.DataFrame) -> Table:
     return Table("runs", caption, rows.rename(HEADINGS, strict=False))
 
 
-def search(trials: pl.DataFrame) -> list[Table]:
-    """For each width a row a setting: how each rate ended; in the order of the trials."""
+def search(trials: pl.DataFrame, name: str = "trials", what: str = "") -> list[Table]:
+    """For each width a row a setting: how each rate ended; in the order of the trials.
+
+    `what` begins the captions.
+    """
     caption = (
         "How each rate ended, a seed each: validation accuracy at L, or when it was solved; the "
         "rate that was chosen is marked ✓."
@@ -113,7 +139,7 @@ def search(trials: pl.DataFrame) -> list[Table]:
             {"model": setting} | {f"{rate:g}": _outcomes(tried, rate) for rate in rates}
             for setting, tried in _by_setting(own)
         ]
-        tables.append(Table(f"trials-d{d}", f"d = {d}. {caption}", pl.DataFrame(rows)))
+        tables.append(Table(f"{name}-d{d}", f"{what}d = {d}. {caption}", pl.DataFrame(rows)))
     return tables
 
 
@@ -131,7 +157,7 @@ def _outcome(trial: dict[str, Any]) -> str:
 
 def _by_setting(runs: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     """Each setting's name among these, and its rows, in their order."""
-    names = differing(runs)
+    names = [name for name in differing(runs) if name in SETTING]
     return [
         (setting_name(dict(zip(SETTING, keys, strict=True)), names), own)
         for keys, own in runs.group_by(SETTING, maintain_order=True)

@@ -1,0 +1,45 @@
+"""The figure of every run."""
+
+import polars as pl
+from made_up import record
+
+from recall_arena.dots import Panel, by_setting
+from recall_arena.frame import frame_of, runs_of
+from recall_arena.wording import NO_RUN
+
+
+def runs() -> pl.DataFrame:
+    seeds = range(5)
+    return runs_of(
+        frame_of(
+            record(model, seed, M=M, at_L=0.2 + seed / 10 + M / 40, beyond=0.1 + seed / 10)
+            for M in (1, 4)
+            for model in ("mamba", "hybrid-a")
+            for seed in seeds
+        )
+    )
+
+
+def test_every_run_is_a_dot_and_a_bar_stands_at_their_median() -> None:
+    own = runs()
+    drawing = by_setting([Panel("at", own, "at_L"), Panel("beyond", own, "beyond")], "All")
+    for axis, measure in zip(drawing.figure.axes, ("at_L", "beyond"), strict=True):
+        dots = [line.get_xdata() for line in axis.lines if line.get_marker() == "o"]
+        bars = [line.get_xdata() for line in axis.lines if line.get_marker() == "|"]
+        assert sorted(x for line in dots for x in line) == sorted(own[measure])
+        medians = own.group_by("model", "M").agg(pl.col(measure).median())[measure]
+        assert sorted(float(x) for line in bars for x in line) == sorted(medians)
+
+
+def test_rows_are_tasks_and_under_each_its_models() -> None:
+    drawing = by_setting([Panel("at", runs(), "at_L", 0.2)], "All")
+    names = [label.get_text() for label in drawing.figure.axes[0].get_yticklabels()]
+    assert names == ["M = 1", "Mamba", "Hybrid-A", "M = 4", "Mamba", "Hybrid-A"]
+
+
+def test_its_numbers_are_those_that_it_draws_and_it_says_how_many() -> None:
+    own = runs()
+    drawing = by_setting([Panel("a", own, "at_L"), Panel("b", own.head(0), "at_L")], "All")
+    assert sorted(drawing.data["accuracy"]) == sorted(own["at_L"])
+    assert "5 seeds a setting" in drawing.caption
+    assert by_setting([Panel("a", own.head(0), "at_L")], "All").caption == NO_RUN
