@@ -1,10 +1,15 @@
 """The figure of every run."""
 
+import re
+from pathlib import Path
+
 import polars as pl
 from made_up import record
 
+from recall_arena.canvas import write
 from recall_arena.dots import Panel, by_setting
 from recall_arena.frame import frame_of, runs_of
+from recall_arena.report.inline import THEME
 from recall_arena.wording import NO_RUN
 
 
@@ -43,3 +48,13 @@ def test_its_numbers_are_those_that_it_draws_and_it_says_how_many() -> None:
     assert sorted(drawing.data["accuracy"]) == sorted(own["at_L"])
     assert "5 seeds a setting" in drawing.caption
     assert by_setting([Panel("a", own.head(0), "at_L")], "All").caption == NO_RUN
+
+
+def test_its_blacks_and_greys_follow_the_readers_setting(tmp_path: Path) -> None:
+    own = runs()
+    drawing = by_setting([Panel("at", own, "at_L", 0.2, marked=own.head(1))], "All")
+    write(drawing.figure, tmp_path / "dots.svg")
+    text = (tmp_path / "dots.svg").read_text()
+    greys = {found[0] for found in re.finditer(r"#([0-9a-f]{2})\1\1\b", text)}
+    assert "#000000" in greys
+    assert greys <= set(THEME)

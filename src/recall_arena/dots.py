@@ -68,7 +68,9 @@ def by_setting(panels: Sequence[Panel], what: str) -> Drawing:
                 seen = own.filter(panel=panel.title).sort("seed")
                 _dots(axis, seen.filter(~pl.col("marked"))["accuracy"], place, model)
                 for value in seen.filter("marked")["accuracy"]:
-                    axis.plot(value, place, "o", color="0.1", markersize=7, markerfacecolor="none")
+                    axis.plot(
+                        value, place, "o", color="black", markersize=7, markerfacecolor="none"
+                    )
         if panel.floor is not None:
             axis.axvline(panel.floor, color="0.45", linewidth=0.9, linestyle="-.", zorder=0)
         plain_axis(axis, "", MEASURES[panel.measure])
@@ -80,7 +82,7 @@ def by_setting(panels: Sequence[Panel], what: str) -> Drawing:
     run = Line2D([], [], color="0.2", marker="o", linestyle="", label="a run")
     middle = Line2D([], [], color="0.2", marker="|", linestyle="", label="median over runs")
     ignores = Line2D([], [], color="0.45", linestyle="-.", label="a reader that ignores order")
-    ring = Line2D([], [], color="0.1", marker="o", linestyle="", markerfacecolor="none")
+    ring = Line2D([], [], color="black", marker="o", linestyle="", markerfacecolor="none")
     ring.set_label("a run made here")
     marked = [ring] if data["marked"].any() else []
     place_legend(figure, [run, middle, *marked, *([ignores] if panels[0].floor else [])])
@@ -126,5 +128,5 @@ def _name_rows(axis: Axes, rows: Sequence[Row]) -> None:
     axis.set_ylim(len(rows) - 0.4, -0.8)
     axis.set_yticks(range(len(rows)), [name for name, *_ in rows])
     for label, (_, model, _) in zip(axis.get_yticklabels(), rows, strict=True):
-        label.set_color(look_of(model).colour if model else "0.1")
+        label.set_color(look_of(model).colour if model else "black")
         label.set_fontweight("normal" if model else "bold")
