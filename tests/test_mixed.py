@@ -9,6 +9,7 @@ from made_up import record
 from recall_arena.claims import Finding, decide
 from recall_arena.frame import frame_of, runs_of
 from recall_arena.records import Record
+from recall_arena.rules import Ahead
 from recall_arena.studies import STUDIES, Plan
 from recall_arena.studies.assignment import mixed
 from recall_arena.studies.assignment.claims import ALL
@@ -97,3 +98,13 @@ def test_one_reading_alone_is_set_beside_nothing(shortest: int | None) -> None:
     frame = frame_of([record(seed=seed, shortest=shortest) for seed in range(3)])
     assert mixed.section(frame, runs_of(frame), {}) == []
     assert mixed.trials(frame) is None
+
+
+def test_what_comes_after_the_smaller_budget_counts_as_never() -> None:
+    """An iteration that the one group was not given tells nothing of which is sooner."""
+    late = [record(seed=seed, steps_99=60_000, budget=100_000) for seed in SEEDS]
+    never = [record(seed=seed, budget=40_000, shortest=2) for seed in SEEDS]
+    rule = Ahead("steps_99", "L alone against mixed", [("Mamba", ~mixed.MIXED, mixed.MIXED)])
+    assert rule.rule(runs_of(frame_of(late + never))).p == 1
+    soon = [record(seed=seed, steps_99=900, budget=100_000) for seed in SEEDS]
+    assert rule.rule(runs_of(frame_of(soon + never))).verdict == "refuted"

@@ -94,7 +94,9 @@ def test_every_figure_comes_in_four_formats_and_every_table_as_csv(
 def test_captions_say_what_a_reader_must_know(sections: list[Section]) -> None:
     for section in sections:
         for picture in section.drawn:
-            for fact in ("L = 64", "1 seed a curve", "M = ", "τ = ", "d = ", "n = "):
+            each = "1 seed a setting" if picture.name == "overview" else "1 seed a curve"
+            number = [] if picture.name == "overview" else ["n = "]
+            for fact in ("L = 64", each, "M = ", "τ = ", "d = ", *number):
                 assert fact in picture.drawing.caption or picture.name == "rates"
 
 
@@ -125,11 +127,10 @@ def test_a_report_without_records_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_one_diverged_seed_takes_nothing_down_and_the_revision_is_said(tmp_path: Path) -> None:
-    records = [record(seed=seed, tau=tau, revision=5) for seed in (0, 1) for tau in (1, 5)]
+    quick = {"revision": 5, "budget": 6_000, "decay_steps": 0}
+    records = [record(seed=seed, tau=tau, **quick) for seed in (100, 101) for tau in (1, 5)]
     nothing = tally({})
-    records.append(
-        record(seed=2, revision=5, checks=nothing, contexts=nothing, ended_by="diverged")
-    )
+    records.append(record(seed=102, checks=nothing, contexts=nothing, ended_by="diverged", **quick))
     page = write_report(STUDY, Plan("quick", (1,), 3), frame_of(records), tmp_path).read_text()
     assert "5 of\n36 runs finished" in page
     assert "Problem 1" in page

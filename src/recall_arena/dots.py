@@ -14,7 +14,7 @@ from matplotlib.ticker import PercentFormatter
 from recall_arena.canvas import groups, place_legend, plain_axis
 from recall_arena.claims import SETTING
 from recall_arena.figures import Drawing
-from recall_arena.wording import MEASURES, NO_RUN, differing, name_of_value, seeds
+from recall_arena.wording import MEASURES, NO_RUN, differing, name_of_value, seeds, settings
 from recall_arena.zoo import look_of
 
 ROW = 0.19
@@ -88,9 +88,10 @@ def by_setting(panels: Sequence[Panel], what: str) -> Drawing:
     place_legend(figure, [run, middle, *marked, *([ignores] if panels[0].floor else [])])
     if data.is_empty():
         return Drawing(figure, data, NO_RUN, ())
+    shown = ", ".join(dict.fromkeys(MEASURES[panel.measure] for panel in panels))
     caption = (
-        f"{what}: {', '.join(dict.fromkeys(MEASURES[panel.measure] for panel in panels))}. A dot a "
-        f"run, {seeds(data.filter(~pl.col('marked')), 'panel')} a setting; a bar at their median."
+        f"{what}: {shown}. {settings(panels[0].runs)}. A dot a run, "
+        f"{seeds(data.filter(~pl.col('marked')), 'panel')} a setting; a bar at their median."
     )
     if any(panel.floor for panel in panels):
         caption += " Dash-dotted: a reader that ignores order, at L."

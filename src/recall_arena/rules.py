@@ -89,7 +89,7 @@ class Ahead(Rule):
     those that are, times the number of pairs (Bonferroni).
 
     value      "at_L", "below" or "beyond", accuracies; or "steps_99", where never is later than any
-               number: the groups of a pair must have had equal budgets, unless all got there
+               number, and what comes after the smaller budget of a pair counts as never
     what       the groups in words, "the former against the latter"
     pairs      (what the pair is, the runs that should be ahead, those that should be behind)
     among      the runs that count
@@ -118,7 +118,7 @@ class Ahead(Rule):
         if any(own.is_empty() for pair in groups for own in pair):
             comment = f"A model has none of the {self.condition}, so there is nothing to compare."
             return Ruling("undecided", measured, comment)
-        tests = [rank_test(*(numbers(own, self.value) for own in pair)) for pair in groups]
+        tests = [rank_test(*_compared(pair, self.value)) for pair in groups]
         reverse = [p for higher, p in tests if higher < 0]
         allowed = [smallest_p(a.height, b.height) for a, b in groups]
         same = self.value == "at_L" and all(equivalent(a, b) for a, b in groups)
@@ -146,6 +146,15 @@ class Ahead(Rule):
             by_outcome.setdefault(outcome, []).append(f"{name} (p = {p:.2g})")
         comment = "; ".join(f"{o}: {', '.join(names)}" for o, names in by_outcome.items())
         return f"{comment[0].upper()}{comment[1:]}."
+
+
+def _compared(pair: tuple[pl.DataFrame, pl.DataFrame], column: str) -> list[list[float]]:
+    """The values of two groups; iterations as far as both were given them."""
+    found = [numbers(own, column) for own in pair]
+    if column.startswith("steps"):
+        given = min(min(own["budget"]) for own in pair)
+        found = [[value if value <= given else float("inf") for value in own] for own in found]
+    return found
 
 
 def in_each(
