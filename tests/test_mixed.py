@@ -81,7 +81,7 @@ def test_the_report_sets_both_beside_one_another() -> None:
     frame = frame_of(both(learnt=0.5))
     runs = runs_of(frame)
     alone = decide(ALL, runs.filter(~mixed.MIXED), table_of((1, 2, 3)))
-    (section,) = mixed.section(frame, runs, alone)
+    (section,) = mixed.section(frame, runs, alone, mixed.decided(runs))
     readings, verdicts = (table.rows for table in section.tables)
     assert readings.height == table_of((1, 2)).height
     shown = set(readings.select("learnt", "iterations to 99 %", "below L").rows())
@@ -96,7 +96,7 @@ def test_the_report_sets_both_beside_one_another() -> None:
 @pytest.mark.parametrize("shortest", [None, 2])
 def test_one_reading_alone_is_set_beside_nothing(shortest: int | None) -> None:
     frame = frame_of([record(seed=seed, shortest=shortest) for seed in range(3)])
-    assert mixed.section(frame, runs_of(frame), {}) == []
+    assert mixed.section(frame, runs_of(frame), {}, {}) == []
     assert mixed.trials(frame) is None
 
 

@@ -1,5 +1,6 @@
 """A shorter run is the beginning of a longer one; published ones are held against it."""
 
+import json
 from dataclasses import replace
 from functools import cache
 
@@ -8,6 +9,7 @@ from conftest import Smoke, recall
 
 from recall_arena.evaluation import Contexts
 from recall_arena.execution import Execution
+from recall_arena.frame import frame_of
 from recall_arena.model import named
 from recall_arena.records import Record
 from recall_arena.reproduction import Reproduction, held_against
@@ -78,7 +80,7 @@ def test_what_differs_is_found_and_said_from_where_on() -> None:
     correct[2] = (correct[2] + 5) % 50
     found = one(with_checks(short, correct=correct))
     assert (found.identical, found.same) == (False, 2)
-    assert section([found], [trained(WHOLE)], 1).tables[0].rows["equal"].to_list() == [
+    assert section([found], frame_of([trained(WHOLE)]), 1).tables[0].rows["equal"].to_list() == [
         "not after 40"
     ]
     assert summary([found], 3).startswith("0 of 1 runs are the published ones")
@@ -112,7 +114,7 @@ def test_the_report_shows_each_run_among_all_published_seeds() -> None:
     published = [trained(replace(WHOLE, seed=seed)) for seed in range(3)]
     own = [trained(begun(80)), trained(begun(40, seed=1))]
     found = list(held_against(own, published))
-    shown = section(found, published, len(own))
+    shown = section(found, frame_of(published), len(own))
     assert shown.tables[0].rows["equal"].to_list() == ["up to 80", "up to 40"]
     data = shown.pictures[0].drawing.data
     marked = sorted(data.filter("marked")["accuracy"])
@@ -125,5 +127,7 @@ def test_the_command_says_how_many_are_reproduced(smoke: Smoke, tmp_path: object
     words = ("--store", str(smoke.store), "--against", str(smoke.store), "--out", "page")
     done = recall(*plan, *words, cwd=tmp_path)  # type: ignore[arg-type]
     assert done.returncode == 0, done.stderr
+    as_json = recall(*plan, *words, "--json", cwd=tmp_path)  # type: ignore[arg-type]
+    assert json.loads(as_json.stdout)["failed"] == {}
     assert "12 of 12 runs are the published ones, as far as they go" in done.stdout
     assert "Held against the published runs" in (tmp_path / "page" / "report.md").read_text()  # type: ignore[operator]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 import polars as pl
@@ -63,29 +62,10 @@ def by_setting(panels: Sequence[Panel], what: str) -> Drawing:
     figure = Figure(figsize=(7.0, ROW * len(rows) + 1.2), layout="constrained")
     axes = list(figure.subplots(1, len(panels), sharey=True, squeeze=False).flat)
     for axis, panel in zip(axes, panels, strict=True):
-        for place, (_, model, own) in enumerate(rows):
-            if own is not None:
-                seen = own.filter(panel=panel.title).sort("seed")
-                _dots(axis, seen.filter(~pl.col("marked"))["accuracy"], place, model)
-                for value in seen.filter("marked")["accuracy"]:
-                    axis.plot(
-                        value, place, "o", color="black", markersize=7, markerfacecolor="none"
-                    )
-        if panel.floor is not None:
-            axis.axvline(panel.floor, color="0.45", linewidth=0.9, linestyle="-.", zorder=0)
-        plain_axis(axis, "", MEASURES[panel.measure])
-        axis.set_title(panel.title, fontsize=9, y=1.0)
-        axis.tick_params(axis="y", length=0)
-        axis.set_xlim(-0.03, 1.03)
-        axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+        _draw(axis, panel, rows)
     _name_rows(axes[0], rows)
-    run = Line2D([], [], color="0.2", marker="o", linestyle="", label="a run")
-    middle = Line2D([], [], color="0.2", marker="|", linestyle="", label="median over runs")
-    ignores = Line2D([], [], color="0.45", linestyle="-.", label="a reader that ignores order")
-    ring = Line2D([], [], color="black", marker="o", linestyle="", markerfacecolor="none")
-    ring.set_label("a run made here")
-    marked = [ring] if data["marked"].any() else []
-    place_legend(figure, [run, middle, *marked, *([ignores] if panels[0].floor else [])])
+    floored = any(panel.floor is not None for panel in panels)
+    _legend(figure, marked=data["marked"].any(), floored=floored)
     if data.is_empty():
         return Drawing(figure, data, NO_RUN, ())
     shown = ", ".join(dict.fromkeys(MEASURES[panel.measure] for panel in panels))
@@ -93,7 +73,7 @@ def by_setting(panels: Sequence[Panel], what: str) -> Drawing:
         f"{what}: {shown}. {settings(panels[0].runs)}. A dot a run, "
         f"{seeds(data.filter(~pl.col('marked')), 'panel')} a setting; a bar at their median."
     )
-    if any(panel.floor for panel in panels):
+    if floored:
         caption += " Dash-dotted: a reader that ignores order, at L."
     return Drawing(figure, data, caption, ())
 
@@ -103,7 +83,7 @@ Row = tuple[str, str, pl.DataFrame | None]
 
 def _rows(data: pl.DataFrame) -> list[Row]:
     """From the top: a task's heading, its models with their runs; the heading has none."""
-    names = [name for name in differing(data) if name != "model"]
+    names = differing(data)
     rows: list[Row] = []
     for key, task in data.group_by(SETTING[1:], maintain_order=True):
         spelled = dict(zip(SETTING[1:], key, strict=True))
@@ -113,13 +93,37 @@ def _rows(data: pl.DataFrame) -> list[Row]:
     return rows
 
 
+def _draw(axis: Axes, panel: Panel, rows: Sequence[Row]) -> None:
+    for place, (_, model, own) in enumerate(rows):
+        if own is not None:
+            seen = own.filter(panel=panel.title).sort("seed")
+            _dots(axis, seen.filter(~pl.col("marked"))["accuracy"], place, model)
+            for value in seen.filter("marked")["accuracy"]:
+                axis.plot(value, place, "o", color="black", markersize=7, markerfacecolor="none")
+    if panel.floor is not None:
+        axis.axvline(panel.floor, color="0.45", linewidth=0.9, linestyle="-.", zorder=0)
+    plain_axis(axis, "", MEASURES[panel.measure])
+    axis.set_title(panel.title, fontsize=9, y=1.0)
+    axis.tick_params(axis="y", length=0)
+    axis.set_xlim(-0.03, 1.03)
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _legend(figure: Figure, *, marked: bool, floored: bool) -> None:
+    run = Line2D([], [], color="0.2", marker="o", linestyle="", label="a run")
+    middle = Line2D([], [], color="0.2", marker="|", linestyle="", label="median over runs")
+    ring = Line2D([], [], color="black", marker="o", linestyle="", markerfacecolor="none")
+    ring.set_label("a run made here")
+    ignores = Line2D([], [], color="0.45", linestyle="-.", label="a reader that ignores order")
+    place_legend(figure, [run, middle, *([ring] * marked), *([ignores] * floored)])
+
+
 def _dots(axis: Axes, values: pl.Series, row: int, model: str) -> None:
     if values.is_empty():
         return
     colour = look_of(model).colour
-    step = SPREAD / max(len(values) - 1, 1)
-    first = row - SPREAD / 2 if len(values) > 1 else row
-    places = [first + step * number for number, _ in zip(count(), values, strict=False)]
+    half = SPREAD / 2 if len(values) > 1 else 0.0
+    places = np.linspace(row - half, row + half, len(values))
     axis.plot(values, places, "o", color=colour, markersize=2.6, alpha=0.75, markeredgewidth=0)
     middle = float(np.median(values))
     axis.plot(middle, row, "|", color=colour, markersize=11, markeredgewidth=1.6)

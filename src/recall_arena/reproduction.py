@@ -6,13 +6,13 @@ platform (see `verification`), and where both were solved by then, all of it.
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 
 from recall_arena.records import Record, Tally
 from recall_arena.runs import Run, run_of
-from recall_arena.verification import elsewhere
+from recall_arena.verification import elsewhere, rows_of
 
 FREE = ("steps", "decay", "decay_steps")
 """What may differ in the schedules of a run and of one that goes further."""
@@ -49,13 +49,15 @@ class Reproduction:
 
     def apart(self) -> float:
         """How far their validation accuracies are apart at that iteration."""
-        if not self.checks:
-            return 0.0
-        one, other = (
-            own.outcome.checks.correct[self.checks - 1] / own.outcome.checks.total[self.checks - 1]
-            for own in (self.record, self.published)
-        )
-        return abs(one - other)
+        here, there = self.accuracies
+        return 0.0 if here is None or there is None else abs(here - there)
+
+    @property
+    def accuracies(self) -> tuple[float | None, float | None]:
+        """Both validation accuracies at that iteration, None without a check in common."""
+        here, there = (own.outcome.checks.accuracy() for own in (self.record, self.published))
+        last = self.checks - 1
+        return (here[last], there[last]) if self.checks else (None, None)
 
 
 def held_against(records: Iterable[Record], published: Iterable[Record]) -> Iterator[Reproduction]:
@@ -101,15 +103,12 @@ def _compared(record: Record, whole: Record) -> Reproduction:
         checks,
         same,
         alike and all(tests[at] == theirs[at] for at in tested),
-        elsewhere(replace(whole), record.provenance),
+        elsewhere(whole, record.provenance),
     )
 
 
-def _rows(tally: Tally, losses: list[float] | None = None) -> list[tuple[object, ...]]:
-    columns = (
-        *(tally.at, tally.total, tally.correct),
-        *(tally.total_by_query, tally.correct_by_query),
-        *(tally.total_repeats, tally.correct_repeats),
-        *(() if losses is None else (losses,)),
-    )
-    return list(zip(*(column or [None] * len(tally.at) for column in columns), strict=True))
+def _rows(tally: Tally, *more: Sequence[object]) -> list[tuple[object, ...]]:
+    """Every count of each position, and what else is known of it."""
+    asked = (tally.total, tally.total_by_query, tally.total_repeats)
+    correct = (tally.correct, tally.correct_by_query, tally.correct_repeats)
+    return rows_of(tally, *asked, *correct, *more)

@@ -11,7 +11,7 @@ the sequences.
 """
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -135,7 +135,10 @@ def _undecided_by_training(record: Record, again: Record) -> str | None:
 
 def _asked(tally: Tally) -> list[tuple[object, ...]]:
     """What was asked in each row, whatever was answered."""
-    columns = (tally.total, tally.total_by_query, tally.total_repeats)
-    return list(
-        zip(tally.at, *(column or [None] * len(tally.at) for column in columns), strict=True)
-    )
+    return rows_of(tally, tally.total, tally.total_by_query, tally.total_repeats)
+
+
+def rows_of(tally: Tally, *columns: Sequence[object]) -> list[tuple[object, ...]]:
+    """Each position with its row of these columns; None for one that a task does not have."""
+    filled = (column or [None] * len(tally.at) for column in columns)
+    return list(zip(tally.at, *filled, strict=True))

@@ -97,12 +97,14 @@ class StudyRun(Command):
     def _held_against(
         self, published: Store, study: Study, plan: Plan, store: Store
     ) -> list[Section]:
-        """The section on how the plan's finished runs compare with published ones; says it too."""
+        """The section on how the plan's finished runs compare with published ones; says so too."""
         records = store.read_all(one.run.address for one in study.runs(plan, store))
         others = [one for one in published.scan() if isinstance(one, Record)]
+        frame = contents_of(published).frame
         found = list(held_against(records, others))
-        say(reproduced.summary(found, len(records)))
-        return [reproduced.section(found, others, len(records))] if found else []
+        if not self.json:
+            say(reproduced.summary(found, len(records)))
+        return [reproduced.section(found, frame, len(records))] if found else []
 
     def _list(self, named: list[NamedRun], store: Store) -> int:
         addresses = [one.run.address for one in named]

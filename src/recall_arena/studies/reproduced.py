@@ -7,7 +7,6 @@ import polars as pl
 from recall_arena.claims import SETTING
 from recall_arena.dots import Panel, by_setting
 from recall_arena.frame import frame_of, runs_of
-from recall_arena.records import Record
 from recall_arena.reproduction import Reproduction
 from recall_arena.studies.study import Picture, Section, Table
 from recall_arena.wording import differing, percent, setting_name
@@ -27,14 +26,18 @@ def summary(found: Sequence[Reproduction], runs: int) -> str:
     return text + (f"; {lacking} have no published counterpart" if lacking else "")
 
 
-def section(found: Sequence[Reproduction], published: Sequence[Record], runs: int) -> Section:
-    """Each run beside its counterpart, and on the distribution of all published seeds."""
+def section(found: Sequence[Reproduction], published: pl.DataFrame, runs: int) -> Section:
+    """Each run beside its counterpart, and on the distribution of all published seeds.
+
+    `published` is the frame of all that is published; of so many `runs` some may be lacking.
+    """
     own = runs_of(frame_of([one.record for one in found])).sort(
         "d", "M", "tau", maintain_order=True
     )
-    reached = _reached(found, frame_of(published))
+    reached = _reached(found, published)
     panel = Panel("as far as both go", reached, "validation", marked=own)
-    rows = [_row(one, dict(row), differing(own)) for one, row in _in_order(found, own)]
+    by_address, names = {one.record.address: one for one in found}, differing(own)
+    rows = [_row(by_address[run["address"]], run, names) for run in own.to_dicts()]
     return Section(
         "Held against the published runs",
         "Are these runs what was published, as far as they go?",
@@ -61,19 +64,8 @@ def _reached(found: Sequence[Reproduction], published: pl.DataFrame) -> pl.DataF
     return last.with_columns(validation=pl.col("correct") / pl.col("asked"))
 
 
-def _in_order(
-    found: Sequence[Reproduction], own: pl.DataFrame
-) -> list[tuple[Reproduction, dict[str, object]]]:
-    by_address = {one.record.address: one for one in found}
-    return [(by_address[row["address"]], row) for row in own.to_dicts()]
-
-
 def _row(one: Reproduction, run: dict[str, object], names: list[str]) -> dict[str, object]:
-    checks = [own.outcome.checks for own in (one.record, one.published)]
-    here, there = (
-        percent(own.correct[one.checks - 1] / own.total[one.checks - 1]) if one.checks else ""
-        for own in checks
-    )
+    here, there = ("" if share is None else percent(share) for share in one.accuracies)
     return {
         "model": setting_name(run, names),
         "seed": run["seed"],

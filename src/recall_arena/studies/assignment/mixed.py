@@ -14,11 +14,10 @@ from recall_arena.rules import Ahead, Every, in_each
 from recall_arena.studies.assignment import pictures, rates, tables
 from recall_arena.studies.assignment.claims import ALL, LEARNERS, PROBLEM, ROPE, TAU
 from recall_arena.studies.assignment.scales import PROBLEMS
-from recall_arena.studies.assignment.settings import table_of
+from recall_arena.studies.assignment.settings import MIXED, table_of
 from recall_arena.studies.study import Plan, Section, Table
 from recall_arena.wording import recipe
 
-MIXED = pl.col("shortest").is_not_null()
 BOTH = {f"τ = {tau}": TAU.eq(tau) for tau in (1, 5)}
 BY_DELAY = {
     f"{name}, {delay}": own & where
@@ -76,28 +75,32 @@ CLAIMS = (SHORT, SOONER, FURTHER, EVERY_QUERY)
 
 
 def decided(runs: pl.DataFrame) -> dict[str, Finding]:
-    """What the runs of both readings say of the claims here."""
-    return decide(CLAIMS, runs, table_of(PROBLEMS))
+    """What the runs say of the claims here, on settings that were trained at lengths up to L."""
+    return decide(CLAIMS, _of_both(runs), table_of(PROBLEMS))
+
+
+def _of_both(runs: pl.DataFrame) -> pl.DataFrame:
+    """Those of settings that were trained at lengths up to L."""
+    return runs.join(runs.filter(MIXED), on=SETTING, how="semi", maintain_order="left")
 
 
 def section(
     frame: pl.DataFrame,
     runs: pl.DataFrame,
     alone: Mapping[str, Finding],
+    both: Mapping[str, Finding],
     said: Sequence[str] = (),
 ) -> list[Section]:
     """Both readings beside one another, from the rows of both; empty unless both were trained.
 
     runs   those of both, in the order of the settings
     alone  the findings of the runs at L alone
+    both   those of `decided`
     said   paragraphs that were written on it
     """
-    trained = runs.filter(MIXED)
-    runs = runs.join(trained, on=SETTING, how="semi", maintain_order="left")
+    trained, runs = runs.filter(MIXED), _of_both(runs)
     if trained.is_empty() or trained.height == runs.height:
         return []
-    findings, settings = decided(runs), table_of(PROBLEMS)
-    rows = frame.filter(MIXED)
     return [
         Section(
             "Every length up to L",
@@ -109,9 +112,12 @@ def section(
                 "drawn from τ + 1 to L, at rates of a search of its own; validation and tests are "
                 f"the same. {recipe(trained)}",
             ),
-            pictures=tuple(pictures.mixed(runs.filter(~MIXED), trained, rows)),
-            tables=(tables.readings(runs), _verdicts(alone, decide(ALL, trained, settings))),
-            findings=tuple(findings[claim.question] for claim in CLAIMS),
+            pictures=tuple(pictures.mixed(runs.filter(~MIXED), trained, frame.filter(MIXED))),
+            tables=(
+                tables.readings(runs),
+                _verdicts(alone, decide(ALL, trained, table_of(PROBLEMS))),
+            ),
+            findings=tuple(both[claim.question] for claim in CLAIMS),
         )
     ]
 

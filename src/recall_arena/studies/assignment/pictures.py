@@ -4,13 +4,10 @@ import polars as pl
 
 from recall_arena.dots import Panel, by_setting
 from recall_arena.figures import by_context, by_iterations, by_rate, known_queries
-from recall_arena.floor import order_free
-from recall_arena.studies.assignment.scales import CONTEXT
-from recall_arena.studies.assignment.settings import VOCABULARY
+from recall_arena.studies.assignment.settings import FLOOR
 from recall_arena.studies.study import Picture
 from recall_arena.survival_figures import reached
 
-FLOOR = order_free(VOCABULARY, CONTEXT)[-1]
 KNOWN = "Queries known along training"
 
 

@@ -14,14 +14,13 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from recall_arena.claims import HAS_LEARNT, Finding, decide
-from recall_arena.floor import order_free
 from recall_arena.frame import runs_of
 from recall_arena.index import contents_of
 from recall_arena.records import Store
 from recall_arena.studies.assignment import mixed, rates, settings, why
 from recall_arena.studies.assignment.claims import ALL
-from recall_arena.studies.assignment.scales import CONTEXT, PROBLEMS
-from recall_arena.studies.assignment.settings import VOCABULARY
+from recall_arena.studies.assignment.scales import PROBLEMS
+from recall_arena.studies.assignment.settings import FLOOR, MIXED
 from recall_arena.studies.study import Plan
 from recall_arena.wording import each, middle, numbers, percent
 from recall_arena.zoo import look_of
@@ -35,7 +34,7 @@ _TEMPLATES = Environment(  # plain text, which the page escapes
 
 
 _TEMPLATES.filters["percent"] = percent
-_TEMPLATES.globals |= {"floor": order_free(VOCABULARY, CONTEXT)[-1], "max": max}
+_TEMPLATES.globals |= {"floor": FLOOR, "max": max}
 
 
 class DoesNotFollow(ValueError):
@@ -117,8 +116,7 @@ class Evidence:
 
     def of(self, model: str, M: int = 1, tau: int = 1, d: int = 8, *, mixed: bool = False) -> Runs:
         """The runs of a setting; DoesNotFollow if there are none."""
-        lengths = pl.col("shortest").is_not_null() == mixed
-        own = self.runs.filter(lengths, model=model, M=M, tau=tau, d=d)
+        own = self.runs.filter(MIXED if mixed else ~MIXED, model=model, M=M, tau=tau, d=d)
         if own.is_empty():
             raise DoesNotFollow(f"there are runs of {look_of(model).label}, M = {M}, τ = {tau}")
         return Runs(own)
@@ -156,5 +154,5 @@ def of_store(folder: Path) -> dict[str, list[str]]:
     plan = Plan("published", PROBLEMS)
     frame = contents_of(Store(folder)).frame
     runs = runs_of(rates.select(frame, plan))
-    alone = decide(ALL, runs.filter(~mixed.MIXED), settings.table_of(PROBLEMS))
+    alone = decide(ALL, runs.filter(~MIXED), settings.table_of(PROBLEMS))
     return written(runs, {**alone, **mixed.decided(runs)})

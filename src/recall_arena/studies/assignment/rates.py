@@ -49,14 +49,14 @@ def published(plan: Plan) -> pl.DataFrame:
     """Those among them whose choice a plan's runs use.
 
     On each setting they are of the search at the plan's scale, or, where it has not been made, of
-    the short one.
+    the published one.
     """
     trials = kept()
-    own, short = (
+    own, other = (
         wanted(trials, searched(Plan(scale, PROBLEMS))).drop("problem")
         for scale in (plan.scale, "published")
     )
-    return pl.concat([own, short.join(own, on=SETTING, how="anti")])
+    return pl.concat([own, other.join(own, on=SETTING, how="anti")])
 
 
 def select(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:

@@ -5,14 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 import polars as pl
 
 from recall_arena.claims import SETTING, Finding, decide
-from recall_arena.floor import order_free
 from recall_arena.frame import runs_of
 from recall_arena.rules import standards
 from recall_arena.studies.assignment import mixed, pictures, prose, rates, tables, why
 from recall_arena.studies.assignment.bullets import answers
 from recall_arena.studies.assignment.claims import ALL
 from recall_arena.studies.assignment.scales import CONTEXT, SCALES, SEARCHED
-from recall_arena.studies.assignment.settings import VOCABULARY, asked, table_of, with_beside
+from recall_arena.studies.assignment.settings import (
+    FLOOR,
+    MIXED,
+    VOCABULARY,
+    asked,
+    table_of,
+    with_beside,
+)
 from recall_arena.studies.study import Picture, Plan, Section
 from recall_arena.wording import NO_RUN, each, numbers, percent, recipe, seeds, values
 
@@ -56,10 +62,10 @@ def sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
     """The report of these rows, whichever of the plan's runs they hold."""
     settings, trials = table_of(plan.parts), rates.published(plan)
     both = settings.join(runs_of(frame).sort("seed"), on=SETTING, maintain_order="left_right")
-    beside = pl.lit(value=False) if SCALES[plan.scale].mixed else mixed.MIXED
+    beside = pl.lit(value=False) if SCALES[plan.scale].mixed else MIXED
     rows, runs = (own.filter(~beside) for own in (frame, both))
-    findings = decide(ALL, runs, table_of(PROBLEMS))
-    said, left_out = _said(both, findings, plan)
+    findings, of_both = decide(ALL, runs, table_of(PROBLEMS)), mixed.decided(both)
+    said, left_out = _said(both, {**findings, **of_both}, plan)
     problems = [_problem(part, rows, runs, findings, said) for part in plan.parts]
     every = Section("Every run", "What did each run find?", tables=(tables.every_run(runs),))
     question = "Each bullet of the assignment, its answer, and where it is shown."
@@ -69,7 +75,7 @@ def sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
         _summary(runs, settings, said.get("summary", ())),
         Section("Where is my answer?", question, notes, index=index),
         *problems,
-        *mixed.section(frame, both, findings, said.get("mixed", ())),
+        *mixed.section(frame, both, findings, of_both, said.get("mixed", ())),
         *why.section(runs.filter(pl.col("problem") == 1), why.measured(), said.get("why", ())),
         search(trials, mixed.trials(frame)),
         *what_changed(runs, trials),
@@ -85,7 +91,7 @@ def _said(
     if not entire or runs.height < sum(asked(own)["seeds"].sum() for own in with_beside(plan)):
         return {}, ()
     try:
-        return prose.written(runs, {**findings, **mixed.decided(runs)}), ()
+        return prose.written(runs, findings), ()
     except prose.DoesNotFollow as not_so:
         return {}, (
             "What was written on the published runs is left out: it says that "
@@ -94,7 +100,7 @@ def _said(
 
 
 def _summary(runs: pl.DataFrame, settings: pl.DataFrame, said: Sequence[str]) -> Section:
-    chance, floor = 1 / VOCABULARY, order_free(VOCABULARY, CONTEXT)[-1]
+    chance = 1 / VOCABULARY
     question = "Which models learnt which task, and how far beyond L does it carry?"
     paragraphs = (
         *said,
@@ -102,7 +108,7 @@ def _summary(runs: pl.DataFrame, settings: pl.DataFrame, said: Sequence[str]) ->
         "tokens after the query; L tokens come before the final query in training.",
         f"Chance is 1/{VOCABULARY} = {percent(chance)}. A reader that ignores order (it answers q "
         "if q stands twice in the context, else the most frequent token) gets "
-        f"{percent(floor)} at L = {CONTEXT}: no accuracy up to that shows recall.",
+        f"{percent(FLOOR)} at L = {CONTEXT}: no accuracy up to that shows recall.",
         standards(ALL, runs),
     )
     return Section(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from recall_arena.claims import SETTING
+from recall_arena.floor import order_free
 from recall_arena.studies.assignment.scales import CONTEXT, SCALES, Effort
 from recall_arena.studies.study import Plan
 from recall_arena.zoo import ZOO
@@ -55,6 +56,13 @@ WAY = (*SETTING, "shortest", "budget", "decay")
 """What tells the runs of one scale from those of another."""
 
 
+MIXED = pl.col("shortest").is_not_null()
+"""Of runs, those at lengths up to L."""
+
+FLOOR = order_free(VOCABULARY, CONTEXT)[-1]
+"""The accuracy at L of a reader that ignores order."""
+
+
 def shortest(tau: int, *, mixed: bool) -> int | None:
     """The shortest training length with this delay, or None if all are L."""
     return tau + 1 if mixed else None
@@ -63,22 +71,19 @@ def shortest(tau: int, *, mixed: bool) -> int | None:
 def with_efforts(
     settings: pl.DataFrame,
     effort_of: Callable[[int, str], Effort],
-    seeds: int | None,
-    *,
-    mixed: bool = False,
+    plan: Plan,
 ) -> pl.DataFrame:
     """The settings with the `budget`, `decay`, `first_seed`, `seeds` and `shortest` of each.
 
-    effort_of  what is spent on a problem and model
-    seeds      how many all get, if it is not None
-    mixed      whether lengths up to L are trained, and not L alone
+    effort_of  what the plan's scale spends on a problem and model
     """
+    mixed = SCALES[plan.scale].mixed
     own = [effort_of(*row) for row in settings.select("problem", "model").rows()]
     return settings.with_columns(
         budget=pl.Series([effort.steps for effort in own], dtype=pl.Int64),
         decay=pl.Series([effort.decay for effort in own], dtype=pl.Float64),
         first_seed=pl.Series([effort.first_seed for effort in own], dtype=pl.Int64),
-        seeds=pl.Series([seeds or effort.seeds for effort in own], dtype=pl.Int64),
+        seeds=pl.Series([plan.seeds or effort.seeds for effort in own], dtype=pl.Int64),
         shortest=pl.Series([shortest(tau, mixed=mixed) for tau in settings["tau"]], dtype=pl.Int64),
     )
 
@@ -111,8 +116,7 @@ def asked(plan: Plan) -> pl.DataFrame:
     return with_efforts(
         table_of(scale.problems.keys() & plan.parts),
         lambda problem, model: scale.problems[problem].runs_of(model),
-        plan.seeds,
-        mixed=scale.mixed,
+        plan,
     )
 
 
@@ -122,8 +126,7 @@ def searched(plan: Plan) -> pl.DataFrame:
     return with_efforts(
         table_of(scale.problems.keys() & plan.parts, alone=True),
         lambda problem, model: scale.problems[problem].search,
-        plan.seeds,
-        mixed=scale.mixed,
+        plan,
     )
 
 

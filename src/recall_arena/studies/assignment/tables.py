@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from recall_arena.claims import HAS_LEARNT, SETTING
+from recall_arena.studies.assignment.settings import MIXED
 from recall_arena.studies.study import Table
 from recall_arena.wording import differing, middle, name_of_value, percent, setting_name, spread
 from recall_arena.zoo import look_of
@@ -62,8 +63,7 @@ def readings(runs: pl.DataFrame) -> Table:
     """Each setting trained at L alone, and at lengths up to L: what was learnt, where, how soon."""
     rows = []
     for setting, own in _by_setting(runs):
-        mixed = pl.col("shortest").is_not_null()
-        pair = [own.filter(~mixed), own.filter(mixed)]
+        pair = [own.filter(~MIXED), own.filter(MIXED)]
         shown = {
             "learnt": [_learnt(part) for part in pair],
             **{
