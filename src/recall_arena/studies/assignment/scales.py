@@ -87,12 +87,14 @@ SLOW = ("transformer-learned", "transformer-nope")
 """The models that learn the induction head late or never, at many times the cost of the others."""
 
 
-def _judged(steps: int, seeds: int, searched: int, slow_seeds: int | None = None) -> Efforts:
-    """At a constant rate of three tried with three seeds; the models that are `SLOW` get fewer."""
+def _judged(
+    steps: int, seeds: int, searched: int, fewer: Mapping[str, int] | None = None
+) -> Efforts:
+    """At a constant rate of three tried with three seeds; `fewer` seeds for some models."""
     runs = Effort(steps + LATE, seeds, JUDGED, LATE)
-    slow = Effort(steps + LATE, slow_seeds or seeds, JUDGED, LATE)
     search = Effort(searched, 3, SEARCHED, 0)
-    return Efforts(runs, search, THREE_RATES, dict.fromkeys(SLOW, slow))
+    apart = {model: replace(runs, seeds=few) for model, few in (fewer or {}).items()}
+    return Efforts(runs, search, THREE_RATES, apart)
 
 
 def _begun(efforts: Efforts, steps: int) -> Efforts:
@@ -102,12 +104,12 @@ def _begun(efforts: Efforts, steps: int) -> Efforts:
 
 
 EVIDENCE = {
-    1: _judged(100_000, 20, searched=10_000, slow_seeds=10),
+    1: _judged(100_000, 20, searched=10_000, fewer=dict.fromkeys(SLOW, 10)),
     2: _judged(100_000, 20, searched=30_000),
     3: _judged(60_000, 10, searched=15_000),
 }
 PUBLISHED = {
-    1: _judged(100_000, 20, searched=10_000, slow_seeds=3),
+    1: _judged(100_000, 20, searched=10_000, fewer=dict.fromkeys(SLOW, 3)),
     2: Efforts(Effort(100_000, seeds=3), Effort(30_000, first_seed=SEARCHED)),
     3: Efforts(Effort(30_000, seeds=3), Effort(6_000, first_seed=SEARCHED)),
 }
@@ -145,7 +147,7 @@ SCALES = {
         "about two hours on two cores: each step's length drawn from those up to L, on Problems 1 "
         "and 2",
         {
-            1: _judged(40_000, 10, searched=6_000, slow_seeds=3),
+            1: _judged(40_000, 10, searched=6_000, fewer=dict.fromkeys(SLOW, 3)),
             2: _judged(40_000, 3, searched=10_000),
         },
         mixed=True,
