@@ -3,6 +3,7 @@
 #   make assignment   train what is missing at the default scale, hold it against the published runs,
 #                     write report/index.html
 #   make test         lint, types, import contracts, tests
+#   make test-whole   studies, pages in a browser, the notebook, other libraries: each as a whole
 #   make test-slow    the tests that take minutes, every case of the products of which `make test` has some,
 #                     and property tests with ten times as many examples
 #   make torture      kills, damage, hostile words and many runners in full; figures in docs/reliability.md
@@ -22,7 +23,7 @@ SOURCES := pyproject.toml constraints.txt $(wildcard native/*)
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: assignment test test-slow torture lint bench numbers sanitize rates published report clean
+.PHONY: assignment test test-whole test-slow torture lint bench numbers sanitize rates published report clean
 
 assignment: $(VENV)/.installed
 	$(BIN)/recall study run assignment --against results/records $(ARGS)
@@ -30,12 +31,15 @@ assignment: $(VENV)/.installed
 test: lint
 	$(PYTEST)
 
+test-whole: $(VENV)/.installed-dev
+	$(PYTEST) -m "whole and not slow"
+
 test-slow: $(VENV)/.installed-dev
 	$(PYTEST) -m slow
 	$(PYTEST) -m "hypothesis and not slow" --hypothesis-profile thorough
 
 torture: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --torture --timeout 7200 tests/test_torture_*.py
+	$(BIN)/python -m pytest -m whole --torture --timeout 7200 tests/test_torture_*.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

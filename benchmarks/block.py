@@ -18,15 +18,13 @@ from benchmarks.options import Options
 from benchmarks.ours import arrays, fresh_mixer
 from benchmarks.report import Report
 from benchmarks.rows import OURS, Setting
+from benchmarks.torch_gated_delta import PlainGatedDelta, definition_of_delta, transformers_delta
 from benchmarks.torch_mixers import (
     Attend,
-    PlainGatedDelta,
     PlainMamba,
-    definition_of_delta,
     eager,
     fused_attention,
     mambapy_block,
-    transformers_delta,
 )
 from recall_arena.kernels import causal_attention_definition, selective_scan_definition
 

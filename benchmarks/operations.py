@@ -22,12 +22,8 @@ from benchmarks.options import Options
 from benchmarks.ours import arrays
 from benchmarks.report import Report
 from benchmarks.rows import FLOOR, OURS, Setting
-from benchmarks.torch_mixers import (
-    definition_of_delta,
-    fused_attention,
-    reference_scan,
-    transformers_delta,
-)
+from benchmarks.torch_gated_delta import definition_of_delta, transformers_delta
+from benchmarks.torch_mixers import fused_attention, reference_scan
 from recall_arena.kernels import (
     causal_attention,
     causal_attention_definition,

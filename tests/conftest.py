@@ -27,9 +27,12 @@ settings.register_profile("thorough", settings.get_profile("quick"), max_example
 settings.load_profile("quick")  # `make test-slow` chooses the other
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m "not slow"` chooses
+@pytest.hookimpl(tryfirst=True)  # before `-m "not slow and not whole"` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_slow_cases(items)
+    for item in items:
+        if isinstance(item, pytest.Function) and "smoke" in item.fixturenames:
+            item.add_marker(pytest.mark.whole)
 
 
 SMOKE = ("study", "run", "assignment", "--scale", "smoke")

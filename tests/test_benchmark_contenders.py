@@ -27,6 +27,8 @@ from recall_arena.model import SequenceModel, named
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.training import Schedule
 
+pytestmark = pytest.mark.whole
+
 TASK = AssociativeRecall(queries=4)
 
 MAKERS = (operations.scan, operations.conv, operations.attention, operations.delta)

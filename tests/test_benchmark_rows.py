@@ -13,6 +13,8 @@ from benchmarks.numbers import FLOOR, OURS, Lookup
 from benchmarks.rows import Kept, LeftOut, Origin, Row
 from benchmarks.tables import page, tables
 
+pytestmark = pytest.mark.whole
+
 PAGES = ["README.md", "benchmarks/README.md", "docs/reliability.md"]
 HERE = Origin("abacus", "0123456", "2026-11-25T12:00Z", "compiled, avx2", "python 3.11.7")
 LEFT_OUT = LeftOut("step", "mamba", {"d": 8}, 1, "JAX", "disagrees")

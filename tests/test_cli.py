@@ -218,6 +218,7 @@ def test_a_model_with_options_is_trained_tested_and_listed_by_its_text(
     assert "mamba(state=4, window=1),attention(heads=2, bias=True)" in capsys.readouterr().out
 
 
+@pytest.mark.whole
 def test_who_reads_no_further_gets_no_error() -> None:
     done = subprocess.run(
         f"{sys.executable} -m recall_arena models | head -1",
@@ -265,6 +266,7 @@ SMALL = {
 }
 
 
+@pytest.mark.whole
 def test_records_of_all_tasks_stand_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -427,6 +429,7 @@ def interrupted(folder: Path, number: signal.Signals, code: int) -> Path:
     return runs
 
 
+@pytest.mark.whole
 def test_a_terminated_study_ends_cleanly(tmp_path: Path) -> None:
     interrupted(tmp_path, signal.SIGTERM, 143)
 
@@ -441,6 +444,7 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.whole
 def test_an_interrupted_study_goes_on_to_the_same_records(continued: Path) -> None:
     store = Store(continued / "runs")
     assert len(list(store)) == len(small_study.RUNS)
@@ -454,6 +458,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
+@pytest.mark.whole
 def test_a_second_call_trains_nothing_and_rebuilds_the_report_to_the_byte(continued: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (continued / "runs").glob("*.json")}
     done = recall(*STUDY, "--out", "again", cwd=continued)

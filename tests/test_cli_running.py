@@ -87,6 +87,7 @@ def test_learned_positions_that_do_not_reach_are_found_before_any_work(
     assert "learned positions reach 8 tokens before the query" in capsys.readouterr().err
 
 
+@pytest.mark.whole
 def test_a_time_limit_ends_a_command_which_goes_on_when_it_is_called_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

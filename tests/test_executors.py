@@ -322,6 +322,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("moment", ["between birth and task", "while the server imports torch"])
 def test_a_signal_while_workers_start_ends_them_without_a_word(tmp_path, moment):
     """SIGTERM to the parent; Ctrl-C to it and to its server, as a terminal sends it."""
@@ -485,6 +486,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are watched in /proc")
 def test_workers_end_by_themselves_when_their_parent_is_killed(tmp_path):
     """Those that are at work, those that have nothing left to do, and whatever serves them."""

@@ -32,7 +32,7 @@ PDFTOTEXT = shutil.which("pdftotext")
 MODELS, SEEDS, DELAYS = ("transformer-rope", "mamba", "hybrid-a"), range(4), (1, 5)
 LENGTHS = range(2, 193)
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.whole, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 def noisy(number: int, at: range, low: float) -> dict[int, float]:

@@ -157,6 +157,7 @@ def trained(folder: Path, model: str, capsys: pytest.CaptureFixture[str], *words
     return cast(str, json.loads(said.out)["address"])
 
 
+@pytest.mark.whole
 def test_the_command_writes_figures_and_data_of_any_stack(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+pytestmark = pytest.mark.whole
+
 slow = pytest.mark.slow
 CORE = ("test_task.py", "test_mixers.py", "test_model.py", "test_training.py", "test_evaluation.py")
 NOT_COPIED = (".venv", ".git", "build", "results", "runs", "report", "*.so")

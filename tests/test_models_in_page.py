@@ -39,7 +39,7 @@ SHOWN = """([model, row]) => RecallModels.forward(RecallModels.unpacked(model), 
     .layers.map(({shown}) => Array.from(shown))"""
 CELLS = "[...document.querySelectorAll('#try-cells span')].map((cell) => Number(cell.textContent))"
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.whole, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ from recall_arena.studies.assignment.bullets import BULLETS
 from recall_arena.studies.assignment.claims import ALL
 from recall_arena.studies.assignment.scales import PROBLEMS
 
+pytestmark = pytest.mark.whole
+
 NOTEBOOK = ROOT / "notebooks" / "assignment.ipynb"
 
 

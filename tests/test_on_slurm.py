@@ -27,6 +27,8 @@ submitit = pytest.importorskip("submitit")
 from recall_arena.executors import on_slurm, slurm_jobs  # noqa: E402
 from recall_arena.executors.on_slurm import execute_on  # noqa: E402
 
+pytestmark = pytest.mark.whole
+
 
 class Processes(slurm_jobs.Slurm):
     """A cluster that is this machine: submitit's local processes, and no queue."""

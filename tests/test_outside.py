@@ -135,6 +135,7 @@ def test_train_evaluate_and_verify_know_what_is_installed(
     assert "identical" in capsys.readouterr().out
 
 
+@pytest.mark.whole
 def test_a_record_of_what_is_not_known_is_named_with_the_import_and_hides_nothing(
     installed: Path,
     tmp_path: Path,
@@ -229,6 +230,7 @@ def said_by(script: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.whole
 def test_workers_know_what_the_parent_was_given(mine: Path) -> None:
     """In a process of its own, so that the workers' server starts without the package."""
     script = """
@@ -272,6 +274,7 @@ print(len(list(execute_all(runs, Store(Path("runs"))))))
 """
 
 
+@pytest.mark.whole
 def test_a_class_of_a_notebook_works_with_one_job_and_is_refused_with_more(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", NOTEBOOK],  # as in a notebook, __main__ has no file

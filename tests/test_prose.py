@@ -101,6 +101,7 @@ def test_other_runs_get_no_prose_that_is_not_true_of_them() -> None:
         prose.written(runs, findings_of(runs))
 
 
+@pytest.mark.whole
 def test_the_published_report_has_what_was_written_and_others_do_not() -> None:
     said = prose.of_store(RECORDS)
     entire = report_of(published(), PLAN)

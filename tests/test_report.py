@@ -126,6 +126,7 @@ def test_a_report_without_records_says_what_is_missing(tmp_path: Path) -> None:
     assert "No run is finished." in page
 
 
+@pytest.mark.whole
 def test_one_diverged_seed_takes_nothing_down_and_the_revision_is_said(tmp_path: Path) -> None:
     quick = {"revision": 5, "budget": 6_000, "decay_steps": 0}
     records = [record(seed=seed, tau=tau, **quick) for seed in (100, 101) for tau in (1, 5)]

@@ -239,6 +239,7 @@ def only_record(folder: Path) -> Record:
     return record
 
 
+@pytest.mark.whole
 def test_a_command_that_is_signalled_goes_on_to_the_same_record(tmp_path: Path) -> None:
     """By each signal in turn, and each time it goes on from where it was."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
@@ -323,6 +324,7 @@ def runner(runs: list[Run], store: Store, *more: str) -> "subprocess.Popen[str]"
     return process
 
 
+@pytest.mark.whole
 def test_a_dead_runners_run_is_taken_over_where_it_was(tmp_path: Path) -> None:
     run, store = replace(LONG, schedule=replace(PLAN, steps=2500)), Store(tmp_path)
     dying = runner([run], store, "tell")

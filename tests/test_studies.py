@@ -249,6 +249,7 @@ def test_runs_that_all_succeed_decide_nothing_with_three_seeds_but_refute(proble
     assert verdicts == expected[problem]
 
 
+@pytest.mark.whole
 def test_a_part_of_the_report_is_never_quicker_to_decide_than_the_whole() -> None:
     """Accuracy falls with M in all runs but one, of the widest model, which Problem 3 is about."""
     fall = {1: 1.0, 4: 0.9, 8: 0.5, 16: 0.2}
@@ -354,6 +355,7 @@ def test_unequal_numbers_of_seeds_are_said_and_judged() -> None:
     assert one.answers[0].findings[0].verdict == "undecided"
 
 
+@pytest.mark.whole
 def test_runs_with_other_budgets_stay_out_of_a_report(entire: dict[str, Section]) -> None:
     others = [made(asdict(s), 0, budget=7, at_L=0.1) for s in SETTINGS]
     sections = report_of(everything() + others)

@@ -16,6 +16,8 @@ from training_checks import same
 
 from recall_arena.records import Record, Store
 
+pytestmark = pytest.mark.whole
+
 SWEEP = (
     *("sweep", "--grid", "seed=0,1,2", "--grid", "model=mamba|attention-rope, attention-rope"),
     *("--schedule.rate", "0.01", "--schedule.steps", "400", "--schedule.context", "16"),

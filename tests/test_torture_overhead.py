@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+import pytest
 from test_resuming import RUNS
 from torture import Figures, Scale
 
@@ -14,6 +15,8 @@ from recall_arena.executors import execute_all
 from recall_arena.records import Store
 from recall_arena.runs import Run
 from recall_arena.training import Schedule
+
+pytestmark = pytest.mark.whole
 
 
 def seconds_at_work(work: Callable[[], object]) -> float:

@@ -17,6 +17,8 @@ from recall_arena.cli import main
 from recall_arena.executors import Failed, Finished, Noted, execute_all, here
 from recall_arena.records import Store, snapshot_path, weights_path
 
+pytestmark = pytest.mark.whole
+
 RUN = RUNS["mamba"]
 
 

@@ -7,10 +7,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from test_resuming import LONG, runner
 from torture import Figures, Scale
 
 from recall_arena.records import Store
+
+pytestmark = pytest.mark.whole
 
 
 def test_runners_share_a_study_and_a_dead_ones_run_is_taken_over(

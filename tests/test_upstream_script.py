@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.whole
+
 SCRIPT = Path(__file__).parent.parent / "scripts" / "upstream_tests.py"
 
 INTERFACE = """

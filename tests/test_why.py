@@ -104,6 +104,7 @@ def test_the_table_has_a_row_a_setting_and_seven_columns() -> None:
     assert why.section(runs_of(frame_of([])).with_columns(problem=1), why.measured()) == []
 
 
+@pytest.mark.whole
 def test_a_study_s_runs_are_looked_into_where_their_weights_were_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,6 +128,7 @@ def test_a_study_s_runs_are_looked_into_where_their_weights_were_kept(
     assert main(["study", "explain", "rates", "--store", str(store.folder)]) == 2
 
 
+@pytest.mark.whole
 def test_what_is_measured_of_published_runs_stands_beside_their_records() -> None:
     published = {record.address for record in Store(ROOT / "results" / "records")}
     assert set(why.measured()["address"]) <= published
