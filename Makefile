@@ -59,7 +59,7 @@ sanitize: $(VENV)/.installed-dev
 	$(BIN)/cmake --build build/sanitize
 	build/sanitize/sanitize
 
-# An hour on two cores; then the choice among the rates.
+# Hours on two cores; then the choice among the rates.
 rates: $(VENV)/.installed
 	$(BIN)/recall study run rates --store results/records --out build/rates
 	$(BIN)/recall study choose-rates --store results/records

@@ -146,7 +146,7 @@ def built(folder: Path, refused: tuple[str, ...]) -> tuple[ctypes.CDLL, set[str]
         (("-mprefer-vector-width=512", "-mno-avx", "-mno-avx512f"), INSTRUCTION_SETS),
         (("-fno-math-errno", "-ffp-contract=fast", "-Wno-psabi", "-Wall"), INSTRUCTION_SETS),
     ],
-    ids=str,
+    ids=lambda words: " ".join(sorted(words)),
 )
 def test_a_flag_that_the_compiler_refuses_costs_its_instruction_set_at_most(
     refused: tuple[str, ...], left: set[str], tmp_path: Path
