@@ -35,8 +35,8 @@ test-whole: $(VENV)/.installed-dev
 	$(PYTEST) -m "whole and not slow"
 
 test-slow: $(VENV)/.installed-dev
-	$(PYTEST) -m slow
-	$(PYTEST) -m "hypothesis and not slow" --hypothesis-profile thorough
+	$(PYTEST) -m slow --timeout 1800
+	$(PYTEST) -m "hypothesis and not slow" --hypothesis-profile thorough --timeout 1800
 
 torture: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m whole --torture --timeout 7200 tests/test_torture_*.py

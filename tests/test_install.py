@@ -238,7 +238,7 @@ def test_the_kernels_pass_under_the_sanitizers(tmp_path: Path) -> None:
         ["cmake", "-S", str(ROOT / "native"), "-B", str(tmp_path), "-DRECALL_SANITIZE=ON"],
         check=True,
     )
-    subprocess.run(["cmake", "--build", str(tmp_path)], check=True)
+    subprocess.run(["cmake", "--build", str(tmp_path), "--parallel"], check=True)
     done = subprocess.run([tmp_path / "sanitize"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "baseline: " in done.stdout

@@ -6,13 +6,12 @@ import polars as pl
 import pytest
 from made_up import record
 
-from recall_arena.claims import Finding, decide
+from recall_arena.claims import Finding
 from recall_arena.frame import frame_of, runs_of
 from recall_arena.records import Record
 from recall_arena.rules import Ahead
 from recall_arena.studies import STUDIES, Plan
 from recall_arena.studies.assignment import mixed
-from recall_arena.studies.assignment.claims import ALL
 from recall_arena.studies.assignment.settings import table_of
 
 STUDY = STUDIES["assignment"]
@@ -41,7 +40,7 @@ def both(*, learnt: float = 1.0, below: float = 1.0, beyond: float = 1.0) -> lis
 
 
 def findings(records: list[Record]) -> Mapping[str, Finding]:
-    return mixed.decided(runs_of(frame_of(records)))
+    return mixed.decided(runs_of(frame_of(records))).both
 
 
 def test_what_all_runs_show_is_supported() -> None:
@@ -59,7 +58,7 @@ def test_what_they_show_the_reverse_of_is_refuted(
     records = both(**worse)
     if not worse:
         records.append(record("hybrid-a", 99, M=16, at_L=0.9, shortest=2))
-    found = findings(records)
+    found = dict(findings(records))
     assert found.pop(claim.question).verdict == "refuted"
     assert {one.verdict for one in found.values()} == {"supported"}
 
@@ -80,8 +79,7 @@ def test_the_recipe_s_runs_and_those_at_lengths_up_to_L_are_not_taken_for_one_an
 def test_the_report_sets_both_beside_one_another() -> None:
     frame = frame_of(both(learnt=0.5))
     runs = runs_of(frame)
-    alone = decide(ALL, runs.filter(~mixed.MIXED), table_of((1, 2, 3)))
-    (section,) = mixed.section(frame, runs, alone, mixed.decided(runs))
+    (section,) = mixed.section(frame, runs, mixed.decided(runs))
     readings, verdicts = (table.rows for table in section.tables)
     assert readings.height == table_of((1, 2)).height
     shown = set(readings.select("learnt", "iterations to 99 %", "below L").rows())
@@ -96,7 +94,8 @@ def test_the_report_sets_both_beside_one_another() -> None:
 @pytest.mark.parametrize("shortest", [None, 2])
 def test_one_reading_alone_is_set_beside_nothing(shortest: int | None) -> None:
     frame = frame_of([record(seed=seed, shortest=shortest) for seed in range(3)])
-    assert mixed.section(frame, runs_of(frame), {}, {}) == []
+    runs = runs_of(frame)
+    assert mixed.section(frame, runs, mixed.decided(runs)) == []
     assert mixed.trials(frame) is None
 
 

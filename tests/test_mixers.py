@@ -14,6 +14,7 @@ from recall_arena.battery.states import (
     no_more_is_remembered_than_state_size_says,
     numbers_remembered,
 )
+from recall_arena.kernels import native
 from recall_arena.mixers import MIXERS, Attention, GatedDelta, GatedDeltaMixer, Mamba, Mixer
 from recall_arena.mixers.text import read_mixer
 
@@ -68,9 +69,11 @@ def test_float32_agrees_with_float64(mixer, width):
     """Above all where float32 runs on compiled kernels and float64 on their definitions.
 
     Gradients that nearly cancel are off by up to 1.7e-5 with the definitions too; and a
-    normalised output near zero divides what was rounded.
+    normalised output near zero divides what was rounded: 5.2e-5 in the definition's A_log, whose
+    one number sums over all.
     """
-    tolerance = 5e-5 if isinstance(mixer, GatedDeltaMixer) else 2e-5
+    compiled = 5e-5 if native.instruction_set() else 1e-4
+    tolerance = compiled if isinstance(mixer, GatedDeltaMixer) else 2e-5
     assert float32_agrees_with_float64(mixer, width, tolerance)
 
 

@@ -1,6 +1,6 @@
 """What people wrote on the published runs: filled in from them, and never outliving them."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
@@ -9,15 +9,14 @@ import pytest
 from conftest import ROOT
 from made_up import record
 
-from recall_arena.claims import Finding, decide
+from recall_arena.claims import Finding
 from recall_arena.frame import frame_of, runs_of
 from recall_arena.index import contents_of
 from recall_arena.records import Store
 from recall_arena.studies import STUDIES, Plan, Section
-from recall_arena.studies.assignment import prose, settings
+from recall_arena.studies.assignment import mixed, prose, settings
 from recall_arena.studies.assignment.bullets import BULLETS
-from recall_arena.studies.assignment.claims import ALL
-from recall_arena.studies.assignment.settings import SETTINGS, table_of
+from recall_arena.studies.assignment.settings import SETTINGS
 
 PLAN = Plan("published", (1, 2, 3))
 
@@ -29,10 +28,6 @@ RECORDS = ROOT / "results" / "records"
 def published() -> pl.DataFrame:
     """The rows of the published report."""
     return STUDIES["assignment"].select(contents_of(Store(RECORDS)).frame, PLAN)
-
-
-def findings_of(runs: pl.DataFrame) -> dict[str, Finding]:
-    return decide(ALL, runs, table_of((1, 2, 3)))
 
 
 def test_what_was_written_follows_from_the_published_records() -> None:
@@ -50,7 +45,9 @@ def one_setting(**rest: Any) -> prose.Evidence:
         for seed, share in enumerate((0.2, 0.5, 0.995, 1.0))
     ]
     finding = Finding("Is it so? Or not?", "h", "d", "supported", "m", "c")
-    return prose.Evidence(runs_of(frame_of(records)), {finding.question: finding})
+    other = replace(finding, verdict="refuted")
+    one, two = ({each.question: each} for each in (finding, other))
+    return prose.Evidence(runs_of(frame_of(records)), one, two)
 
 
 def test_numbers_are_those_of_the_runs() -> None:
@@ -65,6 +62,7 @@ def test_numbers_are_those_of_the_runs() -> None:
     assert runs.most("at_L") == 1
     assert runs.each("at_L") == "20.0 / 50.0 / 99.5 / 100.0"
     assert evidence.verdict("Is it so?") == "supported"
+    assert evidence.verdict("Is it so?", mixed=True) == "refuted"
 
 
 def test_what_does_not_hold_is_not_said() -> None:
@@ -98,7 +96,7 @@ def test_other_runs_get_no_prose_that_is_not_true_of_them() -> None:
         ]
     runs = runs_of(frame_of(records))
     with pytest.raises(prose.DoesNotFollow):
-        prose.written(runs, findings_of(runs))
+        prose.written(runs, mixed.decided(runs))
 
 
 @pytest.mark.whole

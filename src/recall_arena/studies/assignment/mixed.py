@@ -6,6 +6,7 @@ set its runs against those of the recipe.  They were written before the runs tha
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -74,9 +75,27 @@ EVERY_QUERY = Claim(
 CLAIMS = (SHORT, SOONER, FURTHER, EVERY_QUERY)
 
 
-def decided(runs: pl.DataFrame) -> dict[str, Finding]:
-    """What the runs say of the claims here, on settings that were trained at lengths up to L."""
-    return decide(CLAIMS, _of_both(runs), table_of(PROBLEMS))
+@dataclass(frozen=True)
+class Findings:
+    """What runs say: of L alone, of lengths up to L, and of the one set against the other.
+
+    alone, mixed  the assignment's claims, `claims.ALL`
+    both          the claims here
+    """
+
+    alone: Mapping[str, Finding]
+    mixed: Mapping[str, Finding]
+    both: Mapping[str, Finding]
+
+
+def decided(runs: pl.DataFrame, reading: pl.Expr = MIXED) -> Findings:
+    """Of runs by both readings; without `reading` all of them count as the assignment's own."""
+    settings = table_of(PROBLEMS)
+    return Findings(
+        decide(ALL, runs.filter(~reading), settings),
+        decide(ALL, runs.filter(reading), settings),
+        decide(CLAIMS, _of_both(runs), settings),
+    )
 
 
 def _of_both(runs: pl.DataFrame) -> pl.DataFrame:
@@ -87,16 +106,14 @@ def _of_both(runs: pl.DataFrame) -> pl.DataFrame:
 def section(
     frame: pl.DataFrame,
     runs: pl.DataFrame,
-    alone: Mapping[str, Finding],
-    both: Mapping[str, Finding],
+    findings: Findings,
     said: Sequence[str] = (),
 ) -> list[Section]:
     """Both readings beside one another, from the rows of both; empty unless both were trained.
 
-    runs   those of both, in the order of the settings
-    alone  the findings of the runs at L alone
-    both   those of `decided`
-    said   paragraphs that were written on it
+    runs      those of both, in the order of the settings
+    findings  what they say
+    said      paragraphs that were written on it
     """
     trained, runs = runs.filter(MIXED), _of_both(runs)
     if trained.is_empty() or trained.height == runs.height:
@@ -113,11 +130,8 @@ def section(
                 f"the same. {recipe(trained)}",
             ),
             pictures=tuple(pictures.mixed(runs.filter(~MIXED), trained, frame.filter(MIXED))),
-            tables=(
-                tables.readings(runs),
-                _verdicts(alone, decide(ALL, trained, table_of(PROBLEMS))),
-            ),
-            findings=tuple(both[claim.question] for claim in CLAIMS),
+            tables=(tables.readings(runs), _verdicts(findings)),
+            findings=tuple(findings.both[claim.question] for claim in CLAIMS),
         )
     ]
 
@@ -128,15 +142,15 @@ def trials(frame: pl.DataFrame) -> pl.DataFrame | None:
     return rates.published(Plan("mixed", PROBLEMS)).filter(MIXED) if both else None
 
 
-def _verdicts(alone: Mapping[str, Finding], mixed: Mapping[str, Finding]) -> Table:
+def _verdicts(findings: Findings) -> Table:
     """What the same claims come to by either reading, where both decide or try to."""
     rows = [
         {
             "question": claim.question,
-            "L alone": alone[claim.question].verdict,
-            "lengths up to L": mixed[claim.question].verdict,
+            "L alone": findings.alone[claim.question].verdict,
+            "lengths up to L": findings.mixed[claim.question].verdict,
         }
         for claim in ALL
-        if mixed[claim.question].verdict
+        if findings.mixed[claim.question].verdict
     ]
     return Table("readings-verdicts", "The same hypotheses by either reading.", pl.DataFrame(rows))

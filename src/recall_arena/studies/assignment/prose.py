@@ -6,19 +6,18 @@ the runs first, by `must`, so that no sentence outlives the numbers that it was 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from recall_arena.claims import HAS_LEARNT, Finding, decide
+from recall_arena.claims import HAS_LEARNT, Finding
 from recall_arena.frame import runs_of
 from recall_arena.index import contents_of
 from recall_arena.records import Store
-from recall_arena.studies.assignment import mixed, rates, settings, why
-from recall_arena.studies.assignment.claims import ALL
+from recall_arena.studies.assignment import mixed, rates, why
 from recall_arena.studies.assignment.scales import PROBLEMS
 from recall_arena.studies.assignment.settings import FLOOR, MIXED
 from recall_arena.studies.study import Plan
@@ -108,11 +107,12 @@ class Evidence:
     """What the template asks of the runs, a table of `frame.runs_of`, and of the findings.
 
     The runs, at L alone and at lengths up to L, also have the columns of `why.measured`, null where
-    nothing was.
+    nothing was; `mixed` has the findings of the latter.
     """
 
     runs: pl.DataFrame
     findings: Mapping[str, Finding]
+    mixed: Mapping[str, Finding] = field(default_factory=dict)
 
     def of(self, model: str, M: int = 1, tau: int = 1, d: int = 8, *, mixed: bool = False) -> Runs:
         """The runs of a setting; DoesNotFollow if there are none."""
@@ -121,9 +121,10 @@ class Evidence:
             raise DoesNotFollow(f"there are runs of {look_of(model).label}, M = {M}, τ = {tau}")
         return Runs(own)
 
-    def verdict(self, question: str) -> str:
+    def verdict(self, question: str, *, mixed: bool = False) -> str:
         """What the runs say to a question that begins so; DoesNotFollow if none or several do."""
-        found = [own for name, own in self.findings.items() if name.startswith(question)]
+        asked = self.mixed if mixed else self.findings
+        found = [own for name, own in asked.items() if name.startswith(question)]
         if len(found) != 1:
             raise DoesNotFollow(f"one question begins with “{question}”")
         return found[0].verdict or "no verdict"
@@ -135,9 +136,10 @@ class Evidence:
         return ""
 
 
-def written(runs: pl.DataFrame, findings: Mapping[str, Finding]) -> dict[str, list[str]]:
+def written(runs: pl.DataFrame, found: mixed.Findings) -> dict[str, list[str]]:
     """The paragraphs of each part; DoesNotFollow if these runs do not show what they state."""
-    evidence = Evidence(runs.join(why.measured(), on="address", how="left"), findings)
+    runs = runs.join(why.measured(), on="address", how="left")
+    evidence = Evidence(runs, {**found.alone, **found.both}, found.mixed)
     text = _TEMPLATES.get_template("prose.txt").render(
         of=evidence.of, verdict=evidence.verdict, must=evidence.must
     )
@@ -154,5 +156,4 @@ def of_store(folder: Path) -> dict[str, list[str]]:
     plan = Plan("published", PROBLEMS)
     frame = contents_of(Store(folder)).frame
     runs = runs_of(rates.select(frame, plan))
-    alone = decide(ALL, runs.filter(~MIXED), settings.table_of(PROBLEMS))
-    return written(runs, {**alone, **mixed.decided(runs)})
+    return written(runs, mixed.decided(runs))

@@ -86,6 +86,9 @@ LATE = 2_000
 SLOW = ("transformer-learned", "transformer-nope")
 """The models that learn the induction head late or never, at many times the cost of the others."""
 
+CLIMBING = ("transformer-rope", "mamba")
+"""Those that use up their budget on many queries, of which the hybrids learn all early."""
+
 
 def _judged(
     steps: int, seeds: int, searched: int, fewer: Mapping[str, int] | None = None
@@ -147,8 +150,8 @@ SCALES = {
         "about two hours on two cores: each step's length drawn from those up to L, on Problems 1 "
         "and 2",
         {
-            1: _judged(40_000, 10, searched=6_000, fewer=dict.fromkeys(SLOW, 3)),
-            2: _judged(40_000, 3, searched=10_000),
+            1: _judged(40_000, 20, searched=6_000, fewer=dict.fromkeys(SLOW, 3)),
+            2: _judged(40_000, 20, searched=10_000, fewer=dict.fromkeys(CLIMBING, 3)),
         },
         mixed=True,
     ),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
-from recall_arena.claims import SETTING, Finding, decide
+from recall_arena.claims import SETTING, Finding
 from recall_arena.frame import runs_of
 from recall_arena.rules import standards
 from recall_arena.studies.assignment import mixed, pictures, prose, rates, tables, why
@@ -64,9 +64,9 @@ def sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
     both = settings.join(runs_of(frame).sort("seed"), on=SETTING, maintain_order="left_right")
     beside = pl.lit(value=False) if SCALES[plan.scale].mixed else MIXED
     rows, runs = (own.filter(~beside) for own in (frame, both))
-    findings, of_both = decide(ALL, runs, table_of(PROBLEMS)), mixed.decided(both)
-    said, left_out = _said(both, {**findings, **of_both}, plan)
-    problems = [_problem(part, rows, runs, findings, said) for part in plan.parts]
+    findings = mixed.decided(both, beside)
+    said, left_out = _said(both, findings, plan)
+    problems = [_problem(part, rows, runs, findings.alone, said) for part in plan.parts]
     every = Section("Every run", "What did each run find?", tables=(tables.every_run(runs),))
     question = "Each bullet of the assignment, its answer, and where it is shown."
     notes = (NO_RUN,) if runs.is_empty() else left_out
@@ -75,7 +75,7 @@ def sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
         _summary(runs, settings, said.get("summary", ())),
         Section("Where is my answer?", question, notes, index=index),
         *problems,
-        *mixed.section(frame, both, findings, of_both, said.get("mixed", ())),
+        *mixed.section(frame, both, findings, said.get("mixed", ())),
         *why.section(runs.filter(pl.col("problem") == 1), why.measured(), said.get("why", ())),
         search(trials, mixed.trials(frame)),
         *what_changed(runs, trials),
@@ -84,7 +84,7 @@ def sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
 
 
 def _said(
-    runs: pl.DataFrame, findings: Mapping[str, Finding], plan: Plan
+    runs: pl.DataFrame, findings: mixed.Findings, plan: Plan
 ) -> tuple[Mapping[str, Sequence[str]], tuple[str, ...]]:
     """What was written on these runs, and why it is left out; it is about the published ones."""
     entire = plan == Plan("published", tuple(PROBLEMS))
