@@ -147,8 +147,8 @@ SCALES = {
         EVIDENCE,
     ),
     "mixed": Scale(
-        "about two hours on two cores: each step's length drawn from those up to L, on Problems 1 "
-        "and 2",
+        "about three hours on two cores: each step's length drawn from those up to L, on Problems "
+        "1 and 2",
         {
             1: _judged(40_000, 20, searched=6_000, fewer=dict.fromkeys(SLOW, 3)),
             2: _judged(40_000, 20, searched=10_000, fewer=dict.fromkeys(CLIMBING, 3)),
