@@ -30,6 +30,7 @@ def published() -> pl.DataFrame:
     return STUDIES["assignment"].select(contents_of(Store(RECORDS)).frame, PLAN)
 
 
+@pytest.mark.whole
 def test_what_was_written_follows_from_the_published_records() -> None:
     """If this fails, numbers have changed under a sentence: read `prose.txt` beside the report."""
     parts = prose.of_store(RECORDS)

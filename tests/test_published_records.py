@@ -19,6 +19,8 @@ from recall_arena.studies.study import Plan
 from recall_arena.verification import elsewhere, obstacle
 from recall_arena.zoo import ZOO, name_of
 
+pytestmark = pytest.mark.whole
+
 PUBLISHED = Store(ROOT / "results" / "records")
 AFFORDABLE = 150  # seconds of training, of a record of the sample
 
