@@ -39,7 +39,7 @@ test-slow: $(VENV)/.installed-dev
 	$(PYTEST) -m "hypothesis and not slow" --hypothesis-profile thorough --timeout 1800
 
 torture: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m whole --torture --timeout 7200 tests/test_torture_*.py
+	$(BIN)/python -m pytest -m "not slow" --torture --timeout 7200 tests/test_torture_*.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -72,8 +72,8 @@ def test_float32_agrees_with_float64(mixer, width):
     normalised output near zero divides what was rounded: 5.2e-5 in the definition's A_log, whose
     one number sums over all.
     """
-    compiled = 5e-5 if native.instruction_set() else 1e-4
-    tolerance = compiled if isinstance(mixer, GatedDeltaMixer) else 2e-5
+    gated_delta = 5e-5 if native.instruction_set() else 1e-4
+    tolerance = gated_delta if isinstance(mixer, GatedDeltaMixer) else 2e-5
     assert float32_agrees_with_float64(mixer, width, tolerance)
 
 

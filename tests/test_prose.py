@@ -60,6 +60,7 @@ def test_numbers_are_those_of_the_runs() -> None:
     assert runs.value("at_L") == pytest.approx(0.7475)
     assert runs.least("at_L") == 0.2
     assert runs.that_learnt.least("at_L") == 0.995
+    assert runs.that_did_not.most("at_L") == 0.5
     assert runs.most("at_L") == 1
     assert runs.each("at_L") == "20.0 / 50.0 / 99.5 / 100.0"
     assert evidence.verdict("Is it so?") == "supported"

@@ -89,7 +89,7 @@ class Findings:
 
 
 def decided(runs: pl.DataFrame, reading: pl.Expr = MIXED) -> Findings:
-    """Of runs by both readings; without `reading` all of them count as the assignment's own."""
+    """What runs say; `reading` tells those at lengths up to L from the assignment's own."""
     settings = table_of(PROBLEMS)
     return Findings(
         decide(ALL, runs.filter(~reading), settings),

@@ -49,9 +49,17 @@ class Runs:
     @property
     def that_learnt(self) -> "Runs":
         """Those that learnt the task; DoesNotFollow if there are none."""
-        own = self.rows.filter(HAS_LEARNT)
+        return self._those(HAS_LEARNT, "learnt the task")
+
+    @property
+    def that_did_not(self) -> "Runs":
+        """The others; DoesNotFollow if there are none."""
+        return self._those(~HAS_LEARNT, "did not learn the task")
+
+    def _those(self, which: pl.Expr, what: str) -> "Runs":
+        own = self.rows.filter(which)
         if own.is_empty():
-            raise DoesNotFollow(f"runs of {look_of(self.rows['model'][0]).label} learnt the task")
+            raise DoesNotFollow(f"runs of {look_of(self.rows['model'][0]).label} {what}")
         return Runs(own)
 
     @property
