@@ -38,8 +38,12 @@ test-slow: $(VENV)/.installed-dev
 	$(PYTEST) -m slow --timeout 1800
 	$(PYTEST) -m "hypothesis and not slow" --hypothesis-profile thorough --timeout 1800
 
+# What is timed is alone on the machine.
+TIMED = tests/test_torture_overhead.py tests/test_torture_clusters.py
+FULL = -m "" --torture --timeout 7200
 torture: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow" --torture --timeout 7200 tests/test_torture_*.py
+	$(PYTEST) $(FULL) $(filter-out $(TIMED),$(wildcard tests/test_torture_*.py))
+	$(BIN)/python -m pytest $(FULL) $(TIMED)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

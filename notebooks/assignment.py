@@ -300,8 +300,8 @@ rope = "transformer-rope"
 rope8 = pl.concat([train(2, rope, queries=M) for M in QUERIES])
 hybrids = ("hybrid-a", "hybrid-b")
 hybrids8 = pl.concat([train(2, *hybrids, queries=M) for M in QUERIES])
-mamba64 = [train(3, "mamba", queries=M, width=64) for M in QUERIES]
-mamba64 = pl.concat(mamba64)
+wide = [train(3, "mamba", queries=M, width=64) for M in QUERIES]
+mamba64 = pl.concat(wide)
 late64 = train(3, "mamba", queries=16, delay=10, width=64)
 
 frame = pl.concat([one, five, mamba8, rope8, hybrids8, mamba64, late64])

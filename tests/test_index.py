@@ -11,7 +11,7 @@ import pytest
 from made_up import kept
 
 from recall_arena import index
-from recall_arena.frame import frame_of
+from recall_arena.frame import frame_of, runs_of
 from recall_arena.index import NAME, Contents, contents_of
 from recall_arena.records import Store, archive
 from recall_arena.records.files import to_file
@@ -170,3 +170,12 @@ def test_hundreds_of_records_are_listed_in_a_moment(store: Store) -> None:
     contents = contents_of(store)
     assert contents.table.height == 396
     assert time.perf_counter() - begun < 5
+
+
+def test_runs_are_those_of_the_whole_frame(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "AT_ONCE", 4)
+    contents = contents_of(store)
+    assert len(contents.runs) == 6
+    assert contents.runs.equals(runs_of(contents.frame))
+    empty = contents_of(Store(store.folder / "nowhere"))
+    assert empty.runs.equals(runs_of(empty.frame))

@@ -1,13 +1,17 @@
 """What runs need of memory: each of its own, and ten thousand of them in a plan."""
 
 import gc
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
-from recall_arena.memory import check_memory, least_memory
+from recall_arena.memory import _counted, check_memory, least_memory
 from recall_arena.mixers import Mamba
 from recall_arena.model import named
 from recall_arena.runs import Run
@@ -62,3 +66,35 @@ def test_a_plan_of_many_runs_keeps_little_of_each() -> None:
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert 500 < kept / len(plan) < 4_000
+
+
+TRAINED = """
+import sys
+from recall_arena.cli import main
+
+words = "train --schedule.steps 2 --contexts 8 --checks.sequences 8 --contexts.sequences 8 --quiet"
+code = main([*words.split(), *sys.argv[1:]])
+sys.exit(code or ("torch._dynamo" in sys.modules and "PyTorch's compiler was imported"))
+"""
+
+
+@pytest.mark.parametrize("model", ["mamba", "attention-rope", "gated-delta"])
+def test_a_run_does_without_the_compiler_whose_import_takes_seconds(
+    model: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", TRAINED, "--model", model, "--store", str(tmp_path / "runs")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_large_mixers_are_counted_without_memory_and_small_ones_leave_random_numbers_alone() -> (
+    None
+):
+    layer = Mamba(state=300)
+    before = torch.random.get_rng_state()
+    for options in (layer, Mamba()):
+        assert _counted(options, 8) == sum(w.numel() for w in options.build(8).parameters())
+        torch.random.set_rng_state(before)
+        _counted(options, 8)
+        assert torch.equal(torch.random.get_rng_state(), before)
+    assert _counted(Mamba(state=10**12), 8) > 10**13

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -45,14 +46,21 @@ def of_group(group: int) -> list[int]:
     return sorted(found, key=lambda process: process == group)
 
 
+@dataclass(frozen=True)
+class Uninterrupted:
+    records: dict[str, Record]
+    seconds: float
+
+
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
-    """One run after another, which needs no workers to start."""
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    assert ended(started(*SWEEP, "--jobs", "1", cwd=folder)) == 0
+    begun = time.monotonic()
+    assert ended(sweeping(folder)) == 0
+    seconds = time.monotonic() - begun
     records = finished(folder)
     assert len(records) == RUNS
-    return records
+    return Uninterrupted(records, seconds)
 
 
 def assert_same(found: dict[str, Record], expected: dict[str, Record]) -> None:
@@ -62,16 +70,17 @@ def assert_same(found: dict[str, Record], expected: dict[str, Record]) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux tells who is in a session")
 def test_killed_again_and_again_a_command_ends_with_the_same_records(
-    tmp_path: Path, uninterrupted: dict[str, Record], scale: Scale, figures: Figures
+    tmp_path: Path, uninterrupted: Uninterrupted, scale: Scale, figures: Figures
 ) -> None:
     draw = random.Random(0)
     kills = dict.fromkeys(("parent", "worker", "group"), 0)
-    rounds = seen = 0
+    rounds = seen = at_work = 0
     while sum(kills.values()) < scale(2, 200):
-        process = sweeping(tmp_path)
-        time.sleep(draw.uniform(0.5, 6.0))
+        process, begun = sweeping(tmp_path), time.time()
+        time.sleep(draw.uniform(0, 1) * uninterrupted.seconds)
         target = draw.choice(list(kills))
         if process.poll() is None:
+            at_work += _has_written(tmp_path / "runs", begun)
             _kill(process, target, draw)
             kills[target] += 1
         if target == "worker":  # the others go on; then the command is stopped as a person does it
@@ -82,19 +91,28 @@ def test_killed_again_and_again_a_command_ends_with_the_same_records(
         _all_ended(process.pid)
         records = finished(tmp_path)
         assert len(records) >= seen, "a record was lost"
-        assert_same(records, uninterrupted)
+        assert_same(records, uninterrupted.records)
         seen = len(records)
         if seen == RUNS:
             shutil.rmtree(tmp_path / "runs")
             rounds, seen = rounds + 1, 0
     assert ended(sweeping(tmp_path)) == 0
     records = finished(tmp_path)
-    assert records.keys() == uninterrupted.keys()
-    assert_same(records, uninterrupted)
+    assert records.keys() == uninterrupted.records.keys()
+    assert_same(records, uninterrupted.records)
     left = [path.name for path in (tmp_path / "runs").rglob("*.partial")]
     assert left == []
     assert [path.name for path in (tmp_path / "runs" / "unfinished").glob("*.safetensors")] == []
-    figures(**kills, sweeps=rounds + 1)
+    figures(**kills, **{"after snapshots or records": at_work, "sweeps to their end": rounds + 1})
+
+
+def _has_written(folder: Path, since: float) -> bool:
+    """Whether there is a snapshot or a record that is younger."""
+    for path in folder.rglob("*.*"):
+        with suppress(FileNotFoundError):
+            if path.suffix in (".safetensors", ".json") and path.stat().st_mtime >= since:
+                return True
+    return False
 
 
 def _kill(process: "subprocess.Popen[str]", target: str, draw: random.Random) -> None:

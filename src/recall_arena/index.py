@@ -18,7 +18,7 @@ from pathlib import Path
 import polars as pl
 
 from recall_arena import atomic
-from recall_arena.frame import COUNTS, assembled, counts_of, facts_of
+from recall_arena.frame import COUNTS, assembled, counts_of, facts_of, runs_of
 from recall_arena.records import DamagedRecord, Record, Store, scan_file
 from recall_arena.records.files import content_of
 from recall_arena.records.sealed import seal, unseal
@@ -50,7 +50,13 @@ class Contents:
     @cached_property
     def frame(self) -> pl.DataFrame:
         """The frame of all records."""
-        return assembled(self.table, self.table.select("address", *_COUNTS).explode(_COUNTS))
+        return _frame(self.table)
+
+    @cached_property
+    def runs(self) -> pl.DataFrame:
+        """A row a run, as `runs_of` says; of a few records at a time, since a frame is large."""
+        parts = self.table.iter_slices(AT_ONCE) if self.table.height else [self.table]
+        return pl.concat([runs_of(_frame(part)) for part in parts])
 
 
 def contents_of(store: Store) -> Contents:
@@ -63,24 +69,37 @@ def contents_of(store: Store) -> Contents:
     current = {path.name for path, stamp in stamps.items() if indexed.get(path.name) == stamp}
     fresh = [path for path in stamps if path.name not in current]
     damaged: list[DamagedRecord] = []
-    tables = [table.filter(pl.col("file").is_in(current)), *_tables(fresh, damaged)]
-    whole = pl.concat(tables).sort(pl.col("file").str.ends_with(".parquet"), "file")
+    whole = pl.concat([table.filter(pl.col("file").is_in(current)), *_tables(fresh, damaged)])
     _save(store.folder / NAME, whole, stamps, fresh, {damage.path for damage in damaged})
-    return together([Contents(whole, damaged)])
+    files_first = (pl.col("file").str.ends_with(".parquet"), "file")
+    return Contents(_once(whole, *files_first), damaged)
 
 
 def contents_of_files(paths: Iterable[Path]) -> Contents:
     """The records in these files, and what in them cannot be read."""
     damaged: list[DamagedRecord] = []
     tables = [_table([]), *_tables(list(paths), damaged)]
-    return together([Contents(pl.concat(tables), damaged)])
+    return Contents(_once(pl.concat(tables)), damaged)
 
 
 def together(several: Sequence[Contents]) -> Contents:
     """All that some have, each record once."""
     whole = pl.concat([one.table for one in several])
-    once = whole.unique("address", keep="first", maintain_order=True).sort("address")
-    return Contents(once, [damage for one in several for damage in one.damaged])
+    return Contents(_once(whole), [damage for one in several for damage in one.damaged])
+
+
+def _frame(table: pl.DataFrame) -> pl.DataFrame:
+    return assembled(table, table.select("address", *_COUNTS).explode(_COUNTS))
+
+
+def _once(table: pl.DataFrame, *order: pl.Expr | str) -> pl.DataFrame:
+    """Each record once, by address: the first of those rows that have its address.
+
+    Rows come in an order, or else as they are.  They are moved a single time: their counts are most
+    of what there is in memory.
+    """
+    keys = table.select("address", "file").with_row_index("row").sort(*order, "row")
+    return table[keys.unique("address", keep="first", maintain_order=True).sort("address")["row"]]
 
 
 def _stamps(paths: Iterable[Path]) -> dict[Path, str]:

@@ -9,6 +9,7 @@ import torch
 from recall_arena.runs import Run
 
 TOKEN, NUMBER = 8, 4  # bytes
+SMALL = 256  # the width and every option of a mixer that takes 200 MB at most
 COPIES = 4  # of each trained number: itself, its gradient, two moments
 
 
@@ -41,9 +42,14 @@ def _parameters(options: Any, width: int) -> int:
 
 
 def _counted(options: Any, width: int) -> int:
-    """The numbers of a mixer; 0 if it cannot be told without memory."""
+    """The numbers of a mixer; 0 if it cannot be told without memory.
+
+    What is small is built as it will be, and thrown away: "meta" would import PyTorch's compiler,
+    which takes each process seconds.
+    """
+    small = _is_small(options, width)
     try:
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]) if small else torch.device("meta"):
             module = options.build(width)
     except OverflowError:
         return 1 << 62
@@ -52,6 +58,15 @@ def _counted(options: Any, width: int) -> int:
     except Exception:  # somebody else's mixer, which computes with its weights
         return 0
     return sum(weight.numel() for weight in module.parameters())
+
+
+def _is_small(options: Any, width: int) -> bool:
+    """Whether no number that decides a mixer's size is large."""
+    numbers = [width, *getattr(options, "__dict__", {"unknown": ()}).values()]
+    return all(
+        number <= SMALL if isinstance(number, int) else isinstance(number, float | str | None)
+        for number in numbers
+    )
 
 
 _kept = lru_cache(maxsize=1024)(_counted)

@@ -6,7 +6,6 @@ from typing import Any
 import polars as pl
 
 from recall_arena.cli.where import column, where
-from recall_arena.frame import runs_of
 from recall_arena.index import Contents
 
 SHORT = {
@@ -38,7 +37,7 @@ def listed(
     accuracy at L.  Runs without a value in the column to sort by come last.  Raises Mistake for a
     condition or a column that there cannot be.
     """
-    judged = runs_of(contents.frame).with_columns(accuracy=pl.col("at_L"))
+    judged = contents.runs.with_columns(accuracy=pl.col("at_L"))
     fields = [_flat(json.loads(text)) for text in contents.table["run"]]
     names = sorted({name for row in fields for name in row} - set(judged.columns))
     described = contents.table.select("address").with_columns(

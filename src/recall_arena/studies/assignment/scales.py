@@ -137,8 +137,8 @@ SCALES = {
         stride=4,
     ),
     "published": Scale(
-        "about nine hours on two cores: what results/ shows, Problem 1 with up to twenty seeds, "
-        "the others with three",
+        "about eleven hours on two cores: what results/ shows, Problem 1 with up to twenty seeds, "
+        "the others with three, and those of `mixed` beside them",
         PUBLISHED,
         beside="mixed",
     ),

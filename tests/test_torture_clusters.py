@@ -1,0 +1,160 @@
+"""What thousands of runs ask of a store, and each of them of an executor: what clusters need."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import pytest
+from test_on_slurm import needs_slurm, slurm
+from torture import Figures, Scale
+
+from recall_arena.records import Store
+
+__all__ = ["slurm"]  # a fixture
+
+pytestmark = pytest.mark.whole
+
+TRAINING = (
+    *("--schedule.rate", "0.01", "--schedule.context", "16", "--schedule.batch", "8"),
+    *("--checks.sequences", "50", "--checks.running", "10000"),
+)
+WIDE = ("--schedule.steps", "3000", "--checks.every", "10", "--contexts.sequences", "20")
+"""As many checks and lengths as a published run has."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    seconds: float
+    megabytes: float
+    """The most memory it had at once."""
+
+
+def ended(folder: Path, command: Sequence[str], env: Mapping[str, str] = os.environ) -> Ended:
+    """A command as a person calls it in a folder; what it says stands in the folder's file."""
+    begun = time.monotonic()
+    with (folder / "said").open("w") as said:
+        words = [sys.executable, *command]
+        process = subprocess.Popen(words, cwd=folder, env=env, stdout=said, stderr=said)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, (folder / "said").read_text()
+    return Ended(time.monotonic() - begun, used.ru_maxrss * 1024 / 1e6)
+
+
+def sweep(folder: Path, seeds: int, *words: str, env: Mapping[str, str] = os.environ) -> Ended:
+    """The command, whose store is the folder's."""
+    grid = "seed=" + ",".join(map(str, range(seeds)))
+    command = ("-m", "recall_arena", "sweep", "--quiet", "--grid", grid, *TRAINING, *words)
+    return ended(folder, command, env)
+
+
+MANY = """
+import sys, time
+from dataclasses import replace
+from pathlib import Path
+from recall_arena.records import Store, address_of
+
+store = Store(Path("runs"))
+(record,) = store
+runs = [{**record.run, "seed": seed} for seed in range(1, int(sys.argv[1]))]
+begun = time.monotonic()
+for run in runs:
+    store.write(replace(record, run=run, address=address_of(run)))
+print(time.monotonic() - begun)
+"""
+
+
+def test_a_store_takes_ten_thousand_runs_and_their_study_goes_on(
+    tmp_path: Path, scale: Scale, figures: Figures
+) -> None:
+    """One run is trained; the others are its copies with other seeds."""
+    runs = scale(40, 10_000)
+    sweep(tmp_path, 1, *WIDE)
+    ended(tmp_path, ("-c", MANY, str(runs)))
+    written = (runs - 1) / float((tmp_path / "said").read_text())
+    files = Store(tmp_path / "runs").files()
+    assert len(files) == runs
+
+    again = sweep(tmp_path, runs, *WIDE)
+    assert Store(tmp_path / "runs").files() == files
+    listing = ("-m", "recall_arena", "runs", "ls", "--where", "seed == 7", "--json")
+    first, second = ended(tmp_path, listing), ended(tmp_path, listing)
+    (row,) = json.loads((tmp_path / "said").read_text())
+    assert row["seed"] == 7
+    figures(
+        runs=runs,
+        **{"records written a second": round(written)},
+        **{"bytes a record": round(sum(path.stat().st_size for path in files) / runs)},
+        **{"seconds of the sweep called again": round(again.seconds, 1)},
+        **{"its MB": round(again.megabytes)},
+        **{"seconds to find one first": round(first.seconds, 1)},
+        **{"and then": round(second.seconds, 1), "with MB": round(second.megabytes)},
+    )
+
+
+def paced(store: Store) -> tuple[float, float]:
+    """When the first record was written, and how many seconds on average after another."""
+    times = sorted(path.stat().st_mtime for path in store.files())
+    return times[0], (times[-1] - times[0]) / (len(times) - 1)
+
+
+@pytest.mark.parametrize(
+    "executor",
+    [
+        "local",
+        pytest.param("ray", marks=pytest.mark.slow),
+        pytest.param("slurm", marks=[pytest.mark.slow, needs_slurm]),
+    ],
+)
+def test_an_executor_hands_runs_on(
+    executor: str,
+    tmp_path: Path,
+    scale: Scale,
+    figures: Figures,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Runs of a fraction of a second, two at once: what they take is what handing on takes."""
+    environment = dict(os.environ)
+    if executor == "slurm":
+        environment = request.getfixturevalue("slurm")
+    if executor == "ray":
+        pytest.importorskip("ray")
+    runs, begun = scale(6, 60), time.time()
+    short = ("--schedule.steps", "30", "--contexts", "8,16", "--jobs", "2")
+    sweep(tmp_path, runs, *short, "--executor", executor, env=environment)
+    first, between = paced(Store(tmp_path / "runs"))
+    assert between < 20
+    figures(
+        runs=runs,
+        **{"seconds to the first record": round(first - begun, 1)},
+        **{"core-seconds a run": round(2 * between, 2)},
+    )
+
+
+@pytest.mark.slow
+def test_ray_beside_processes(tmp_path: Path, scale: Scale, figures: Figures) -> None:
+    """Four runs of most of a minute each, two at once, from the command's start to its end."""
+    pytest.importorskip("ray")
+    took: dict[str, list[float]] = {"local": [], "ray": []}
+    steps = str(scale(2_000, 50_000))
+    for number in range(scale(1, 2)):
+        for executor, seconds in took.items():
+            folder = tmp_path / f"{executor} {number}"
+            folder.mkdir()
+            words = ("--schedule.steps", steps, "--contexts", "8,16", "--jobs", "2")
+            seconds.append(sweep(folder, 4, *words, "--executor", executor).seconds)
+    ratios = [ray / local for local, ray in zip(took["local"], took["ray"], strict=True)]
+    assert median(ratios) < 1 + scale(900, 60) / 100
+    named = {f"{name} seconds": round(median(times), 1) for name, times in took.items()}
+    figures(runs=4, **named, percent=round(100 * (median(ratios) - 1), 1))
+    stores = (Store(folder / "runs") for folder in tmp_path.iterdir() if folder.is_dir())
+    for one, other in itertools.pairwise(stores):
+        assert one.addresses() == other.addresses()
+        assert [a.outcome for a in one] == [b.outcome for b in other]
