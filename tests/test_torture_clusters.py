@@ -152,9 +152,9 @@ def test_ray_beside_processes(tmp_path: Path, scale: Scale, figures: Figures) ->
             seconds.append(sweep(folder, 4, *words, "--executor", executor).seconds)
     ratios = [ray / local for local, ray in zip(took["local"], took["ray"], strict=True)]
     assert median(ratios) < 1 + scale(900, 60) / 100
-    named = {f"{name} seconds": round(median(times), 1) for name, times in took.items()}
-    figures(runs=4, **named, percent=round(100 * (median(ratios) - 1), 1))
     stores = (Store(folder / "runs") for folder in tmp_path.iterdir() if folder.is_dir())
     for one, other in itertools.pairwise(stores):
         assert one.addresses() == other.addresses()
         assert [a.outcome for a in one] == [b.outcome for b in other]
+    named = {f"{name} seconds": round(median(times), 1) for name, times in took.items()}
+    figures(runs=4, **named, percent=round(100 * (median(ratios) - 1), 1))

@@ -54,9 +54,10 @@ class Uninterrupted:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
+    """One run after another, which needs no workers to start."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     begun = time.monotonic()
-    assert ended(sweeping(folder)) == 0
+    assert ended(started(*SWEEP, "--jobs", "1", cwd=folder)) == 0
     seconds = time.monotonic() - begun
     records = finished(folder)
     assert len(records) == RUNS
