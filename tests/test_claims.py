@@ -18,7 +18,7 @@ from recall_arena.frame import frame_of, runs_of
 from recall_arena.intervals import difference, exact, wilson
 from recall_arena.permutation import holm, rank_test, smallest_p, trend_test
 from recall_arena.records import Record
-from recall_arena.rules import ENOUGH, Ahead, Every, Falls, Rule
+from recall_arena.rules import ENOUGH, Ahead, Every, Harder, Rule
 from recall_arena.wording import each, spread
 
 MAMBA, ROPE = pl.col("model") == "mamba", pl.col("model") == "transformer-rope"
@@ -100,7 +100,7 @@ def test_saturation_is_no_difference_once_there_are_runs_enough(runs: int, said:
     both = group("mamba", [1.0] * runs) + group("transformer-rope", [1.0] * runs)
     assert verdict(AHEAD, both) == said
     many = group("mamba", [1.0] * runs, M=4) + group("mamba", [1.0] * runs, M=16)
-    assert verdict(Falls("M"), many) == said
+    assert verdict(Harder("M"), many) == said
 
 
 def test_never_is_later_than_any_iteration() -> None:
@@ -119,7 +119,25 @@ def test_never_is_later_than_any_iteration() -> None:
 )
 def test_a_trend_looks_at_every_number_of_queries(by_queries, said) -> None:
     runs = [one for m, values in by_queries.items() for one in group("mamba", values, M=m)]
-    assert verdict(Falls("M"), runs) == said
+    assert verdict(Harder("M"), runs) == said
+
+
+@pytest.mark.parametrize(
+    ("by_delay", "said"),
+    [
+        ({1: [500, 510, 520], 2: [900, 910, 920], 3: [1_500, None, None]}, "supported"),
+        ({1: [1_500, None, None], 2: [900, 910, 920], 3: [500, 510, 520]}, "refuted"),
+        ({1: [None] * 3, 2: [None] * 3, 3: [None] * 3}, "undecided"),
+        ({1: [500] * 3, 2: [500] * 3, 3: [500] * 3}, "undecided"),
+    ],
+)
+def test_a_trend_over_delays_counts_never_as_latest(by_delay, said) -> None:
+    runs = [
+        record("mamba", seed, tau=tau, steps_99=steps, at_L=0.5 if steps is None else 1.0)
+        for tau, found in by_delay.items()
+        for seed, steps in enumerate(found)
+    ]
+    assert verdict(Harder("tau", "steps_99"), runs) == said
 
 
 def comments(rules: dict[str, Rule], records: list[Record]) -> dict[str, str]:

@@ -18,8 +18,10 @@ from recall_arena.permutation import rank_test, smallest_p, trend_test
 from recall_arena.wording import (
     MEASURES,
     NO_RUN,
+    SYMBOLS,
     by_setting,
     limit,
+    name_of_value,
     numbers,
     seeds,
     spread,
@@ -165,35 +167,42 @@ def in_each(
 
 
 @dataclass(frozen=True)
-class Falls(Rule):
-    """The test accuracy at L falls as a column grows."""
+class Harder(Rule):
+    """As a column grows the task is harder: less accurate at L, or later at 99 %.
+
+    over, value  the column that grows, and the one that then falls (at_L) or rises (steps_99)
+    """
 
     over: str
+    value: Literal["at_L", "steps_99"] = "at_L"
 
     @property
     def decided_by(self) -> str:
         return (
-            f"{MEASURES['at_L']} of every run: its trend over {self.over} (Jonckheere and "
-            "Terpstra), by permutation of runs"
+            f"{MEASURES[self.value]} of every run: its trend over {SYMBOLS[self.over]} (Jonckheere "
+            "and Terpstra), by permutation of runs"
         )
 
     def rule(self, runs: pl.DataFrame) -> Ruling:
         groups = dict(sorted((key, rows) for (key,), rows in runs.group_by(self.over)))
-        trend, p = trend_test(runs[self.over].to_list(), runs["at_L"].to_list())
+        found = runs[self.value].fill_null(float("inf"))  # never is later than any number
+        trend, p = trend_test(runs[self.over].to_list(), found.to_list())
         first, *rest = groups.values()
+        named = {name_of_value(self.over, key): rows for key, rows in groups.items()}
         learnt = ", ".join(
-            f"{self.over} = {key}: {rows.filter(HAS_LEARNT).height} of {rows.height}"
-            for key, rows in groups.items()
+            f"{name}: {rows.filter(HAS_LEARNT).height} of {rows.height}"
+            for name, rows in named.items()
         )
-        show = "; ".join(f"{self.over} = {k}: {spread(r, 'at_L')}" for k, r in groups.items())
+        show = "; ".join(f"{name}: {spread(rows, self.value)}" for name, rows in named.items())
         same = all(equivalent(first, rows) for rows in rest)
+        claimed = trend > 0 if self.value == "steps_99" else trend < 0
         return Ruling(
-            "supported" if trend < 0 else "refuted",
-            f"{MEASURES['at_L']}, median (every seed): {show}",
+            "supported" if claimed else "refuted",
+            f"{MEASURES[self.value]}, median (every seed): {show}",
             f"Runs that learnt the task, {learnt}. Trend {trend:+.2f}.",
             p=p,
             least=smallest_p(*(rows.height for rows in groups.values())),
-            otherwise="no difference" if same else "undecided",
+            otherwise="no difference" if same and self.value == "at_L" else "undecided",
         )
 
 

@@ -3,7 +3,7 @@
 import polars as pl
 
 from recall_arena.claims import HAS_LEARNT, Claim
-from recall_arena.rules import Ahead, Every, Falls, in_each
+from recall_arena.rules import Ahead, Every, Harder, in_each
 from recall_arena.studies.assignment.scales import PROBLEMS
 from recall_arena.studies.assignment.settings import QUERIES
 from recall_arena.wording import limit
@@ -89,7 +89,7 @@ def falls_with_queries(model: str, d: int) -> Claim:
         f"How does {look_of(model).label} (d = {d}) cope with more queries?",
         "The more queries, the lower its test accuracy at L.",
         (PROBLEM > 1) & (pl.col("model") == model) & (d == D) & (TAU == 1),
-        Falls("M"),
+        Harder("M"),
     )
 
 

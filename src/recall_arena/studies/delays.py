@@ -1,0 +1,227 @@
+"""The delay ladder: how far behind its query may the value stand?
+
+Mamba and Hybrid-A, whose first layer is Mamba's, on one query with every delay from 1 to 12.  A
+short convolution sees three tokens back, so those of Mamba's two layers reach six together and
+that of Hybrid-A three; further only the scan can bring a query to its value, or attention.
+
+Each iteration's length is drawn from those up to L.  The rate is that which the assignment's search
+at such lengths chose for either model with a delay of five; it is not searched again.  The claims
+were written before the seeds that judge them were trained.
+"""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from recall_arena.claims import HAS_LEARNT, SETTING, Claim, decide
+from recall_arena.dots import Panel, by_setting
+from recall_arena.figures import Drawing
+from recall_arena.frame import runs_of
+from recall_arena.plots import Axes2D, plot, points_of
+from recall_arena.records import Store
+from recall_arena.rules import Ahead, Every, Harder, in_each, standards
+from recall_arena.studies.assignment.scales import CONTEXT, LATE, Effort
+from recall_arena.studies.assignment.settings import FLOOR, LONGEST, VOCABULARY
+from recall_arena.studies.study import NamedRun, Picture, Plan, Section, Study, Table
+from recall_arena.wording import middle, name_of_value, recipe, settings
+from recall_arena.zoo import look_of
+
+MODELS = ("mamba", "hybrid-a")
+DELAYS = range(1, 13)
+WIDTH = 8
+RATE = 1e-2
+FAR = 16
+"""The first length tested and the step to the next; the first at which every delay has a value."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What it costs, and what is spent on each model with each delay."""
+
+    about: str
+    effort: Effort
+
+
+SCALES = {
+    "smoke": Scale("a minute on two cores: every part runs, nothing is learnt", Effort(20)),
+    "published": Scale(
+        "an hour and a half on two cores: seeds that nothing else has",
+        Effort(20_000 + LATE, seeds=10, first_seed=200, decay_steps=LATE),
+    ),
+}
+
+MAMBA, HYBRID_A = (pl.col("model") == model for model in MODELS)
+TAU = pl.col("tau")
+SETTINGS = pl.DataFrame(
+    [{"model": model, "d": WIDTH, "M": 1, "tau": delay} for delay in DELAYS for model in MODELS]
+)
+
+
+def later(model: str) -> Claim:
+    """Whether each further token of delay costs a model more iterations."""
+    return Claim(
+        f"What does a longer delay cost {look_of(model).label}?",
+        "Iterations: the longer the delay, the later a run reaches 99 % validation accuracy.",
+        pl.col("model") == model,
+        Harder("tau", "steps_99"),
+    )
+
+
+REACH = Claim(
+    "Is the reach of the convolutions felt?",
+    "Yes: one token beyond what the convolutions of its layers reach together, six tokens for "
+    "Mamba and three for Hybrid-A, a model needs more iterations to 99 % than at the last within.",
+    (MAMBA & TAU.is_in([6, 7])) | (HYBRID_A & TAU.is_in([3, 4])),
+    Ahead(
+        "steps_99",
+        "one token beyond the reach against the last within",
+        [
+            ("Mamba, τ = 7 against 6", MAMBA & (TAU == 7), MAMBA & (TAU == 6)),
+            ("Hybrid-A, τ = 4 against 3", HYBRID_A & (TAU == 4), HYBRID_A & (TAU == 3)),
+        ],
+    ),
+)
+BETWEEN = Claim(
+    "Does a second convolution help where one does not reach?",
+    "Yes: with a delay of four, five and six, which two convolutions reach and one does not, "
+    "Hybrid-A needs more iterations to 99 % than Mamba.",
+    TAU.is_in([4, 5, 6]),
+    Ahead(
+        "steps_99",
+        "Hybrid-A against Mamba",
+        in_each({f"τ = {tau}": TAU.eq(tau) for tau in (4, 5, 6)}, HYBRID_A, MAMBA),
+    ),
+)
+NO_WALL = Claim(
+    "Is there a delay that is not learnt?",
+    "No: every run of both models learns its delay, for what a convolution does not reach the scan "
+    "carries.",
+    pl.lit(value=True),
+    Every(
+        measure="at_L",
+        passes=HAS_LEARNT,
+        threshold="at least 99 % at L where the value is not the query",
+        among=pl.lit(value=True),
+        condition="runs",
+    ),
+)
+CLAIMS = (later("mamba"), later("hybrid-a"), REACH, BETWEEN, NO_WALL)
+
+
+def _runs(plan: Plan, store: Store) -> list[NamedRun]:
+    """Seed by seed, so that what is there after a while is some of each delay."""
+    from recall_arena.evaluation import Contexts  # these need torch, as all the rest does not
+    from recall_arena.model import named
+    from recall_arena.runs import Run
+    from recall_arena.tasks import AssociativeRecall
+    from recall_arena.training import Schedule
+
+    effort = SCALES[plan.scale].effort
+    return [
+        NamedRun(
+            f"{look_of(model).label} (τ = {delay}), seed {seed}",
+            Run(
+                AssociativeRecall(VOCABULARY, queries=1, delay=delay),
+                named(model, vocabulary=VOCABULARY, width=WIDTH),
+                Schedule(
+                    rate=RATE,
+                    steps=effort.steps,
+                    context=CONTEXT,
+                    decay_steps=effort.decay_steps,
+                    shortest=delay + 1,
+                ),
+                contexts=Contexts(first=FAR, last=LONGEST, stride=FAR),
+                seed=seed,
+            ),
+        )
+        for seed in effort.of(plan.seeds)
+        for delay in reversed(DELAYS)
+        for model in MODELS
+    ]
+
+
+def _size(plan: Plan) -> int:
+    return SETTINGS.height * len(SCALES[plan.scale].effort.of(plan.seeds))
+
+
+def _select(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:
+    """The newest revision's rows by the recipe above."""
+    effort = SCALES[plan.scale].effort
+    own = frame.join(SETTINGS, on=SETTING, how="semi").filter(
+        pl.col("shortest") == TAU + 1,
+        pl.col("seed").is_in([*effort.of(plan.seeds)]),
+        pl.all_horizontal(pl.col("distance", "extends").is_null()),
+        task="associative-recall",
+        K=VOCABULARY,
+        L=CONTEXT,
+        rate=RATE,
+        budget=effort.steps,
+        decay=effort.decay,
+        optimizer="adamw",
+        weight_decay=0.0,
+        curriculum="none",
+    )
+    return own.filter(pl.col("revision") == pl.col("revision").max())
+
+
+def _sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
+    ordered = SETTINGS.join(runs_of(frame).sort("seed"), on=SETTING, maintain_order="left_right")
+    findings = decide(CLAIMS, ordered, SETTINGS)
+    note = (
+        f"Each iteration's length is drawn from τ + 1 to L. The rate, {RATE:g}, is that which the "
+        "assignment's search chose for both models with a delay of five at such lengths."
+    )
+    return [
+        Section(
+            "The delay ladder",
+            STUDY.question,
+            (recipe(ordered), note, standards(CLAIMS, ordered)),
+            _pictures(ordered) if ordered.height else (),
+            (_table(ordered),) if ordered.height else (),
+            tuple(findings[claim.question] for claim in CLAIMS),
+        )
+    ]
+
+
+def _pictures(runs: pl.DataFrame) -> tuple[Picture, ...]:
+    axes = Axes2D("tau", "steps_99", "model", None, ())
+    points = points_of(runs, runs, axes)
+    caption = (
+        "How soon: iterations to the first check with 99 % validation accuracy against the delay; "
+        f"a mark a run, a line through the medians, and none for what never was. {settings(runs)}."
+    )
+    panels = (Panel("at L", runs, "at_L", FLOOR), Panel("beyond L", runs, "beyond"))
+    return (
+        Picture("delays-iterations", Drawing(plot(points, axes), points, caption, ())),
+        Picture("delays-runs", by_setting(panels, "Every run")),
+    )
+
+
+def _table(runs: pl.DataFrame) -> Table:
+    rows = []
+    for (delay,), own in runs.group_by("tau", maintain_order=True):
+        row = {"delay": name_of_value("tau", delay)}
+        for model in MODELS:
+            seen, name = own.filter(model=model), look_of(model).label
+            learnt = seen.filter(HAS_LEARNT).height
+            row[f"{name}: learnt"] = f"{learnt} of {seen.height}"
+            row[f"{name}: to 99 %"] = middle(seen, "steps_99")
+            row[f"{name}: beyond L"] = middle(seen, "beyond")
+        rows.append(row)
+    caption = (
+        "Runs that learnt the task; medians over runs of the iterations to 99 % validation "
+        "accuracy, and of the test accuracy from L + 1 to 3L."
+    )
+    return Table("delays", caption, pl.DataFrame(rows))
+
+
+STUDY = Study(
+    name="delays",
+    question="How far behind its query may a value stand, and what does each token more cost?",
+    parts=(1,),
+    scales={name: scale.about for name, scale in SCALES.items()},
+    runs=_runs,
+    size=_size,
+    select=_select,
+    sections=_sections,
+)
