@@ -81,10 +81,17 @@ def record(
     )
 
 
-def kept(seed: int = 0, *, parameters: int = 100, checks: int = 3, model: str = "mamba") -> Record:
+def kept(
+    seed: int = 0,
+    *,
+    parameters: int = 100,
+    checks: int = 3,
+    model: str = "mamba",
+    rate: float = 0.01,
+) -> Record:
     """A small record as a run may have made it, whose counts agree, so that a store keeps it."""
     steps = range(10, 10 * checks + 1, 10)
-    run = record(model, seed, M=2).run
+    run = record(model, seed, M=2, rate=rate).run
     run |= {
         "schedule": {**run["schedule"], "steps": 10 * checks},
         "checks": {"every": 10, "sequences": 8, "solved": 0.999, "running": 5},

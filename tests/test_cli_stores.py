@@ -238,6 +238,17 @@ def test_runs_are_listed_and_exported_as_asked_for(
     assert "no such records in" in capsys.readouterr().out
 
 
+def test_a_list_shows_four_digits_of_a_fraction(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for record in (kept(0, rate=1 / 3), kept(1, rate=3e-4)):
+        Store(tmp_path).write(record)
+    assert main(["runs", "ls", "--sort", "rate", "--store", str(tmp_path)]) == 0
+    _, low, high = capsys.readouterr().out.splitlines()
+    assert " 0.0003 " in low
+    assert " 0.3333 " in high
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
 def test_an_export_has_every_field_and_curve_in_each_format(tmp_path: Path, suffix: str) -> None:
     for one in RECORDS:

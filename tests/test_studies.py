@@ -369,7 +369,7 @@ def test_what_a_section_says_of_its_runs_follows_from_them(entire: dict[str, Sec
     ) in " ".join(entire["Problem 1: the induction head"].setting)
     wide = " ".join(entire["Problem 3: wide embeddings, and a long delay"].setting)
     assert "d = 64, M = 4, 8 and 16, τ = 1 and 10, L = 64" in wide
-    assert " Mamba: mamba, mamba. At most 2,500 iterations" in wide
+    assert " Mamba: mamba, mamba. At most 1,900 iterations" in wide
 
 
 def test_the_kept_search_is_read_back_as_it_was_written(tmp_path: Path) -> None:

@@ -40,16 +40,19 @@ class RunsLs(Command):
         if self.json:
             say_json(table.rows(named=True))
         elif table.height:
-            shown = brief(table).with_columns(
-                pl.col("address").str.head(8),
-                pl.selectors.by_name("validation", "accuracy").round(4),
-            )
-            rows = ([("" if v is None else v) for v in row] for row in shown.iter_rows())
-            say_table(shown.columns, rows)
+            shown = brief(table).with_columns(pl.col("address").str.head(8))
+            say_table(shown.columns, ([_cell(value) for value in row] for row in shown.iter_rows()))
         else:
             such = "such " * bool(self.where)
             say(f"no {such}records in {self.store}")
         return stores.tell_damaged(contents.damaged)
+
+
+def _cell(value: object) -> object:
+    """What a cell shows of a value: of a fraction four digits, of nothing nothing."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else value
 
 
 @dataclass(frozen=True)

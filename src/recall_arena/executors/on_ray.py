@@ -6,6 +6,7 @@ queue on the side: a streaming generator would have to send the same news again 
 """
 
 import os
+import pickle
 import signal
 import threading
 from collections import deque
@@ -120,7 +121,8 @@ class _Tasks:
         except (Empty, RayError):  # the queue's node is lost, and the runs go on without news
             return []
         present = {run.address for run in self._working.values()}
-        return [event for event in news if event.address in present]
+        events = [pickle.loads(told) for told in news]
+        return [event for event in events if event.address in present]
 
     def _end(self, task: Any, run: Run) -> Event:
         """How a run ended; if Ray does not know, the store does."""
@@ -149,7 +151,8 @@ def _work(parcel: Parcel, work: Work, news: Queue) -> Event:
         for last in events:
             if isinstance(last, Advanced | Noted):
                 with suppress(Full, RayError):
-                    news.put_nowait(last)
+                    # As bytes: to hold an event the queue's process would import PyTorch.
+                    news.put_nowait(pickle.dumps(last))
     return last
 
 
