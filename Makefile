@@ -70,9 +70,11 @@ rates: $(VENV)/.installed
 
 published: $(VENV)/.installed
 	$(BIN)/recall study run assignment --scale published --store results/records --out results/report $(ARGS)
+	$(BIN)/recall study run delays --scale published --store results/records --out results/delays
 
 report: $(VENV)/.installed
 	$(BIN)/recall report assignment --scale published --store results/records --out report $(ARGS)
+	$(BIN)/recall report delays --scale published --store results/records --out report/delays
 
 # The first Python that runs (a pyenv shim may not), is new enough and can make environments.
 $(BIN)/python:

@@ -353,13 +353,17 @@ def test_a_page_that_is_too_large_has_fewer_points_of_each_run_and_all_extremes(
         assert {f([y for _, y in one]) for f in (min, max)} <= {y for _, y in other}
 
 
-def test_the_published_page_shows_every_seed_and_is_no_larger_than_it_may(tmp_path) -> None:
+def test_the_published_report_is_what_is_kept_shows_every_seed_and_is_no_larger_than_it_may(
+    tmp_path,
+) -> None:
     study, plan = STUDIES["assignment"], Plan("published", (1, 2, 3))
     store = Store(ROOT / "results" / "records")
     frame = study.select(contents_of(store).frame, plan)
     page = write_report(study, plan, frame, tmp_path, (), store)
     assert page.read_text().count('data-seed="119"') >= 2 * 2 * 4  # figures, delays and models
     assert page.stat().st_size <= 3_000_000
+    kept = ROOT / "results" / "report" / "report.md"
+    assert (tmp_path / "report.md").read_text() == kept.read_text()
 
 
 @pytest.fixture
