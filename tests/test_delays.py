@@ -4,11 +4,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from conftest import ROOT
 from made_up import record
 
 from recall_arena.claims import decide
 from recall_arena.frame import frame_of, runs_of
+from recall_arena.index import contents_of
 from recall_arena.records import Record, Store
+from recall_arena.report import write_report
 from recall_arena.studies import STUDIES, Plan
 from recall_arena.studies.delays import BETWEEN, CLAIMS, DELAYS, MODELS, NO_WALL, REACH, SETTINGS
 
@@ -107,3 +110,13 @@ def test_its_report_is_of_whatever_runs_there_are(records: list[Record]) -> None
     assert [len(picture.drawing.data) > 0 for picture in section.pictures] == [True, True][
         : 2 * bool(records)
     ]
+
+
+@pytest.mark.whole
+def test_the_published_report_is_what_the_records_give(tmp_path: Path) -> None:
+    store = Store(ROOT / "results" / "records")
+    rows = STUDY.select(contents_of(store).frame, PUBLISHED)
+    assert rows["address"].n_unique() == STUDY.size(PUBLISHED)
+    write_report(STUDY, PUBLISHED, rows, tmp_path, (), store)
+    kept = ROOT / "results" / "delays" / "report.md"
+    assert (tmp_path / "report.md").read_text() == kept.read_text()

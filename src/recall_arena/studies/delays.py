@@ -26,7 +26,10 @@ from recall_arena.studies.study import NamedRun, Picture, Plan, Section, Study, 
 from recall_arena.wording import middle, name_of_value, recipe, settings
 from recall_arena.zoo import look_of
 
-MODELS = ("mamba", "hybrid-a")
+REACHES = {"mamba": 6, "hybrid-a": 3}
+"""Each model, and how many tokens the convolutions of its layers reach back together."""
+
+MODELS = (*REACHES,)
 DELAYS = range(1, 13)
 WIDTH = 8
 RATE = 1e-2
@@ -45,7 +48,7 @@ class Scale:
 SCALES = {
     "smoke": Scale("a minute on two cores: every part runs, nothing is learnt", Effort(20)),
     "published": Scale(
-        "an hour and a half on two cores: seeds that nothing else has",
+        "forty minutes on two cores: ten seeds that nothing else has",
         Effort(20_000 + LATE, seeds=10, first_seed=200, decay_steps=LATE),
     ),
 }
@@ -184,17 +187,27 @@ def _sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
 
 
 def _pictures(runs: pl.DataFrame) -> tuple[Picture, ...]:
-    axes = Axes2D("tau", "steps_99", "model", None, ())
-    points = points_of(runs, runs, axes)
-    caption = (
-        "How soon: iterations to the first check with 99 % validation accuracy against the delay; "
-        f"a mark a run, a line through the medians, and none for what never was. {settings(runs)}."
-    )
     panels = (Panel("at L", runs, "at_L", FLOOR), Panel("beyond L", runs, "beyond"))
     return (
-        Picture("delays-iterations", Drawing(plot(points, axes), points, caption, ())),
+        Picture("delays-iterations", _iterations(runs)),
         Picture("delays-runs", by_setting(panels, "Every run")),
     )
+
+
+def _iterations(runs: pl.DataFrame) -> Drawing:
+    axes = Axes2D("tau", "steps_99", "model", None, ())
+    points = points_of(runs, runs, axes)
+    figure = plot(points, axes)
+    for axis in figure.axes:
+        axis.set(xlabel="delay τ", ylabel="iterations to 99 %", xticks=[*DELAYS])
+        for model, reach in REACHES.items():
+            axis.axvline(reach + 0.5, color=look_of(model).colour, linewidth=0.9, linestyle="--")
+    caption = (
+        "How soon: iterations to the first check with 99 % validation accuracy against the delay; "
+        "a mark a run, a line through the medians, and no mark for a run that never got there. "
+        f"Dashed: as far as each model's convolutions reach together. {settings(runs)}."
+    )
+    return Drawing(figure, points, caption, ())
 
 
 def _table(runs: pl.DataFrame) -> Table:
