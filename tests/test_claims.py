@@ -140,6 +140,16 @@ def test_a_trend_over_delays_counts_never_as_latest(by_delay, said) -> None:
     assert verdict(Harder("tau", "steps_99"), runs) == said
 
 
+def test_a_trend_of_iterations_goes_as_far_as_every_budget() -> None:
+    """The runs with the longer delay had ten times as long to get there."""
+    runs = [
+        record("mamba", 10 * tau + seed, tau=tau, steps_99=steps, at_L=0.5, budget=budget)
+        for tau, steps, budget in ((1, None, 1_000), (2, 9_000, 10_000))
+        for seed in range(6)
+    ]
+    assert verdict(Harder("tau", "steps_99"), runs) == "undecided"
+
+
 def comments(rules: dict[str, Rule], records: list[Record]) -> dict[str, str]:
     """What is said of claims that are judged together."""
     runs = runs_of(frame_of(records))

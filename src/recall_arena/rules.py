@@ -185,8 +185,7 @@ class Harder(Rule):
 
     def rule(self, runs: pl.DataFrame) -> Ruling:
         groups = dict(sorted((key, rows) for (key,), rows in runs.group_by(self.over)))
-        found = runs[self.value].fill_null(float("inf"))  # never is later than any number
-        trend, p = trend_test(runs[self.over].to_list(), found.to_list())
+        trend, p = trend_test(runs[self.over].to_list(), self._values(runs))
         first, *rest = groups.values()
         named = {name_of_value(self.over, key): rows for key, rows in groups.items()}
         learnt = ", ".join(
@@ -204,6 +203,14 @@ class Harder(Rule):
             least=smallest_p(*(rows.height for rows in groups.values())),
             otherwise="no difference" if same and self.value == "at_L" else "undecided",
         )
+
+    def _values(self, runs: pl.DataFrame) -> list[float]:
+        """What is compared: iterations as far as all runs were given them, never as infinite."""
+        value = pl.col(self.value)
+        if self.value == "steps_99":
+            within = value <= pl.col("budget").min()
+            value = pl.when(within).then(value).otherwise(float("inf"))
+        return runs.select(value.cast(pl.Float64)).to_series().to_list()
 
 
 def equivalent(first: pl.DataFrame, second: pl.DataFrame) -> bool:
