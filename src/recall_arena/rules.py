@@ -150,11 +150,11 @@ class Ahead(Rule):
         return f"{comment[0].upper()}{comment[1:]}."
 
 
-def _compared(pair: tuple[pl.DataFrame, pl.DataFrame], column: str) -> list[list[float]]:
-    """The values of two groups; iterations as far as both were given them."""
-    found = [numbers(own, column) for own in pair]
+def _compared(groups: Sequence[pl.DataFrame], column: str) -> list[list[float]]:
+    """The values of each group; iterations as far as all were given them."""
+    found = [numbers(own, column) for own in groups]
     if column.startswith("steps"):
-        given = min(min(own["budget"]) for own in pair)
+        given = min(min(own["budget"]) for own in groups)
         found = [[value if value <= given else float("inf") for value in own] for own in found]
     return found
 
@@ -185,7 +185,9 @@ class Harder(Rule):
 
     def rule(self, runs: pl.DataFrame) -> Ruling:
         groups = dict(sorted((key, rows) for (key,), rows in runs.group_by(self.over)))
-        trend, p = trend_test(runs[self.over].to_list(), self._values(runs))
+        found = dict(zip(groups, _compared([*groups.values()], self.value), strict=True))
+        levels = [key for key, own in found.items() for _ in own]
+        trend, p = trend_test(levels, [value for own in found.values() for value in own])
         first, *rest = groups.values()
         named = {name_of_value(self.over, key): rows for key, rows in groups.items()}
         learnt = ", ".join(
@@ -203,14 +205,6 @@ class Harder(Rule):
             least=smallest_p(*(rows.height for rows in groups.values())),
             otherwise="no difference" if same and self.value == "at_L" else "undecided",
         )
-
-    def _values(self, runs: pl.DataFrame) -> list[float]:
-        """What is compared: iterations as far as all runs were given them, never as infinite."""
-        value = pl.col(self.value)
-        if self.value == "steps_99":
-            within = value <= pl.col("budget").min()
-            value = pl.when(within).then(value).otherwise(float("inf"))
-        return runs.select(value.cast(pl.Float64)).to_series().to_list()
 
 
 def equivalent(first: pl.DataFrame, second: pl.DataFrame) -> bool:

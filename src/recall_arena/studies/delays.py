@@ -20,8 +20,8 @@ from recall_arena.frame import runs_of
 from recall_arena.plots import Axes2D, plot, points_of
 from recall_arena.records import Store
 from recall_arena.rules import Ahead, Every, Harder, in_each, standards
-from recall_arena.studies.assignment.scales import CONTEXT, LATE, Effort
-from recall_arena.studies.assignment.settings import FLOOR, LONGEST, VOCABULARY
+from recall_arena.studies.assignment.scales import LATE, Effort
+from recall_arena.studies.assignment.settings import FLOOR, LONGEST, Setting, on_settings
 from recall_arena.studies.study import NamedRun, Picture, Plan, Section, Study, Table
 from recall_arena.wording import middle, name_of_value, recipe, settings
 from recall_arena.zoo import look_of
@@ -114,27 +114,15 @@ CLAIMS = (later("mamba"), later("hybrid-a"), REACH, BETWEEN, NO_WALL)
 def _runs(plan: Plan, store: Store) -> list[NamedRun]:
     """Seed by seed, so that what is there after a while is some of each delay."""
     from recall_arena.evaluation import Contexts  # these need torch, as all the rest does not
-    from recall_arena.model import named
-    from recall_arena.runs import Run
-    from recall_arena.tasks import AssociativeRecall
-    from recall_arena.training import Schedule
+    from recall_arena.studies.assignment.runs import setting_run
 
     effort = SCALES[plan.scale].effort
+    contexts = Contexts(first=FAR, last=LONGEST, stride=FAR)
     return [
         NamedRun(
             f"{look_of(model).label} (τ = {delay}), seed {seed}",
-            Run(
-                AssociativeRecall(VOCABULARY, queries=1, delay=delay),
-                named(model, vocabulary=VOCABULARY, width=WIDTH),
-                Schedule(
-                    rate=RATE,
-                    steps=effort.steps,
-                    context=CONTEXT,
-                    decay_steps=effort.decay_steps,
-                    shortest=delay + 1,
-                ),
-                contexts=Contexts(first=FAR, last=LONGEST, stride=FAR),
-                seed=seed,
+            setting_run(
+                Setting(1, model, d=WIDTH, M=1, tau=delay), RATE, effort, seed, contexts, mixed=True
             ),
         )
         for seed in effort.of(plan.seeds)
@@ -148,22 +136,16 @@ def _size(plan: Plan) -> int:
 
 
 def _select(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:
-    """The newest revision's rows by the recipe above."""
+    """The newest revision's rows of a plan's runs."""
     effort = SCALES[plan.scale].effort
-    own = frame.join(SETTINGS, on=SETTING, how="semi").filter(
-        pl.col("shortest") == TAU + 1,
-        pl.col("seed").is_in([*effort.of(plan.seeds)]),
-        pl.all_horizontal(pl.col("distance", "extends").is_null()),
-        task="associative-recall",
-        K=VOCABULARY,
-        L=CONTEXT,
-        rate=RATE,
-        budget=effort.steps,
-        decay=effort.decay,
-        optimizer="adamw",
-        weight_decay=0.0,
-        curriculum="none",
+    seeds = effort.of(plan.seeds)
+    whole = {"budget": effort.steps, "first_seed": seeds.start, "seeds": len(seeds)}
+    asked = SETTINGS.with_columns(
+        **{name: pl.lit(number, pl.Int64) for name, number in whole.items()},
+        decay=pl.lit(effort.decay),
+        shortest=TAU + 1,
     )
+    own = on_settings(frame, asked).filter(rate=RATE)
     return own.filter(pl.col("revision") == pl.col("revision").max())
 
 
