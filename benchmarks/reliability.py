@@ -31,7 +31,7 @@ SAID = {
     "test_an_executor_hands_runs_on[ray]": "likewise, as tasks of Ray",
     "test_an_executor_hands_runs_on[slurm]": "likewise, as jobs of a SLURM of one node",
     "test_ray_beside_processes": (
-        "a sweep of four runs of most of a minute, with Ray beside local processes"
+        "a sweep of four runs of about a minute, with Ray beside local processes"
     ),
 }
 NODES, CORES, MINUTE = 100, 16, 60

@@ -140,10 +140,10 @@ def test_an_executor_hands_runs_on(
 
 @pytest.mark.slow
 def test_ray_beside_processes(tmp_path: Path, scale: Scale, figures: Figures) -> None:
-    """Four runs of most of a minute each, two at once, from the command's start to its end."""
+    """Four runs of a minute each, two at once, from the command's start to its end."""
     pytest.importorskip("ray")
     took: dict[str, list[float]] = {"local": [], "ray": []}
-    steps = str(scale(2_000, 50_000))
+    steps = str(scale(2_000, 120_000))
     for number in range(scale(1, 2)):
         for executor, seconds in took.items():
             folder = tmp_path / f"{executor} {number}"

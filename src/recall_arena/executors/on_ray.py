@@ -9,6 +9,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -34,7 +35,8 @@ ADDRESS = "RAY_ADDRESS"
 RETRIES = 3
 """So often Ray begins a run's task again whose worker or node died; a run that takes its worker
 with it each time thereby comes to an end."""
-SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_BETWEEN_LOOKS = 0.5
+"""And between the news of a run: each look and each news is a call that the queue answers."""
 SECONDS_TO_STOP = 30.0
 MOST_NEWS = 10_000
 """News that nobody has looked at; further ones are dropped."""
@@ -117,7 +119,8 @@ class _Tasks:
     def _told(self) -> list[Event]:
         """The news that have come in, of runs that have not ended."""
         try:
-            news = self._news.get_nowait_batch(self._news.qsize())
+            number = self._news.qsize()
+            news = self._news.get_nowait_batch(number) if number else []
         except (Empty, RayError):  # the queue's node is lost, and the runs go on without news
             return []
         present = {run.address for run in self._working.values()}
@@ -147,9 +150,12 @@ def _work(parcel: Parcel, work: Work, news: Queue) -> Event:
     keep_freed_memory()
     torch.set_num_threads(work.threads)
     last: Event = Busy(run.address)
+    due = 0.0
     with closing(execute_one(run, work)) as events:
         for last in events:
-            if isinstance(last, Advanced | Noted):
+            now = time.monotonic()
+            if isinstance(last, Noted) or (isinstance(last, Advanced) and now >= due):
+                due = now + SECONDS_BETWEEN_LOOKS
                 with suppress(Full, RayError):
                     # As bytes: to hold an event the queue's process would import PyTorch.
                     news.put_nowait(pickle.dumps(last))
