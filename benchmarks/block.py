@@ -49,7 +49,8 @@ def run(options: Options, report: Report) -> None:
             (CAT, attention_builders(x, arriving, CAT)),
             ("gated-delta", gated_delta_builders(x, arriving)),
         ):
-            compare(Setting(PART, subject, sizes), made, options, report)
+            if options.asks(subject):
+                compare(Setting(PART, subject, sizes), made, options, report)
 
 
 def mamba_builders(x: Tensor, arriving: Tensor, options: Options, report: Report) -> Builders:

@@ -30,7 +30,7 @@ def run(options: Options, report: Report) -> None:
     """Every model at every width."""
     lengths = range(TASK.shortest_context, LONGEST + 1, options.stride)
     batches = [held_out(TASK, length, options.sequences, "benchmark") for length in lengths]
-    for width, name in itertools.product(options.widths or (8,), ZOO):
+    for width, name in itertools.product(options.widths or (8,), filter(options.asks, ZOO)):
         spec = named(name, vocabulary=16, width=width, longest_context=LONGEST)
         sizes = {"sequences": options.sequences, "lengths": len(lengths), "d": width}
         compare(Setting(PART, name, sizes), builders(spec, batches, report), options, report)

@@ -17,16 +17,18 @@ from benchmarks.options import Options
 from benchmarks.report import Report
 from benchmarks.rows import OURS, Row, Setting
 
-PART = "long"
+PART, SUBJECT = "long", "mamba"
 SHORTEST, EVERY = 10, 2  # binary logarithms of tokens
 
 
 def run(options: Options, report: Report) -> None:
     """Every contender at every length, until it would pass a limit; no further than ours."""
+    if not options.asks(SUBJECT):
+        return
     out_of_reach: set[str] = set()
     before: dict[str, Pass] = {}
     for log_length in range(SHORTEST, options.longest + 1, EVERY):
-        setting = Setting(PART, "mamba", {"batch": 1, "tokens": 1 << log_length, "d": WIDTH})
+        setting = Setting(PART, SUBJECT, {"batch": 1, "tokens": 1 << log_length, "d": WIDTH})
         report.say(setting.title())
         passes: dict[str, Pass] = {}
         for name in CONTENDERS:

@@ -66,6 +66,8 @@ def run(options: Options, report: Report) -> None:
         sizes = {"batch": options.batch, "L": length, "d": width}
         for make in (scan, conv, attention, delta):
             operation = make(options.batch, length, width)
+            if not options.asks(operation.name):
+                continue
             setting = Setting(PART, operation.name, sizes)
             rows = compare(setting, builders(operation, options, report), options, report)
             few = max(1, min(options.batch, IN_CACHE // (width * length)))

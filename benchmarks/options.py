@@ -19,6 +19,8 @@ class Options:
     """tokens before the query; none for each part's own choice"""
     widths: tuple[int, ...] = ()
     """d; none for each part's own choice"""
+    subjects: tuple[str, ...] = ()
+    """words of which what is compared must have one in its name; none for everything"""
     contenders: tuple[str, ...] = ()
     """words of which a contender's name must have one; none for all contenders"""
     stride: int = 38
@@ -41,7 +43,14 @@ class Options:
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
 
+    def asks(self, subject: str) -> bool:
+        """Whether a comparison is asked for, by the name of what is compared."""
+        return _has_one(self.subjects, subject)
+
     def wants(self, contender: str) -> bool:
         """Whether a contender other than ours takes part."""
-        words = [word.lower() for word in self.contenders]
-        return not words or any(word in contender.lower() for word in words)
+        return _has_one(self.contenders, contender)
+
+
+def _has_one(words: tuple[str, ...], name: str) -> bool:
+    return not words or any(word.lower() in name.lower() for word in words)

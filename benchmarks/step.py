@@ -40,7 +40,7 @@ def run(options: Options, report: Report) -> None:
     """Every model at every width and length."""
     unrolls: Unrolls = {}
     widths, lengths = options.widths or (8, 64), options.lengths or (64,)
-    for width, length, name in itertools.product(widths, lengths, _mamba_first()):
+    for width, length, name in itertools.product(widths, lengths, _mamba_first(options)):
         setting = Setting(PART, name, {"batch": options.batch, "L": length, "d": width})
         spec, schedule = planned(setting)
         rows = compare(setting, builders(spec, schedule, unrolls, report), options, report)
@@ -48,9 +48,9 @@ def run(options: Options, report: Report) -> None:
         floors.add(setting, works, rows, options, report)
 
 
-def _mamba_first() -> list[str]:
+def _mamba_first(options: Options) -> list[str]:
     """The models' names; the hybrids take over what the Mamba stack found."""
-    return sorted(SUBJECTS, key=lambda name: name != "mamba")
+    return sorted(filter(options.asks, SUBJECTS), key=lambda name: name != "mamba")
 
 
 def planned(setting: Setting) -> tuple[ModelSpec, Schedule]:

@@ -29,7 +29,7 @@ def run(options: Options, report: Report) -> None:
         return
     both = replace(options, contenders=())
     widths, lengths = options.widths or (8, 64), options.lengths or (64,)
-    for width, length, name in itertools.product(widths, lengths, ZOO):
+    for width, length, name in itertools.product(widths, lengths, filter(options.asks, ZOO)):
         setting = Setting(PART, name, {"batch": options.batch, "L": length, "d": width})
         compare(setting, builders(setting, options.threads), both, report)
 

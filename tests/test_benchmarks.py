@@ -12,7 +12,7 @@ import pytest
 import torch
 from kernel_checks import needs_kernels
 
-from benchmarks import operations, rows, threads
+from benchmarks import block, operations, rows, step, threads
 from benchmarks.__main__ import Benchmarks, chosen
 from benchmarks.long_pass import CONTENDERS, measured
 from benchmarks.measuring import (
@@ -92,6 +92,17 @@ def test_only_wanted_contenders_are_built():
     rows = compare(SETTING, made, Options(rounds=2, contenders=("mambapy",)), Report())
     assert [row.contender for row in rows] == [OURS]
     assert Options(contenders=("jax",)).wants("JAX, unroll 8")
+
+
+def test_only_subjects_that_are_asked_for_are_compared():
+    report = Report()
+    few = {"batch": 1, "rounds": 2, "widths": (8,), "lengths": (4,), "contenders": ("no other",)}
+    block.run(Options(subjects=("Gated",), **few), report)
+    assert {row.subject for row in report.rows} == {"gated-delta"}
+    step.run(Options(subjects=("nope",), **few), report)
+    assert {row.subject for row in report.rows} == {"gated-delta", "transformer-nope"}
+    assert Options().asks("mamba")
+    assert not Options(subjects=("rope",)).asks("mamba")
 
 
 @pytest.mark.parametrize(
