@@ -175,6 +175,7 @@ def kernels(found: Lookup) -> str:
         ("selective scan", "selective_scan", True),
         ("causal convolution", "causal_conv", False),  # on so few sequences, the call's own time
         ("causal attention", "causal_attention", False),
+        ("gated delta rule", "gated_delta", True),
     ):
         for stage in ("forward", "backward"):
             cells = [f"{title}, {stage}"]
@@ -185,6 +186,43 @@ def kernels(found: Lookup) -> str:
                 cells += [f"{floor.figures[name]:.1f}" for name in columns]
                 cells += [""] * (3 - len(columns))
             lines.append(line(cells))
+    return "\n".join(lines)
+
+
+DELTA: Contenders = {
+    "recall-arena, definition": "our definition",
+    "transformers, step by step": "transformers, step by step",
+    "transformers, chunks": "transformers, in chunks",
+}
+
+
+def gated_delta(found: Lookup) -> str:
+    """The gated delta rule and its mixer, forward and backward, and how much others take."""
+    heads = ["forward and backward", "ours, ms", *DELTA.values()]
+    lines = [line(heads), "|---|" + 4 * "--:|"]
+    for title, part, subject in (
+        ("rule", "operations", "gated_delta"),
+        ("mixer", "block", "gated-delta"),
+    ):
+        for width in (8, 64):
+            which = (part, subject, "forward and backward", STANDARD | {"d": width})
+            ours, *theirs = found.together(*which, OURS, *DELTA)
+            cells = [_ms(ours.median_ms), *(_two(row.ratio) for row in theirs)]
+            lines.append(line([f"{title}, d = {width}", *cells]))
+    wide = STANDARD | {"d": 64}
+    stages = [("operations", "gated_delta", stage, wide) for stage in ("forward", "backward")]
+    floor = sum(found.together(*which, FLOOR)[0].median_ms for which in stages)
+    which = ("operations", "gated_delta", "forward and backward", wide)
+    (chunks,) = found.together(*which, "transformers, chunks")
+    (step,) = found.together("step", "gated-delta, gated-delta", "step", wide, OURS)
+    mamba, _ = _one_and_two(found, "mamba", 64)
+    lines += [
+        "",
+        f"At d = 64 the floor of the rule's multiply-adds is {_ms(floor)} ms, forward and "
+        f"backward, of which transformers' chunks take {_two(chunks.median_ms / floor)} times. "
+        f"A training step of two layers takes {_ms(step.median_ms)} ms, "
+        f"{_two(step.median_ms / mamba.median_ms)} times that of two Mamba layers in a row.",
+    ]
     return "\n".join(lines)
 
 
