@@ -69,7 +69,7 @@ def addresses(some: list[Run]) -> list[str]:
 def test_the_runs_of_a_node_that_dies_go_on_elsewhere_with_equal_bits(
     cluster: Cluster, store: Store
 ) -> None:
-    some = runs(4, steps=1500)
+    some = runs(4, steps=3000)
     node = next(iter(cluster.worker_nodes))
     raylet = node.all_processes["raylet"][0].process.pid
     events, killed = [], False
@@ -105,7 +105,7 @@ def test_a_worker_that_is_killed_is_replaced_and_a_run_that_fails_says_why(
 
 
 def test_closing_cancels_and_what_runs_have_come_to_is_kept(cluster: Cluster, store: Store) -> None:
-    some = runs(3, steps=6000)  # seconds of news
+    some = runs(3, steps=3000)
     with closing(execute_all(some, store, jobs=2, executor="ray")) as events:
         told = set()
         while len(told) < 2:
@@ -143,7 +143,7 @@ def test_runs_with_more_threads_than_a_node_has_cpus_say_that_they_wait(
 
 SWEEP = (
     *("sweep", "--grid", "seed=0,1", "--executor", "ray", "--jobs", "2", "--quiet"),
-    *("--schedule.rate", "0.01", "--schedule.steps", "10000", "--schedule.context", "16"),
+    *("--schedule.rate", "0.01", "--schedule.steps", "5000", "--schedule.context", "16"),
     *("--schedule.batch", "8", "--checks.every", "1000", "--checks.sequences", "50"),
     *("--contexts", "8,16", "--checks.running", "10000", "--snapshot-every", "0.1"),
 )
