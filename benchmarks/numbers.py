@@ -209,21 +209,27 @@ def gated_delta(found: Lookup) -> str:
             ours, *theirs = found.together(*which, OURS, *DELTA)
             cells = [_ms(ours.median_ms), *(_two(row.ratio) for row in theirs)]
             lines.append(line([f"{title}, d = {width}", *cells]))
+    return "\n".join([*lines, "", _delta_beside_floor(found)])
+
+
+def _delta_beside_floor(found: Lookup) -> str:
+    """How near the rule's floor transformers' chunks come, and a whole step beside Mamba's."""
     wide = STANDARD | {"d": 64}
-    stages = [("operations", "gated_delta", stage, wide) for stage in ("forward", "backward")]
-    floor = sum(found.together(*which, FLOOR)[0].median_ms for which in stages)
-    which = ("operations", "gated_delta", "forward and backward", wide)
-    (chunks,) = found.together(*which, "transformers, chunks")
+
+    def of_rule(stage: str, contender: str) -> float:
+        (row,) = found.together("operations", "gated_delta", stage, wide, contender)
+        return row.median_ms
+
+    floor = of_rule("forward", FLOOR) + of_rule("backward", FLOOR)
+    chunks = of_rule("forward and backward", "transformers, chunks")
     (step,) = found.together("step", "gated-delta, gated-delta", "step", wide, OURS)
     mamba, _ = _one_and_two(found, "mamba", 64)
-    lines += [
-        "",
+    return (
         f"At d = 64 the floor of the rule's multiply-adds is {_ms(floor)} ms, forward and "
-        f"backward, of which transformers' chunks take {_two(chunks.median_ms / floor)} times. "
-        f"A training step of two layers takes {_ms(step.median_ms)} ms, "
-        f"{_two(step.median_ms / mamba.median_ms)} times that of two Mamba layers in a row.",
-    ]
-    return "\n".join(lines)
+        f"backward, of which transformers' chunks take {_two(chunks / floor)} times. A training "
+        f"step of two layers takes {_ms(step.median_ms)} ms, "
+        f"{_two(step.median_ms / mamba.median_ms)} times that of two Mamba layers in a row."
+    )
 
 
 def behind(found: Lookup) -> str:
