@@ -15,8 +15,7 @@ from benchmarks.measuring import optional
 from benchmarks.torch_gated_delta import PlainGatedDelta, transformers_delta
 from recall_arena.kernels import causal_conv_definition, selective_scan_definition
 from recall_arena.mixers import Attention, GatedDelta, Mamba
-from recall_arena.mixers.attention import CausalConv1d
-from recall_arena.mixers.convolution import convolution
+from recall_arena.mixers.convolution import CausalConv1d, convolution
 from recall_arena.mixers.text import read_mixer
 
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor], Tensor]

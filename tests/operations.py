@@ -142,20 +142,20 @@ GATED_DELTA = GatedDeltaLayer(
     dt_bias=normal("delta_dt", 2) / 2,
     o_norm=normal("o_norm", 4),
     out_proj=normal("delta_out", 8, 8) / 2,
-    sizes=GatedDeltaSizes(heads=2, key_width=2),
+    sizes=GatedDeltaSizes(heads=2, key_width=2, value_width=4),
 )
 WIDE_KEYS = replace(
     GATED_DELTA,
     in_proj=normal("wide_in", 148, 8) / 2,
     conv1d=normal("wide_conv", 136, 1, 4) / 2,
-    sizes=GatedDeltaSizes(heads=2, key_width=32),
+    sizes=GatedDeltaSizes(heads=2, key_width=32, value_width=4),
 )
 KDA = replace(
     GATED_DELTA,
     in_proj=normal("kda_in", 22, 8) / 2,
     conv1d=None,
     dt_bias=normal("kda_dt", 4) / 2,
-    sizes=GatedDeltaSizes(2, 2, by_channel=True, beta_scale=2.0, gate="none"),
+    sizes=GatedDeltaSizes(2, 2, 4, by_channel=True, beta_scale=2.0, gate="none"),
 )
 LAYERS: dict[str, Layer] = {
     "mamba": MAMBA,

@@ -168,7 +168,7 @@ def test_mixers_and_blocks_of_another_kind_are_given_all_their_inputs_again():
     model.layers[2] = Scaled(model.layers[2])
     found = torch.cat(list(in_pieces(model, [7, 1, 15], x)), dim=1)
     torch.testing.assert_close(found, model(x, everywhere(LENGTH)), rtol=0, atol=1e-12)
-    assert not Doubled.continues
+    assert not model.layers[0].mixer.continues
 
 
 @pytest.mark.parametrize("text", ["mamba", "gated-delta", "attention-rope"])

@@ -7,7 +7,7 @@ from recall_arena.mixers import Mixer
 from recall_arena.mixers.mixer import State, recomputed
 from recall_arena.shapes import Hidden, ReadHidden
 from recall_arena.spec import MLPKind, NormKind
-from recall_arena.watching import bias_of, stock, watched
+from recall_arena.watching import as_written, bias_of, remember, stock, watched
 
 
 def norm_of(kind: NormKind, width: int) -> nn.LayerNorm | nn.RMSNorm:
@@ -15,6 +15,7 @@ def norm_of(kind: NormKind, width: int) -> nn.LayerNorm | nn.RMSNorm:
     return nn.LayerNorm(width) if kind == "layer" else nn.RMSNorm(width, eps=1e-5)
 
 
+@remember
 class MLP(nn.Module):
     """fc2 gelu(fc1 x), or SwiGLU; see `kernels/mlp.py`."""
 
@@ -38,6 +39,7 @@ class MLP(nn.Module):
         return MLPLayer(*weights, self.gated)
 
 
+@remember
 class Block(nn.Module):
     """Pre-norm residual: x + mixer(norm(x)); with an MLP, then x + mlp(norm2(x)).
 
@@ -83,7 +85,7 @@ def continued(layer: nn.Module, x: Hidden, state: State | None) -> tuple[Hidden,
     One of another kind, any causal map, is given all of its inputs again.  Raises
     NotImplementedError where a hook waits for the layer itself to be called.
     """
-    if isinstance(layer, Mixer) or type(layer) is Block:
+    if (isinstance(layer, Mixer) or type(layer) is Block) and as_written(type(layer)):
         if watched([layer]):
             raise NotImplementedError(
                 f"a hook watches a {type(layer).__name__}, which is not called as a whole where a "

@@ -15,12 +15,15 @@ from torch.nn import functional as F
 
 from recall_arena.kernels import Layer, Norm, PreNorm, Stack, StackLogits, StackLoss
 from recall_arena.mixers import Mixer
-from recall_arena.model import MLP, Block, ModelState, SequenceModel, sinusoids
+from recall_arena.model import MLP, Block, SequenceModel, sinusoids
 from recall_arena.shapes import Answers, Logits, Tokens, Where
-from recall_arena.watching import Watch, stock, watched
+from recall_arena.watching import Watch, as_written, stock, watched
 
 AT_ONCE = 1 << 13
 """Tokens of a sequence beyond which logits are computed piece by piece, where that is possible."""
+
+NONE = torch.iinfo(torch.int64).min
+"""An answer that none is left out for; PyTorch leaves out -100."""
 
 
 class Compiled:
@@ -71,7 +74,7 @@ class Compiled:
                 weight.grad.zero_()
         with torch.enable_grad():
             logits = _called(self._model, tokens, where)
-            loss = F.cross_entropy(logits.flatten(0, -2), answers.flatten())
+            loss = F.cross_entropy(logits.flatten(0, -2), answers.flatten(), ignore_index=NONE)
             loss.backward()
         return loss.detach()
 
@@ -165,6 +168,7 @@ def continues(model: nn.Module) -> bool:
     return (
         type(model) is SequenceModel
         and not watched(model.modules())
+        and all(map(as_written, set(map(type, model.modules()))))
         and all(type(b) is Block and _continues(b.mixer) for b in model.layers)
     )
 
@@ -184,13 +188,14 @@ def logits_by_pieces(
     """
     last = tokens.shape[1] - 1
     asked = torch.full_like(tokens[:, :1], last) if where is None else where
+    asked = asked.expand(len(tokens), -1)
     if not ((asked >= 0) & (asked <= last)).all():
         raise IndexError(f"index out of range: positions must be in 0..{last}")
-    read = model.lm_head.weight.new_empty(asked.numel(), model.lm_head.in_features)
-    state: ModelState | None = None
+    read, state = None, None
     for begin in range(0, tokens.shape[1], piece):
         x, state = model.stream(tokens[:, begin : begin + piece], state)
         here = (asked >= begin) & (asked < begin + piece)
+        read = x.new_empty(asked.numel(), x.shape[2]) if read is None else read
         read[here.flatten()] = x[here.nonzero()[:, 0], asked[here] - begin]
     logits = model.lm_head(model.norm_f(read))
-    return logits if where is None else logits.unflatten(0, where.shape)
+    return logits if where is None else logits.unflatten(0, asked.shape)

@@ -79,10 +79,8 @@ def _with_floor(points: pl.DataFrame, kind: str) -> pl.DataFrame:
     length = pl.col("at") if kind == "test" else pl.col("L")
     lengths = points.select("K", length.alias("length")).unique().drop_nulls()
     floors = [
-        (vocabulary, length, order_free(vocabulary, longest)[length - 2] if length > 1 else 1.0)
-        for (vocabulary,), group in lengths.group_by("K")
-        for longest in [max(group["length"])]
-        for length in group["length"]
+        (vocabulary, length, order_free(vocabulary, length) if length > 1 else 1.0)
+        for vocabulary, length in lengths.iter_rows()
     ]
     table = pl.DataFrame(
         floors, schema={"K": pl.Int64, "length": pl.Int64, "floor": pl.Float64}, orient="row"

@@ -1,11 +1,12 @@
 """What happens inside a model: attention weights, Delta, B and C, states, gates, as tensors."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from recall_arena.block import Block
 from recall_arena.mixers import Mixer
 from recall_arena.model import SequenceModel
-from recall_arena.shapes import Tokens
+from recall_arena.shapes import Hidden, Tokens
+from recall_arena.watching import beside_forward
 
 
 def inspect(model: SequenceModel, tokens: Tokens) -> list[dict[str, Tensor]]:
@@ -20,18 +21,33 @@ def inspect(model: SequenceModel, tokens: Tokens) -> list[dict[str, Tensor]]:
     A module of another kind has its ends alone.
 
     Computed in plain PyTorch, as the definitions say it: states of all positions take memory.
-    Gradients flow, unless within `torch.no_grad()`.  Raises ValueError if learned positions do not
-    reach as far as the tokens.
+    Gradients flow, unless within `torch.no_grad()`.  Hooks and subclasses take part as they do
+    when the model is called.  Raises ValueError if learned positions do not reach as far as the
+    tokens, or a block does not call its mixer.
     """
     x, found = model.embed(tokens), []
     for layer in model.layers:
-        if isinstance(layer, Block):
-            given = layer.norm(x)
-            inside = layer.mixer.inspected(given) if isinstance(layer.mixer, Mixer) else {}
-            output = layer.mixer(given)
-            x = layer.after_mixer(x + output)
-        else:
-            given, inside = x, {}
-            x = output = layer(x)
+        mixer = layer.mixer if isinstance(layer, Block) else layer
+        x, given, output = _ends(layer, mixer, x)
+        inside = mixer.inspected(given) if isinstance(mixer, Mixer) and _tells(mixer) else {}
         found.append({"input": given, **inside, "output": output, "stream": x})
     return found
+
+
+def _tells(mixer: Mixer) -> bool:
+    """Whether its `inspected` is of its `forward`."""
+    return "forward" not in vars(mixer) and beside_forward(type(mixer), "inspected")
+
+
+def _ends(layer: nn.Module, mixer: nn.Module, x: Hidden) -> tuple[Hidden, Hidden, Hidden]:
+    """What a layer gives, and what its mixer is given and gives meanwhile, as all hooks leave it.
+
+    Raises ValueError if the layer does not call the mixer.
+    """
+    ends: list[tuple[Hidden, Hidden]] = []
+    hook = mixer.register_forward_hook(lambda _, given, out: ends.append((given[0], out)))
+    with hook:
+        stream = layer(x)
+    if not ends:
+        raise ValueError(f"a {type(layer).__name__} does not call its mixer")
+    return stream, *ends[-1]

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from recall_arena.block import MLP, Block, continued, norm_of
+from recall_arena.marks import Marked, no_weight_decay
 from recall_arena.mixers import Mixer
 from recall_arena.mixers.mixer import State
 from recall_arena.shapes import Hidden, Logits, Tokens, Where
 from recall_arena.spec import ModelSpec, named
-from recall_arena.watching import watched
+from recall_arena.watching import beside_forward, remember, watched
 
 __all__ = [
     "MLP",
@@ -43,9 +44,11 @@ def sinusoids(length: int, width: int, like: torch.Tensor) -> torch.Tensor:
     (length, width), without the last column if the width is odd.
     """
     half = (width + 1) // 2
-    position, pair = (torch.arange(n, dtype=like.dtype, device=like.device) for n in (length, half))
+    exact = torch.promote_types(like.dtype, torch.float32)  # bfloat16 has no 257
+    position, pair = (torch.arange(n, dtype=exact, device=like.device) for n in (length, half))
     angles = position.unsqueeze(1) * 10_000.0 ** (-pair / half)
-    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width] * half**-0.5
+    vectors = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width] * half**-0.5
+    return vectors.to(like.dtype)
 
 
 class ModelState(NamedTuple):
@@ -59,7 +62,8 @@ class ModelState(NamedTuple):
     layers: tuple[State | None, ...]
 
 
-class SequenceModel(nn.Module):
+@remember
+class SequenceModel(Marked):
     """Tokens to logits, after the last one or where it is asked.  The readout is not tied.
 
     Plain PyTorch: every part is called, so hooks fire and a part may be replaced by another
@@ -81,6 +85,12 @@ class SequenceModel(nn.Module):
         )
         self.norm_f = norm_of(spec.norm, spec.width)
         self.lm_head = nn.Linear(spec.width, spec.vocabulary, bias=False)
+        self.mark()
+
+    def mark(self) -> None:
+        """Weight decay leaves embeddings alone."""
+        for embedding in (self.embedding, self.positions):
+            no_weight_decay(getattr(embedding, "weight", None))
 
     def forward(self, tokens: Tokens, where: Where | None = None) -> Logits:
         """The logits (batch, vocabulary) after the last token, or (batch, asked, vocabulary) at
@@ -120,8 +130,14 @@ class SequenceModel(nn.Module):
         is compiled.
 
         Raises ValueError as `forward`, and for a state of another batch or stack;
-        NotImplementedError if a hook watches a whole block or mixer.
+        NotImplementedError if a hook watches a whole block or mixer, or a subclass has another
+        `forward`.
         """
+        if not beside_forward(type(self), "continued"):
+            raise NotImplementedError(
+                f"{type(self).__name__} has a forward of its own, which tells nothing of how a "
+                "sequence goes on from a state"
+            )
         _check_where(where)
         x, state = self.stream(tokens, state)
         if where is not None:
@@ -186,19 +202,13 @@ def _embedding_of(spec: ModelSpec) -> nn.Embedding:
     if spec.embedding == "trained":
         return _rows_of_length_one(spec.vocabulary, spec.width)
     rows = unit_embedding(spec.vocabulary, spec.width)
-    return _undecayed(nn.Embedding.from_pretrained(rows, freeze=True))
+    return nn.Embedding.from_pretrained(rows.to(torch.empty(0)), freeze=True)
 
 
 def _rows_of_length_one(rows: int, width: int) -> nn.Embedding:
     """A trained embedding whose rows start random, about as long as the assignment's."""
     embedding = nn.Embedding(rows, width)
     nn.init.normal_(embedding.weight, std=width**-0.5)
-    return _undecayed(embedding)
-
-
-def _undecayed(embedding: nn.Embedding) -> nn.Embedding:
-    """Marked as one that weight decay leaves alone."""
-    embedding.weight._no_weight_decay = True  # type: ignore[attr-defined]
     return embedding
 
 

@@ -59,7 +59,15 @@ class Sequences:
         return place.clamp(0, last), (place >= 0) & (place < last)
 
     def rebound(self) -> "Sequences":
-        """The same with another value, neither the old one nor the query."""
+        """The same with another value, neither the old one nor the query.
+
+        Raises ValueError where there is no third token.
+        """
+        if self.vocabulary < 3:
+            raise ValueError(
+                "a value that is neither the old one nor the query needs a vocabulary of at least "
+                f"3, got {self.vocabulary}"
+            )
         rng = generator("rebound", self.tokens.shape[1], self.delay, self.vocabulary)
         low, high = (f(self.query, self.value) for f in (torch.minimum, torch.maximum))
         value = torch.randint(self.vocabulary - 2, (len(self.tokens),), generator=rng)

@@ -75,6 +75,8 @@ class Inspect(Command):
         context = trained if self.context is None else self.context
         if context < task.shortest_context:
             raise Mistake(f"--context must be at least {task.shortest_context}, got {context}")
+        if task.vocabulary < 3:
+            raise Mistake("values are changed to a third token; this run's vocabulary has only two")
         if self.sequences < 1:
             raise Mistake(f"--sequences must be at least 1, got {self.sequences}")
         if self.sequences * (context + 1) > MOST_TOKENS:

@@ -43,16 +43,23 @@ class _Compiled(torch.autograd.Function):
         out, saved = operation.forward(tensors, train=any(ctx.needs_input_grad))
         ctx.save_for_backward(*tensors, *saved)
         ctx.operation, ctx.count = operation, len(tensors)
+        ctx.layouts = [_layout(t) for t in saved]
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> Tensors:
         stored = ctx.saved_tensors  # read once: under checkpointing a second look is an error
         tensors, saved = stored[: ctx.count], stored[ctx.count :]
-        given = [t for t in (grad_out, *tensors) if t is not None]
-        if torch.is_grad_enabled() or not (plain.eager() and all(map(plain.readable, given))):
+        given = [t for t in (grad_out, *stored) if t is not None]
+        kept = [_layout(t) for t in saved] == ctx.layouts  # hooks may give back another
+        plainly = kept and plain.eager() and all(map(plain.readable, given))
+        if torch.is_grad_enabled() or not plainly:
             return None, *_by_definition(ctx.operation, tensors, ctx.needs_input_grad[1:], grad_out)
         return None, *ctx.operation.backward(tensors, saved, grad_out)
+
+
+def _layout(tensor: Tensor | None) -> tuple[object, ...] | None:
+    return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype)
 
 
 def _by_definition(

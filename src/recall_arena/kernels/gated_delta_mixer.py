@@ -36,7 +36,8 @@ class GatedDeltaSizes:
     """What the weights' shapes do not tell.
 
     heads        heads of queries, keys and values
-    key_width    numbers of a query or a key; a value's number follows from the norm's weight
+    key_width    numbers of a query or a key
+    value_width  numbers of a value
     by_channel   whether each channel of the keys has a decay of its own, where there are decays
     beta_scale   1, or 2 where a transition may have negative eigenvalues (arXiv:2411.12537)
     gate         what gates the output
@@ -44,13 +45,14 @@ class GatedDeltaSizes:
 
     heads: int
     key_width: int
+    value_width: int
     by_channel: bool = False
     beta_scale: float = 1.0
     gate: OutputGate = "silu"
 
-    def columns(self, value_width: int, *, decays: bool) -> list[int]:
+    def columns(self, *, decays: bool) -> list[int]:
         """How many numbers of in_proj x are q, k, v, b, a and z."""
-        keys, values = self.heads * self.key_width, self.heads * value_width
+        keys, values = self.heads * self.key_width, self.heads * self.value_width
         each = keys if self.by_channel else self.heads
         gate = 0 if self.gate == "none" else values
         return [keys, keys, values, self.heads, each if decays else 0, gate]
@@ -62,7 +64,7 @@ def gated_delta_mixer_definition(
     conv: Map,
     A_log: Float[Tensor, " heads"] | None,
     dt_bias: Float[Tensor, " decays"] | None,
-    o_norm: Float[Tensor, " value_width"],
+    o_norm: Map,
     out_proj: Map,
     sizes: GatedDeltaSizes,
     *,
@@ -70,10 +72,10 @@ def gated_delta_mixer_definition(
 ) -> ReadHidden:
     """The equations, one line each.  Any float type, any device.
 
-    The projections and `conv`, the convolution with its SiLU, are functions, so that modules
-    serve as well as weights.  Without A_log and dt_bias nothing decays.
+    The projections, `conv`, the convolution with its SiLU, and the norm of each head's output are
+    functions, so that modules serve as well as weights.  Without A_log and dt_bias nothing decays.
     """
-    mixed, b, a, z = projected(x, in_proj, len(o_norm), sizes, A_log is not None)
+    mixed, b, a, z = projected(x, in_proj, sizes, A_log is not None)
     q, k, v, g, beta = delta_inputs(conv(mixed), b, a, A_log, dt_bias, sizes)
     o, _ = gated_delta(q, k, v, g, beta, normalised=True)
     if last:
@@ -81,11 +83,9 @@ def gated_delta_mixer_definition(
     return out_proj(gated_norm(o, z, o_norm, sizes.gate))
 
 
-def projected(
-    x: Hidden, in_proj: Map, value_width: int, sizes: GatedDeltaSizes, decays: bool
-) -> tuple[Tensor, ...]:
+def projected(x: Hidden, in_proj: Map, sizes: GatedDeltaSizes, decays: bool) -> tuple[Tensor, ...]:
     """in_proj x in four: q, k and v side by side, b, a and z."""
-    columns = sizes.columns(value_width, decays=decays)
+    columns = sizes.columns(decays=decays)
     return in_proj(x).split([sum(columns[:3]), *columns[3:]], dim=-1)
 
 
@@ -112,9 +112,9 @@ def delta_inputs(
     return q, k, v, -A_log.exp().unsqueeze(1) * rate.unflatten(2, (heads, key_width)), beta
 
 
-def gated_norm(o: Tensor, z: Tensor, weight: Tensor, gate: OutputGate) -> Tensor:
-    """Each head's output over its root mean square, gated; (batch, length, heads * value_width)."""
-    normed = (F.rms_norm(o, weight.shape, eps=NORM_EPSILON) * weight).flatten(2)
+def gated_norm(o: Tensor, z: Tensor, norm: Map, gate: OutputGate) -> Tensor:
+    """Each head's output, normed and gated; (batch, length, heads * value_width)."""
+    normed = norm(o).flatten(2)
     opened = gate_of(z, gate)
     return normed if opened is None else normed * opened
 
@@ -150,14 +150,14 @@ class GatedDeltaLayer(Layer):
 
     def check(self, width: int) -> None:
         sizes, decays = self.sizes, self.A_log is not None
-        columns = sizes.columns(len(self.o_norm), decays=decays)
+        columns = sizes.columns(decays=decays)
         window = 1 if self.conv1d is None else self.conv1d.shape[2]
         expected = {
             "in_proj": (sum(columns), width),
             "conv1d": (sum(columns[:3]), 1, window),
             "A_log": (sizes.heads,),
             "dt_bias": (columns[4],),
-            "o_norm": (len(self.o_norm),),
+            "o_norm": (sizes.value_width,),
             "out_proj": (width, columns[2]),
         }
         if decays != (self.dt_bias is not None):
@@ -165,8 +165,8 @@ class GatedDeltaLayer(Layer):
         for name, weight in self.named_weights().items():
             if weight.shape != expected[name]:
                 raise ValueError(
-                    f"{name} must be {expected[name]} where the width is {width} and o_norm "
-                    f"{tuple(self.o_norm.shape)}, with {sizes}; got {tuple(weight.shape)}"
+                    f"{name} must be {expected[name]} where the width is {width}, with {sizes}; "
+                    f"got {tuple(weight.shape)}"
                 )
 
     def has_room(self, length: int) -> bool:
@@ -177,7 +177,7 @@ class GatedDeltaLayer(Layer):
             x,
             partial(F.linear, weight=self.in_proj),
             self.convolved,
-            *(self.A_log, self.dt_bias, self.o_norm),
+            *(self.A_log, self.dt_bias, self.normed),
             partial(F.linear, weight=self.out_proj),
             self.sizes,
             last=last,
@@ -189,9 +189,13 @@ class GatedDeltaLayer(Layer):
             return F.silu(mixed)
         return causal_conv(mixed, self.conv1d.squeeze(1))
 
+    def normed(self, o: Tensor) -> Tensor:
+        """Each head's output over its root mean square."""
+        return F.rms_norm(o, self.o_norm.shape, eps=NORM_EPSILON) * self.o_norm
+
     def saved(self, shape: Shape) -> dict[str, tuple[int, ...]]:
         batch, length, sizes = shape.batch, shape.length, self.sizes
-        columns = sizes.columns(len(self.o_norm), decays=self.A_log is not None)
+        columns = sizes.columns(decays=self.A_log is not None)
         channels, values = sum(columns[:3]), columns[2]
         by_channel = sizes.by_channel and self.A_log is not None
         chunks = kept_states(length, sizes.key_width, by_channel=by_channel)
@@ -212,7 +216,7 @@ class GatedDeltaLayer(Layer):
             block=head(self, shape, self.in_proj, self.out_proj),
             heads=sizes.heads,
             key_width=sizes.key_width,
-            value_width=len(self.o_norm),
+            value_width=sizes.value_width,
             window=0 if conv is None else conv.shape[2],
             decays=0 if self.dt_bias is None else len(self.dt_bias),
             gate=OUTPUT_GATES.index(sizes.gate),

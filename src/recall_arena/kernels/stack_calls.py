@@ -82,19 +82,24 @@ class StackLoss:
         if not (_are_positions(where, tokens) and plain.eager()):
             return None
         shapes = (tokens.shape, read)
-        if self._call is None or [shapes, *map(_addresses, self._tensors)] != self._made_for:
+        if self._call is None or [shapes, *map(_places, self._tensors)] != self._made_for:
             if not self._stack.fits(tokens):
                 return None
             self._call = _LossCall(self._stack, tokens.shape, where)
-            self._made_for = [shapes, *map(_addresses, self._tensors)]
+            self._made_for = [shapes, *map(_places, self._tensors)]
         return self._call.loss(tokens, answers, where)
 
 
-def _addresses(weight: Tensor) -> tuple[int, int]:
-    """Where a weight and its gradient lie; 0 for one that is not there, -1 for one not wanted."""
+def _places(weight: Tensor) -> tuple[object, ...]:
+    """Where and how a weight and its gradient lie: `data` may have another layout at one address.
+
+    0 for a gradient that is not there, -1 for one that is not wanted.
+    """
     if not weight.requires_grad:
-        return weight.data_ptr(), -1
-    return weight.data_ptr(), 0 if weight.grad is None else weight.grad.data_ptr()
+        return weight.data_ptr(), weight.shape, weight.stride(), -1
+    grad = weight.grad
+    gradient = 0 if grad is None else (grad.data_ptr(), grad.stride())
+    return weight.data_ptr(), weight.shape, weight.stride(), gradient
 
 
 class _Call:

@@ -18,6 +18,7 @@ from recall_arena.layouts.mamba_ssm import MAMBA_SSM
 from recall_arena.layouts.transformers import TRANSFORMERS
 from recall_arena.model import SequenceModel
 from recall_arena.names import unknown
+from recall_arena.watching import alike
 
 LAYOUTS = {"transformers": TRANSFORMERS, "mamba-ssm": MAMBA_SSM}
 CONFIG = "config.json"
@@ -69,7 +70,7 @@ def save_pretrained(model: SequenceModel, folder: Path | str, layout: str) -> No
     config = chosen.write(model.spec)
     with torch.random.fork_rng(devices=[]):
         plain = SequenceModel(model.spec)
-    if type(model) is not SequenceModel or repr(plain) != repr(model):
+    if not alike(model, plain):
         raise ValueError("the model has parts that its spec does not tell of")
     weights = {name: w.detach().float().cpu().clone() for name, w in model.state_dict().items()}
     check_fit(weights, plain.state_dict())

@@ -4,6 +4,8 @@ RoPE is arXiv:2104.09864, xPos arXiv:2212.10554.  Short convolutions of queries,
 before they meet are those of convolution-augmented transformers (CAT, arXiv:2407.05591).
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ from recall_arena.kernels.attention_mixer import (
     split_heads,
 )
 from recall_arena.kernels.causal_attention import attention_weights
-from recall_arena.mixers.convolution import carried
+from recall_arena.mixers.convolution import CausalConv1d, carried, stock_causal, window_of
 from recall_arena.mixers.mixer import Mixer, MixerOptions, State, check_positive
 from recall_arena.shapes import Hidden, ReadHidden
 from recall_arena.watching import bias_of, stock, watched
@@ -73,11 +75,12 @@ class AttentionMixer(Mixer):
 
     def __init__(self, width: int, options: Attention) -> None:
         super().__init__()
+        self.width = width
         self.heads, self.positions, self.base = options.heads, options.positions, options.base
         self.in_proj = nn.Linear(width, 3 * width, bias=options.bias)
-        self.windows = (options.q_window, options.k_window, options.v_window)
+        windows = (options.q_window, options.k_window, options.v_window)
         self.q_conv1d, self.k_conv1d, self.v_conv1d = (
-            None if window == 1 else CausalConv1d(width, window) for window in self.windows
+            None if window == 1 else CausalConv1d(width, window) for window in windows
         )
         self.out_proj = nn.Linear(width, width, bias=options.bias)
 
@@ -97,11 +100,13 @@ class AttentionMixer(Mixer):
         projections = (self.in_proj, self.out_proj)
         convolutions = self._convolutions
         plain = all(stock(each, nn.Linear, "weight", *bias_of(each)) for each in projections)
-        plain = plain and all(conv is None or conv.is_stock() for conv in convolutions)
+        plain = plain and all(map(stock_causal, convolutions))
         plain = plain and self.positions != "xpos" and not watched(self.children())
         if type(self) is not AttentionMixer or not plain:
             return None
-        q_conv, k_conv, v_conv = (None if conv is None else conv.weight for conv in convolutions)
+        q_conv, k_conv, v_conv = (
+            None if conv is None else cast(CausalConv1d, conv).weight for conv in convolutions
+        )
         return AttentionLayer(
             self.in_proj.weight,
             self.in_proj.bias,
@@ -115,9 +120,9 @@ class AttentionMixer(Mixer):
         """The state: keys and values so far, (batch, length, width) each, not rotated; and of
         queries, keys and values what their convolutions still see, (batch, window - 1, width)."""
         past_k, past_v, *tails = (None,) * 5 if state is None else state
+        windows = map(window_of, self._convolutions)
         parts = zip(
-            *(self._convolutions, self.in_proj(x).chunk(3, dim=2), tails, self.windows),
-            strict=True,
+            self._convolutions, self.in_proj(x).chunk(3, dim=2), tails, windows, strict=True
         )
         (q, *of_q), (k, *of_k), (v, *of_v) = (carried(*each) for each in parts)
         k = k if past_k is None else torch.cat([past_k, k], dim=1)
@@ -134,27 +139,10 @@ class AttentionMixer(Mixer):
         return {"q": q, "k": k, "v": v, "weights": attention_weights(q, k)}
 
     @property
-    def _convolutions(self) -> "tuple[CausalConv1d | None, ...]":
+    def _convolutions(self) -> tuple[nn.Module | None, ...]:
         return self.q_conv1d, self.k_conv1d, self.v_conv1d
 
     def state_size(self, context: int) -> int:
         """A key and a value for each token, and the inputs that the convolutions still see."""
-        seen = sum(min(window - 1, context) for window in self.windows)
-        return (2 * context + seen) * self.out_proj.in_features
-
-
-class CausalConv1d(nn.Conv1d):
-    """A depthwise convolution of (batch, length, width): `window` positions, no later one."""
-
-    def __init__(self, width: int, window: int) -> None:
-        super().__init__(width, width, window, groups=width, bias=False)
-
-    def forward(self, x: Hidden) -> Hidden:
-        padded = nn.functional.pad(x.transpose(1, 2), (self.kernel_size[0], 0))
-        return super().forward(padded)[..., 1:].transpose(1, 2)
-
-    def is_stock(self) -> bool:
-        """Whether it is as it was built, no subclass and nothing replaced."""
-        kept = (self.groups, self.stride, self.dilation, self.padding, self.padding_mode)
-        plain = (self.in_channels, (1,), (1,), (0,), "zeros")
-        return stock(self, CausalConv1d, "weight") and kept == plain
+        seen = sum(min(window_of(conv) - 1, context) for conv in self._convolutions)
+        return (2 * context + seen) * self.width

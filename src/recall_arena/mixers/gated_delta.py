@@ -34,6 +34,7 @@ from recall_arena.kernels.gated_delta_mixer import (
     gated_norm,
     projected,
 )
+from recall_arena.marks import no_reinit, no_weight_decay
 from recall_arena.mixers.convolution import (
     carried,
     convolution,
@@ -93,16 +94,15 @@ class GatedDelta(MixerOptions):
 class GatedDeltaMixer(Mixer):
     """A state of values under keys, which fades, and which each token corrects."""
 
-    continues = True
-
     def __init__(self, width: int, options: GatedDelta) -> None:
         super().__init__()
         heads, decay = options.heads, options.decay
         keys = width // heads if options.key_width is None else options.key_width
         value_width = options.expand * keys
         scale = 2.0 if options.negative_eigenvalues else 1.0
-        self.sizes = GatedDeltaSizes(heads, keys, decay == "channel", scale, options.gate)
-        columns = self.sizes.columns(value_width, decays=decay != "none")
+        by_channel = decay == "channel"
+        self.sizes = GatedDeltaSizes(heads, keys, value_width, by_channel, scale, options.gate)
+        columns = self.sizes.columns(decays=decay != "none")
         channels, values = sum(columns[:3]), columns[2]
 
         self.in_proj = nn.Linear(width, sum(columns), bias=False)
@@ -113,6 +113,11 @@ class GatedDeltaMixer(Mixer):
             self._make_decays(columns[4])
         self.o_norm = nn.RMSNorm(value_width, eps=NORM_EPSILON)
         self.out_proj = nn.Linear(values, width, bias=False)
+        self.mark()
+
+    def mark(self) -> None:
+        no_weight_decay(self.A_log, self.dt_bias)
+        no_reinit(self.A_log, self.dt_bias)
 
     def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
         layer = self.layer()
@@ -120,9 +125,14 @@ class GatedDeltaMixer(Mixer):
             return mix(layer, x, last=last)
         return gated_delta_mixer_definition(
             *(x, self.in_proj, partial(convolved, self.conv1d), self.A_log, self.dt_bias),
-            *(self.o_norm.weight, self.out_proj, self.sizes),
+            *(self.o_norm, self.out_proj, self.sizes),
             last=last,
         )
+
+    @property
+    def continues(self) -> bool:
+        """Where it is known how far the convolution sees."""
+        return isinstance(self.conv1d, nn.Conv1d | None)
 
     def layer(self) -> GatedDeltaLayer | None:
         if type(self) is not GatedDeltaMixer or not self._stock() or watched(self.children()):
@@ -137,21 +147,20 @@ class GatedDeltaMixer(Mixer):
         """The state: inputs that the convolution still sees, (batch, window - 1, channels), and S
         (batch, heads, key_width, value_width)."""
         tail, S = (None, None) if state is None else state
-        layer, norm, sizes = self.layer(), self.o_norm.weight, self.sizes
+        layer, sizes = self.layer(), self.sizes
         conv = partial(convolved, self.conv1d) if layer is None else layer.convolved
-        mixed, b, a, z = projected(x, self.in_proj, len(norm), sizes, self.A_log is not None)
+        mixed, b, a, z = projected(x, self.in_proj, sizes, self.A_log is not None)
         qkv, tail = carried(conv, mixed, tail, window_of(self.conv1d))
         inputs = delta_inputs(qkv, b, a, self.A_log, self.dt_bias, sizes)
         o, S = gated_delta(*inputs, S, normalised=True)
-        return self.out_proj(gated_norm(o, z, norm, sizes.gate)), (tail, S)
+        return self.out_proj(gated_norm(o, z, self.o_norm, sizes.gate)), (tail, S)
 
     def inspected(self, x: Hidden) -> dict[str, Tensor]:
         """q, k (batch, length, heads, key_width), of length 1 and q scaled, v; g, if anything
         decays; beta; states S (batch, length, heads, key_width, value_width); gate, of the normed
         S^T q before out_proj, if there is one."""
         sizes = self.sizes
-        decays, width = self.A_log is not None, len(self.o_norm.weight)
-        mixed, b, a, z = projected(x, self.in_proj, width, sizes, decays)
+        mixed, b, a, z = projected(x, self.in_proj, sizes, self.A_log is not None)
         qkv = convolved(self.conv1d, mixed)
         q, k, v, g, beta = delta_inputs(qkv, b, a, self.A_log, self.dt_bias, sizes)
         q, k, gate = unit(q) * sizes.key_width**-0.5, unit(k), gate_of(z, sizes.gate)
@@ -161,7 +170,7 @@ class GatedDeltaMixer(Mixer):
 
     def state_size(self, context: int) -> int:
         """Each head's state, and the inputs that the convolution still sees; no matter how long."""
-        sizes, value_width = self.sizes, len(self.o_norm.weight)
+        sizes, value_width = self.sizes, self.sizes.value_width
         channels = sizes.heads * (2 * sizes.key_width + value_width)
         return sizes.heads * sizes.key_width * value_width + (window_of(self.conv1d) - 1) * channels
 
@@ -169,6 +178,7 @@ class GatedDeltaMixer(Mixer):
         """Whether each part is of the kind that was built, with the weights that it had."""
         plain = all(stock(each, nn.Linear, "weight") for each in (self.in_proj, self.out_proj))
         plain = plain and stock(self.o_norm, nn.RMSNorm, "weight")
+        plain = plain and self.o_norm.eps == NORM_EPSILON
         return plain and stock_convolution(self.conv1d, "weight")
 
     def _make_decays(self, numbers: int, shortest: float = 1e-3, longest: float = 1e-1) -> None:
@@ -180,6 +190,3 @@ class GatedDeltaMixer(Mixer):
         dt = torch.empty(numbers).uniform_(math.log(shortest), math.log(longest)).exp()
         self.A_log = nn.Parameter(A.log())
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
-        for weight in (self.A_log, self.dt_bias):
-            # Marks that libraries of this field heed when they initialise and regularise.
-            weight._no_weight_decay = weight._no_reinit = True  # type: ignore[attr-defined]

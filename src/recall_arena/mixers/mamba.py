@@ -25,6 +25,7 @@ from recall_arena.kernels import (
 from recall_arena.kernels.layer import Map
 from recall_arena.kernels.mamba_mixer import scan_inputs
 from recall_arena.kernels.scan_definition import no_state, scan_states
+from recall_arena.marks import no_reinit, no_weight_decay
 from recall_arena.mixers.convolution import (
     carried,
     convolution,
@@ -82,8 +83,6 @@ def usual_rank(width: int) -> int:
 class MambaMixer(Mixer):
     """A gated, causally convolved, input-dependent linear recurrence."""
 
-    continues = True
-
     def __init__(self, width: int, options: Mamba) -> None:
         super().__init__()
         inner, state = options.expand * width, options.state
@@ -98,9 +97,11 @@ class MambaMixer(Mixer):
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(inner, width, bias=options.bias)
         self._spread_time_steps(options.dt_offset)
-        # Marks that libraries of this field heed when they initialise and regularise.
-        self.dt_proj.bias._no_reinit = True  # type: ignore[attr-defined]
-        self.A_log._no_weight_decay = self.D._no_weight_decay = True  # type: ignore[attr-defined]
+        self.mark()
+
+    def mark(self) -> None:
+        no_reinit(getattr(self.dt_proj, "bias", None))
+        no_weight_decay(self.A_log, self.D)
 
     def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
         layer = self.layer()
@@ -112,6 +113,11 @@ class MambaMixer(Mixer):
             *(self.A_log, self.D, dt_bias, self.out_proj),
             last=last,
         )
+
+    @property
+    def continues(self) -> bool:
+        """Where it is known how far the convolution sees."""
+        return isinstance(self.conv1d, nn.Conv1d | None)
 
     def layer(self) -> MambaLayer | None:
         if type(self) is not MambaMixer or not self._stock() or watched(self.children()):

@@ -10,23 +10,29 @@ from torch import Tensor, nn
 
 from recall_arena.config import frozen
 from recall_arena.kernels import Layer
+from recall_arena.marks import Marked
 from recall_arena.shapes import Hidden, ReadHidden
+from recall_arena.watching import beside_forward, remember
 
 State = tuple[Tensor, ...]
 """What a mixer carries from one piece of a sequence to the next, (batch, ...) each."""
 
 
-class Mixer(nn.Module, ABC):
+class Mixer(Marked, ABC):
     """Moves information from earlier positions to later ones, at any length."""
 
-    continues = False
-    """Whether `continued` needs no more memory after a long past than after a short one."""
+    @property
+    def continues(self) -> bool:
+        """Whether `continued` needs no more memory after a long past than after a short one."""
+        return False
 
     def __init_subclass__(cls) -> None:
-        """Whoever writes a `forward` of its own inherits nothing that tells of another's."""
+        """A class whose `forward` is not the one that an inherited `continues`, `continued` or
+        `inspected` was written beside, because it or a mixin has another, inherits none of them."""
         for name in ("continues", "continued", "inspected"):
-            if "forward" in vars(cls) and name not in vars(cls):
+            if not beside_forward(cls, name):
                 setattr(cls, name, vars(Mixer)[name])
+        remember(cls)
 
     @abstractmethod
     def forward(self, x: Hidden, last: bool = False) -> ReadHidden:
@@ -42,6 +48,9 @@ class Mixer(nn.Module, ABC):
         None for a subclass, and where a part has been replaced or somebody watches it.
         """
         return None
+
+    def mark(self) -> None:
+        """Set the marks of weights that are not to be decayed or initialised again: `marks.py`."""
 
     def continued(self, x: Hidden, state: State | None) -> tuple[Hidden, State]:
         """The outputs of a sequence's next positions, and the state after them.
