@@ -93,7 +93,7 @@ def _short(weights: Weights, q: Array, k: Array, v: Array) -> tuple[Array, Array
 
 
 def rotate(x: Array, positions: Array, base: float = 10_000.0) -> Array:
-    """As `recall_arena.mixers.attention.rotate`."""
+    """As `recall_arena.kernels.rotary.rotate`."""
     half = x.shape[-1] // 2
     angle = positions[:, None] * base ** -(jnp.arange(half) / half)
     cos, sin = jnp.cos(angle), jnp.sin(angle)

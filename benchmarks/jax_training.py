@@ -1,6 +1,6 @@
 """The whole training step in JAX, inside one jit: data, loss, gradient, clipping, AdamW.
 
-What `recall_arena.training.train` does, step for step; only the random numbers differ.
+What `recall_arena.training.Training` does, step for step; only the random numbers differ.
 """
 
 from typing import NamedTuple
@@ -88,6 +88,7 @@ def training_step(
 
 def rate_at(schedule: Schedule, step: Array) -> Array:
     """As `Schedule.rate_at`."""
+    falling = max(schedule.falling, 1)
     rise = (step + 1) / max(schedule.warmup, 1)
-    fall = (schedule.steps - step) / max(schedule.decay * schedule.steps, 1)
+    fall = (schedule.steps - step) / falling
     return schedule.rate * jnp.minimum(jnp.minimum(rise, 1.0), fall)

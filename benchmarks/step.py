@@ -2,10 +2,9 @@
 
 The assignment's six models, and two layers of Mamba without convolution, of attention with
 convolutions (CAT, arXiv:2407.05591), and of the gated delta rule, without JAX.  PyTorch's
-contenders go through `recall_arena.training.train` like ours, with other mixers; JAX does the whole
-step in one jit.  Where the first layer can
-project each token once instead of each position, JAX does as ours does, and PyTorch's eager mixers
-come both ways.
+contenders go through `recall_arena.training.Training` like ours, with other mixers; JAX does the
+whole step in one jit.  Where the first layer can project each token once instead of each position,
+JAX does as ours does, and PyTorch's eager mixers come both ways.
 """
 
 import itertools

@@ -54,9 +54,10 @@ from recall_arena.figures import (
     by_iterations,
     known_queries,
 )
-from recall_arena.frame import frame_of, runs_of
+from recall_arena.frame import frame_of
 from recall_arena.inspection import inspect
 from recall_arena.model import SequenceModel, named
+from recall_arena.outcomes import runs_of
 from recall_arena.probes import Sequences
 from recall_arena.records import Store
 from recall_arena.runs import Run

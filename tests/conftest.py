@@ -76,9 +76,6 @@ def ended(process: "subprocess.Popen[str]", timeout: float = 240) -> int:
     return process.returncode
 
 
-Recall = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
 Made = Callable[[str, Callable[[Path], object]], Path]
 """(name, make) to a folder."""
 
@@ -143,9 +140,9 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     call = native.call
 
-    def listed(name: str, arguments: Any, workers: int) -> None:
+    def listed(name: str, arguments: Any, workers: int) -> int:
         names.append(name)
-        call(name, arguments, workers)
+        return call(name, arguments, workers)
 
     monkeypatch.setattr(native, "call", listed)
     return names

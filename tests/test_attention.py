@@ -71,7 +71,7 @@ def test_the_compiled_attention_equals_its_definition(
     fast, definition, length, queries, width, heads
 ):
     if fast is rotary and width % 2:
-        pytest.skip("RoPE turns pairs")
+        pytest.skip("RoPE rotates pairs")
     inputs = attention_inputs(length, queries, width, heads)
     assert runs_compiled(fast, inputs)
     # Where there is one key alone, its weight is 1 and the gradients of q and k are exactly 0.

@@ -9,7 +9,8 @@ from cogapp import Cog
 from conftest import ROOT
 
 from benchmarks import machine, numbers, rows
-from benchmarks.numbers import FLOOR, OURS, Lookup
+from benchmarks.lookup import Lookup
+from benchmarks.numbers import FLOOR, OURS
 from benchmarks.rows import Kept, LeftOut, Origin, Row
 from benchmarks.tables import page, tables
 

@@ -14,8 +14,9 @@ from made_up import record
 from scipy.stats import binomtest, fisher_exact, mannwhitneyu, permutation_test, rankdata
 
 from recall_arena.claims import HAS_LEARNT, SETTING, Claim, decide
-from recall_arena.frame import frame_of, runs_of
+from recall_arena.frame import frame_of
 from recall_arena.intervals import difference, exact, wilson
+from recall_arena.outcomes import runs_of
 from recall_arena.permutation import holm, rank_test, smallest_p, trend_test
 from recall_arena.records import Record
 from recall_arena.rules import ENOUGH, Ahead, Every, Harder, Rule
@@ -161,8 +162,8 @@ def comments(rules: dict[str, Rule], records: list[Record]) -> dict[str, str]:
 def test_an_undecided_comparison_says_what_power_there_was() -> None:
     runs = group("mamba", [1.0] * 3) + group("transformer-rope", [0.1] * 3)
     assert comments({"one": AHEAD}, runs)["one"] == (
-        "undecided: As claimed: M = 1 (p = 0.1). The claim's p is 0.1, adjusted 0.1. "
-        "So many seeds cannot decide it: they allow an adjusted p of 0.1."
+        "undecided: Not told apart: M = 1 (p = 0.1). The claim's p is 0.1, adjusted 0.1. "
+        "The smallest that so many seeds could give is 0.1, so that these seeds cannot decide it."
     )
 
 
@@ -195,7 +196,8 @@ def test_a_claim_of_many_pairs_needs_all_of_them_and_falls_with_one() -> None:
     once = 2 / 252  # five against five
     assert f"p is {once:.2g}, adjusted {once:.2g}." in said(0.9)
     assert said(0.9).startswith("supported: As claimed: M = 4")
-    assert said(0.5).startswith("undecided: As claimed: M = 4 (p = 0.0079); equal: M = 8 (p = 1).")
+    near = "As claimed: M = 4 (p = 0.0079); not told apart: M = 8 (p = 1)."
+    assert said(0.5).startswith(f"undecided: {near}")
     assert said(0.1).startswith("refuted: As claimed: M = 4 (p = 0.0079); the reverse: M = 8")
     assert f"p is {2 * once:.2g}, adjusted {2 * once:.2g}." in said(0.1)
 

@@ -59,6 +59,18 @@ def test_a_run_is_extended_by_steps_and_by_lengths(
     assert not [path for path in tmp_path.rglob(f"*{first}*") if path.is_file()]
 
 
+@pytest.mark.parametrize("fall", [(), ("--schedule.decay-steps", "4")])
+def test_a_new_decay_counts_whatever_the_fall_was(
+    fall: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*train(tmp_path, 20, *fall), "--json"]) == 0
+    first = str(told(capsys)["address"])
+    on = ("--store", str(tmp_path), "--quiet", "--json")
+    assert main(["extend", first, "--steps", "40", "--decay", "0.5", *on]) == 0
+    run = from_json(Store(tmp_path).read(str(told(capsys)["address"])).run)
+    assert run.schedule.falling == 20
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -8,8 +8,9 @@ from conftest import ROOT
 from made_up import record
 
 from recall_arena.claims import decide
-from recall_arena.frame import frame_of, runs_of
+from recall_arena.frame import frame_of
 from recall_arena.index import contents_of
+from recall_arena.outcomes import runs_of
 from recall_arena.records import Record, Store
 from recall_arena.report import write_report
 from recall_arena.studies import STUDIES, Plan

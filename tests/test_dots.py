@@ -8,7 +8,8 @@ from made_up import record
 
 from recall_arena.canvas import write
 from recall_arena.dots import Panel, by_setting
-from recall_arena.frame import frame_of, runs_of
+from recall_arena.frame import frame_of
+from recall_arena.outcomes import runs_of
 from recall_arena.report.inline import THEME
 from recall_arena.wording import NO_RUN
 

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 from made_up import record, tally
 
-from recall_arena.frame import ACCURACY, BY_QUERY, KNOWN, frame_of, runs_of
+from recall_arena.frame import frame_of
+from recall_arena.outcomes import ACCURACY, BY_QUERY, KNOWN, runs_of
 from recall_arena.zoo import ZOO, look_of, name_of
 
 

@@ -11,8 +11,9 @@ import pytest
 from made_up import kept
 
 from recall_arena import index
-from recall_arena.frame import frame_of, runs_of
+from recall_arena.frame import frame_of
 from recall_arena.index import NAME, Contents, contents_of
+from recall_arena.outcomes import runs_of
 from recall_arena.records import Store, archive
 from recall_arena.records.files import to_file
 from recall_arena.records.sealed import seal, unseal

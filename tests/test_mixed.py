@@ -7,7 +7,8 @@ import pytest
 from made_up import record
 
 from recall_arena.claims import Finding
-from recall_arena.frame import frame_of, runs_of
+from recall_arena.frame import frame_of
+from recall_arena.outcomes import runs_of
 from recall_arena.records import Record
 from recall_arena.rules import Ahead
 from recall_arena.studies import STUDIES, Plan

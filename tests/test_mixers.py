@@ -17,6 +17,7 @@ from recall_arena.battery.states import (
 from recall_arena.kernels import native
 from recall_arena.mixers import MIXERS, Attention, GatedDelta, GatedDeltaMixer, Mamba, Mixer
 from recall_arena.mixers.text import read_mixer
+from recall_arena.zoo import recurrent
 
 APART = (float32_agrees_with_float64, no_more_is_remembered_than_state_size_says)
 BATTERY = [holds for holds in PROPERTIES if holds not in APART]  # those have tests of their own
@@ -97,15 +98,22 @@ def test_mamba_remembers_exactly_its_state_however_long_the_context(state, windo
         assert mixer.state_size(context) == 2 * (state + window - 1)
 
 
-@pytest.mark.parametrize("window", [1, 3])
 @pytest.mark.parametrize("decay", ["none", "head", "channel"])
-def test_the_gated_delta_rule_remembers_exactly_its_state_however_long_the_context(window, decay):
+def test_the_gated_delta_rule_remembers_exactly_its_state_however_long_the_context(decay):
     torch.manual_seed(0)
-    mixer = GatedDelta(expand=1, window=window, decay=decay).build(2).double()
-    claimed = 2 * 2 + (window - 1) * 6  # its state, and the inputs that the convolution sees
+    mixer = GatedDelta(expand=1, window=1, decay=decay).build(2).double()
     for context in (8, 20):
-        assert mixer.state_size(context) == claimed
-        assert numbers_remembered(mixer, 2, context) <= claimed
+        assert numbers_remembered(mixer, 2, context) == mixer.state_size(context) == 2 * 2
+
+
+@pytest.mark.parametrize("decay", ["none", "head", "channel"])
+def test_with_a_convolution_it_remembers_more_and_at_most_its_state(decay):
+    """q, k and v are of two numbers of x each, so that its inputs are not independent."""
+    torch.manual_seed(0)
+    mixer = GatedDelta(expand=1, window=3, decay=decay).build(2).double()
+    for context in (8, 20):
+        assert mixer.state_size(context) == 2 * 2 + 2 * 6
+        assert 2 * 2 < numbers_remembered(mixer, 2, context) <= mixer.state_size(context)
 
 
 @pytest.mark.parametrize("name", ["attention", "attention-rope"])
@@ -119,6 +127,12 @@ def test_the_state_of_mamba_is_constant_and_that_of_attention_linear():
     mamba, attention = Mamba().build(8), Attention(heads=2).build(8)
     assert {mamba.state_size(context) for context in (0, 1, 64, 10_000)} == {16 * (16 + 3)}
     assert [attention.state_size(context) for context in (0, 1, 64)] == [0, 16, 1024]
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_recurrent_mixers_are_those_that_go_on_in_constant_memory(name):
+    """The table of names needs no torch, so it is written by hand."""
+    assert recurrent([name]) == MIXERS[name].build(8).continues
 
 
 # What a mixer refuses

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 
 from recall_arena.claims import decide
-from recall_arena.frame import runs_of
 from recall_arena.index import contents_of
+from recall_arena.outcomes import runs_of
 from recall_arena.records import Store
 from recall_arena.studies import Plan
 from recall_arena.studies.assignment import prose, settings

@@ -12,8 +12,9 @@ from made_up import kept, record
 from recall_arena.canvas import write
 from recall_arena.cli import main
 from recall_arena.cli.plot import file_stem
-from recall_arena.frame import frame_of, runs_of
+from recall_arena.frame import frame_of
 from recall_arena.looks import looks_of
+from recall_arena.outcomes import runs_of
 from recall_arena.plots import Axes2D, plot, points_of
 from recall_arena.records import Store, archive
 from recall_arena.zoo import ZOO

@@ -10,8 +10,9 @@ from conftest import ROOT
 from made_up import record
 
 from recall_arena.claims import Finding
-from recall_arena.frame import frame_of, runs_of
+from recall_arena.frame import frame_of
 from recall_arena.index import contents_of
+from recall_arena.outcomes import runs_of
 from recall_arena.records import Store
 from recall_arena.studies import STUDIES, Plan, Section
 from recall_arena.studies.assignment import mixed, prose, settings

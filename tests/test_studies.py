@@ -11,7 +11,8 @@ from made_up import record, tally
 
 from recall_arena.claims import SETTING, Finding, decide
 from recall_arena.config import as_json
-from recall_arena.frame import frame_of, runs_of
+from recall_arena.frame import frame_of
+from recall_arena.outcomes import runs_of
 from recall_arena.records import Record, Store
 from recall_arena.studies import STUDIES, Plan, Section
 from recall_arena.studies.assignment import rates
@@ -44,7 +45,8 @@ def test_runs_have_the_assignment_s_numbers_and_differ() -> None:
     alone = [run for run in runs if run.schedule.shortest is None]
     assert len(alone) == 8 * 20 + 4 * 3 + 16 * 3
     mixed = [run for run in runs if run.schedule.shortest is not None]
-    assert len(mixed) == 8 * 20 + 4 * 3 + 6 * 20 + 6 * 10
+    of_one_query = 6 * 20 + 2 * 40 + 2 * 50 + 2 * 3
+    assert len(mixed) == of_one_query + 6 * 20 + 6 * 10
     assert all(run.schedule.shortest == run.task.delay + 1 for run in mixed)
     for run in runs:
         assert (run.schedule.context, run.schedule.batch, run.model.vocabulary) == (64, 64, 16)
@@ -350,7 +352,7 @@ def test_unequal_numbers_of_seeds_are_said_and_judged() -> None:
     records = [one for i, one in enumerate(everything(steps_99=900)) if i % 3 < 2 or i > 9]
     sections = report_of(records)
     one = sections["Problem 1: the induction head"]
-    assert "A setting has 2 to 3 seeds." in " ".join(sections["Summary"].setting)
+    assert "A setting has 2 to 3 seeds." in " ".join(sections["How to read this"].setting)
     assert "2 to 3 seeds a curve" in one.answers[0].pictures[0].drawing.caption
     assert one.answers[0].findings[0].verdict == "undecided"
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from made_up import record
 from scipy.stats import CensoredData, ecdf
 
-from recall_arena.frame import frame_of, runs_of
+from recall_arena.frame import frame_of
+from recall_arena.outcomes import runs_of
 from recall_arena.survival import kaplan_meier, reached_by, restricted_mean
 from recall_arena.survival_figures import reached
 

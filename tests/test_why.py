@@ -13,9 +13,10 @@ from torch import nn
 
 from recall_arena.cli import main
 from recall_arena.executors import execute_all
-from recall_arena.frame import frame_of, runs_of
+from recall_arena.frame import frame_of
 from recall_arena.inspection import inspect
 from recall_arena.model import SequenceModel, named
+from recall_arena.outcomes import runs_of
 from recall_arena.records import Store
 from recall_arena.studies import STUDIES, Plan
 from recall_arena.studies.assignment import insides, why
@@ -36,7 +37,7 @@ def test_a_model_that_looks_up_binds_and_takes_the_value_from_where_it_stands() 
 def test_weights_are_those_of_the_value_and_of_the_final_query() -> None:
     model = SequenceModel(named("transformer-rope", vocabulary=8, width=8)).eval()
     found = insides.insides(model, TASK, 12)
-    asked = insides.Sequences.of(TASK, 12, insides.SEQUENCES)
+    asked = insides.Sequences.of(TASK, 12, why.SEQUENCES)
     first, second = (layer["weights"][:, 0] for layer in inspect(model, asked.tokens))
     rows, value = torch.arange(len(asked.tokens)), asked.first + TASK.delay
     assert found["value_on_query"] == pytest.approx(float(first[rows, value, asked.first].mean()))

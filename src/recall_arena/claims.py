@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 import polars as pl
 
 from recall_arena.permutation import holm
-from recall_arena.wording import NO_RUN, differing, setting_name
+from recall_arena.wording import NO_RUN, differing, limit, setting_name
 
 Verdict = Literal["supported", "refuted", "no difference", "undecided"]
 SETTING = ("model", "d", "M", "tau")
@@ -29,6 +29,8 @@ LEVEL = 0.05
 LEARNT = 0.99
 HAS_LEARNT = pl.col("apart_L") >= LEARNT
 """Test accuracy at L, on sequences whose value is not the query, from which a run has learnt."""
+
+HAS_LEARNT_MEANS = f"at least {limit(LEARNT)} at L where the value is not the query"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Ruling:
 
 
 class Rule(ABC):
-    """A way to decide, from a table of `frame.runs_of` that has runs of every setting."""
+    """A way to decide, from a table of `outcomes.runs_of` that has runs of every setting."""
 
     is_test: ClassVar[bool] = True
     """Whether a p decides."""
@@ -93,7 +95,7 @@ class Finding:
 def decide(
     claims: Sequence[Claim], runs: pl.DataFrame, settings: pl.DataFrame
 ) -> dict[str, Finding]:
-    """What a table of `frame.runs_of` says of all claims of a report, by their questions.
+    """What a table of `outcomes.runs_of` says of all claims of a report, by their questions.
 
     `settings` lists model, d, M and tau of all that the claims are about, with runs or without, in
     the order in which they are named.  A test whose runs are too few counts as one with p = 1, so
@@ -128,8 +130,8 @@ def _finding(claim: Claim, ruling: Ruling, tests: Mapping[str, float]) -> Findin
         verdict = verdict if p <= LEVEL else ruling.otherwise
         comment += f" The claim's p is {ruling.p:.2g}, adjusted {p:.2g}."
         if verdict == "undecided":
-            can = "cannot decide it" if least > LEVEL else "could have decided it"
-            comment += f" So many seeds {can}: they allow an adjusted p of {least:.2g}."
+            few = ", so that these seeds cannot decide it" if least > LEVEL else ""
+            comment += f" The smallest that so many seeds could give is {least:.2g}{few}."
     return Finding(
         question, claim.hypothesis, claim.rule.decided_by, verdict, ruling.measured, comment
     )

@@ -20,9 +20,11 @@ T = TypeVar("T")
 
 
 def added(*, default: T) -> T:
-    """A field that a description got after records of it existed; `as_json` and `repr` then tell
-    of it only where it differs from its default, so that the earlier records keep their addresses,
-    and held-out sequences, which are seeded by the task's `repr`, stay what they were."""
+    """A field added after records were published.
+
+    `as_json` and `repr` leave it out while it has its default, so earlier records keep their
+    addresses, and held-out sequences, which are seeded by the task's `repr`, stay the same.
+    """
     field: Any = dataclasses.field(default=default, metadata={"added": True})
     return field
 
@@ -68,7 +70,7 @@ def frozen(cls: type[T]) -> type[T]:
 
 
 def _told(self: Any) -> str:
-    """As a dataclass's own, without what was added and is as it was before."""
+    """A dataclass's repr, without `added` fields that have their defaults."""
     fields = [(field, getattr(self, field.name)) for field in dataclasses.fields(self)]
     shown = [
         f"{field.name}={value!r}"

@@ -28,7 +28,7 @@ class Panel:
     """Runs and one of their accuracies.
 
     title    what stands over it
-    runs     a table of `frame.runs_of`
+    runs     a table of `outcomes.runs_of`
     measure  a column, named in `wording.MEASURES`
     floor    what a reader that ignores order gets there, where that is one number
     marked   more runs, which rings are drawn around and which count in no median

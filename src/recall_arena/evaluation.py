@@ -28,8 +28,8 @@ class Counts:
 
     Counts of several batches add up.
 
-    by_query  for queries 0, 1, ...: those with that query; none if it is not the last token
-              after which the one answer of a sequence is asked for
+    by_query  the answers to queries 0, 1, ...; empty for a task that asks anywhere but after the
+              last token
     repeats   those whose answer is the query itself
     """
 
@@ -84,7 +84,7 @@ class Contexts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if list(self.at) != sorted(set(self.at)):
-            raise ValueError(f"lengths must rise from one to the next, got {self.at}")
+            raise ValueError(f"at must rise from one length to the next, got {self.at}")
 
     @property
     def longest(self) -> int:

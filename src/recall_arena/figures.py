@@ -25,7 +25,7 @@ from recall_arena.canvas import (
     panels,
 )
 from recall_arena.curves import curves
-from recall_arena.frame import ACCURACY, APART, KNOWN
+from recall_arena.outcomes import ACCURACY, APART, KNOWN
 from recall_arena.wording import facts, name_of_value, values
 from recall_arena.zoo import look_of
 

@@ -27,11 +27,11 @@ A record has one row of kind "run", one of kind "check" for each validation and 
     versions machine
     modules                 those of other packages that task and mixers come from, or null
     kind at                 "run", "check" or "test"; iterations ("run", "check") or length ("test")
-    asked correct           sequences, and right answers among them; null for "run"
-    asked_apart             the same for the sequences whose value is not the query itself, null
-    correct_apart           for a task without queries
-    asked_by_query          lists: the same for each query, in the order of the tokens
-    correct_by_query        (null for a task without queries)
+    asked correct           answers asked for, and right ones among them; null for "run"
+    asked_apart             the same without the answers that are the query itself
+    correct_apart
+    asked_by_query          lists: the same for each query, in the order of the tokens (null for a
+    correct_by_query        task whose answers are not each asked for by one last token)
     loss                    mean training loss since the check before; null but for "check"
 """
 
@@ -45,7 +45,7 @@ import polars as pl
 from recall_arena.records import Record, Tally, address_of
 from recall_arena.zoo import name_of, recurrent
 
-_RUN: dict[str, type[pl.DataType]] = {
+RUN: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("address", "task", "model"), pl.String),
     "recurrent": pl.Boolean,
     **dict.fromkeys(("d", "K", "M", "tau", "L", "distance"), pl.Int64),
@@ -83,20 +83,6 @@ COUNTS: dict[str, pl.DataType | type[pl.DataType]] = {
     "loss": pl.Float64,
 }
 
-ACCURACY = pl.col("correct") / pl.col("asked")
-"""The share of right answers in a row of kind "check" or "test", in 0..1."""
-
-APART = pl.col("correct_apart") / pl.col("asked_apart")
-"""The same among the sequences whose value is not the query, null for a task without queries."""
-
-BY_QUERY = (pl.col("correct_by_query") / pl.col("asked_by_query")).list.eval(
-    pl.element().fill_nan(None)
-)
-"""The same for each query: a list, null for a query that was not asked for."""
-
-KNOWN = BY_QUERY.list.eval(pl.element() >= 0.9).list.mean()
-"""The share of queries of which at least 90 % were answered right."""
-
 
 def frame_of(records: Iterable[Record]) -> pl.DataFrame:
     """The table of these records; their order does not matter, and none give an empty table."""
@@ -106,7 +92,7 @@ def frame_of(records: Iterable[Record]) -> pl.DataFrame:
 
 def facts_of(records: Iterable[Record]) -> pl.DataFrame:
     """A row a record: the frame's columns that describe runs."""
-    return pl.DataFrame(list(map(_run, records)), schema=_RUN, orient="row")
+    return pl.DataFrame(list(map(_run, records)), schema=RUN, orient="row")
 
 
 def counts_of(records: Iterable[Record]) -> pl.DataFrame:
@@ -142,7 +128,7 @@ def _lists(rows: list[list[int] | None]) -> pl.Series:
 
 def assembled(facts: pl.DataFrame, counts: pl.DataFrame) -> pl.DataFrame:
     """The frame of all rows of both; an address is once among the facts."""
-    whole = facts.select(*_RUN).join(counts.select(*COUNTS), on="address", how="inner")
+    whole = facts.select(*RUN).join(counts.select(*COUNTS), on="address", how="inner")
     return whole.sort("address", "kind", "at")
 
 
@@ -204,46 +190,3 @@ def _counted(tally: Tally | None) -> dict[str, list[Any]]:
         "asked_by_query": tally.total_by_query,
         "correct_by_query": tally.correct_by_query,
     }
-
-
-def runs_of(frame: pl.DataFrame) -> pl.DataFrame:
-    """A row a run: the frame's columns that describe runs, and what each run is judged by.
-
-    at_L, apart_L       test accuracy at L: of all sequences, and of those whose value is not the
-                        query (null if L was not tested)
-    below, beyond       test accuracy over the lengths below L, and over those from L + 1
-    at_3L               test accuracy at 3L
-    validation          accuracy of the last check
-    steps_50 _90 _99    iterations to the first check with that validation accuracy, or null
-    in_decay            whether 99 % was first reached while the rate decayed
-    told_apart          over the checks on the way up, with 20 to 90 % of all answers right, the
-                        mean share of queries that are known (at least 80 % right) or not (at most
-                        30 %); null if no check lay there
-    """
-
-    def test(where: pl.Expr, apart: str = "") -> pl.Expr:
-        right, asked = (pl.col(name + apart).filter(where).sum() for name in ("correct", "asked"))
-        return pl.when(asked > 0).then(right / asked)
-
-    def first(accuracy: float) -> pl.Expr:
-        return pl.col("at").filter(is_check & (accuracy <= ACCURACY)).min()
-
-    is_test, is_check = pl.col("kind") == "test", pl.col("kind") == "check"
-    at, trained = pl.col("at"), pl.col("L")
-    certain = BY_QUERY.list.eval((pl.element() >= 0.8) | (pl.element() <= 0.3)).list.mean()
-    frame = frame.sort("address", "kind", "at").with_columns(certain=certain)
-    judged = frame.group_by("address").agg(
-        at_L=test(is_test & (at == trained)),
-        apart_L=test(is_test & (at == trained), "_apart"),
-        below=test(is_test & (at < trained)),
-        beyond=test(is_test & (at > trained)),
-        at_3L=test(is_test & (at == 3 * trained)),
-        validation=ACCURACY.filter(is_check).last(),
-        steps_50=first(0.5),
-        steps_90=first(0.9),
-        steps_99=first(0.99),
-        told_apart=pl.col("certain").filter(is_check & ACCURACY.is_between(0.2, 0.9)).mean(),
-    )
-    described = frame.filter(pl.col("kind") == "run").select(*_RUN)
-    late = pl.col("steps_99") > pl.col("budget") * (1 - pl.col("decay"))
-    return described.join(judged, on="address").with_columns(in_decay=late).sort("address")

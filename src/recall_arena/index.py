@@ -18,7 +18,8 @@ from pathlib import Path
 import polars as pl
 
 from recall_arena import atomic
-from recall_arena.frame import COUNTS, assembled, counts_of, facts_of, runs_of
+from recall_arena.frame import COUNTS, assembled, counts_of, facts_of
+from recall_arena.outcomes import runs_of
 from recall_arena.records import DamagedRecord, Record, Store, scan_file
 from recall_arena.records.files import content_of
 from recall_arena.records.sealed import seal, unseal

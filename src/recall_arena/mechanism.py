@@ -28,10 +28,10 @@ WRITING = ("Delta", "beta")
 def attribution(model: SequenceModel, asked: Sequences, layer: int) -> pl.DataFrame:
     """Through which position the value reaches a layer: columns offset, attribution, sequences.
 
-    [p(y; x from s) - p(y | b)] / [p(y | s) - p(y | b)], sums over sequences above and below the
-    line: b is a sequence, s the same with another value y, and x what the layer is given at that
-    offset (arXiv:2505.15105, interchange of what stands before a layer).  The offset of the final
-    query is null.
+    [p(y; x from s) - p(y | b)] / [p(y | s) - p(y | b)], numerator and denominator each summed over
+    sequences: b is a sequence, s the same with another value y, and x, the layer's input at that
+    offset, is patched into b (arXiv:2505.15105, an interchange intervention, also known as
+    activation patching).  The offset of the final query is null.
     """
     offsets = [*range(asked.delay + BEYOND + 1), None]
     moved, whole, counted = (dict.fromkeys(offsets, 0.0) for _ in range(3))

@@ -26,11 +26,13 @@ def check_memory(run: Run) -> None:
 def least_memory(run: Run) -> int:
     """Bytes below which the run cannot be trained, checked and tested: weights and tokens alone."""
     model, longest = run.model, max(run.contexts.longest, run.schedule.context)
-    numbers = 2 * model.vocabulary * model.width + (model.max_length or 0) * model.width
+    embedding = model.vocabulary * model.width
+    fixed = embedding if model.embedding == "unit" else 0  # no gradient, no moments
+    numbers = 2 * embedding - fixed + (model.max_length or 0) * model.width
     numbers += sum(_parameters(options, model.width) for options in model.mixers)
     sequences = max(run.schedule.batch, run.checks.sequences)
     tokens = sequences * (run.schedule.context + 1) + longest + 1
-    return COPIES * NUMBER * numbers + TOKEN * tokens
+    return NUMBER * (COPIES * numbers + fixed) + TOKEN * tokens
 
 
 def _parameters(options: Any, width: int) -> int:

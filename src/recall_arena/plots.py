@@ -22,8 +22,9 @@ from recall_arena.canvas import (
     plain_axis,
 )
 from recall_arena.curves import median_of
-from recall_arena.frame import ACCURACY, APART, COUNTS, KNOWN
+from recall_arena.frame import COUNTS
 from recall_arena.looks import looks_of
+from recall_arena.outcomes import ACCURACY, APART, KNOWN
 from recall_arena.wording import name_of_value
 from recall_arena.zoo import Named
 

@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from recall_arena.records import Record, Tally
-from recall_arena.runs import Run, run_of
+from recall_arena.runs import FREE, Run, run_of
 from recall_arena.verification import elsewhere, rows_of
-
-FREE = ("steps", "decay", "decay_steps")
-"""What may differ in the schedules of a run and of one that goes further."""
 
 
 @dataclass(frozen=True)

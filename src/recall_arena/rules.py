@@ -12,7 +12,16 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
-from recall_arena.claims import HAS_LEARNT, LEARNT, LEVEL, SETTING, Claim, Rule, Ruling, Verdict
+from recall_arena.claims import (
+    HAS_LEARNT,
+    HAS_LEARNT_MEANS,
+    LEVEL,
+    SETTING,
+    Claim,
+    Rule,
+    Ruling,
+    Verdict,
+)
 from recall_arena.intervals import difference, exact
 from recall_arena.permutation import rank_test, smallest_p, trend_test
 from recall_arena.wording import (
@@ -140,11 +149,13 @@ class Ahead(Rule):
     def _comment(self, tests: list[tuple[float, float]]) -> str:
         every = [p for _, p in tests]
         if len(tests) > 1 and min(every) > LEVEL:
-            span = f"{min(every):.2g} to {max(every):.2g}"
+            ends = [f"{p:.2g}" for p in (min(every), max(every))]
+            span = f"{ends[0]} each" if ends[0] == ends[1] else " to ".join(ends)
             return f"None of the {len(tests)} pairs is told apart (p = {span})."
         by_outcome: dict[str, list[str]] = {}
         for (name, *_), (higher, p) in zip(self.pairs, tests, strict=True):
             outcome = "as claimed" if higher > 0 else "the reverse" if higher < 0 else "equal"
+            outcome = outcome if p <= LEVEL else "not told apart"
             by_outcome.setdefault(outcome, []).append(f"{name} (p = {p:.2g})")
         comment = "; ".join(f"{o}: {', '.join(names)}" for o, names in by_outcome.items())
         return f"{comment[0].upper()}{comment[1:]}."
@@ -220,10 +231,10 @@ def standards(claims: Sequence[Claim], runs: pl.DataFrame) -> str:
     tests = sum(claim.rule.is_test for claim in claims)
     return (
         f"A setting has {seeds(runs)}. A run either finds the mechanism or does not, so the run is "
-        "the unit, and the statistic is the median over runs, beside every run's value. It has "
-        f"learnt the task with at least {limit(LEARNT)} at L where the value is not the query; "
-        "if not, then not within its budget. A claim about all runs falls with one. A comparison "
-        f"is a test, and counts if its p is at most {LEVEL:g} when adjusted for the {tests} tests "
-        "among the claims (Holm 1979). Shares of runs that learnt are equal if the 95 % interval "
-        f"of their difference lies within {limit(MARGIN)}."
+        "the unit, and the statistic is the median over runs, beside every run's value. It counts "
+        f"as having learnt the task with {HAS_LEARNT_MEANS}; otherwise all that is known is that "
+        "it had not by its end. One contrary run refutes a claim about all. A comparison is a test "
+        f"by permutation, and counts if its p is at most {LEVEL:g} when adjusted for the {tests} "
+        "tests among these claims (Holm 1979). Shares of runs that learnt are equal if the 95 % "
+        f"interval of their difference lies within {limit(MARGIN)}."
     )

@@ -17,6 +17,9 @@ from recall_arena.training import Schedule
 REVISION = 6
 """Part of every address; raised when the code changes what the same run finds."""
 
+FREE = ("steps", "decay", "decay_steps")
+"""What may differ in the schedules of a run and of one that goes further."""
+
 
 @frozen
 class Checks:
@@ -80,7 +83,7 @@ class Run:
                 f"an origin of {first} steps, checked every {every}, has a check at its end that a "
                 "longer run does not have: only other lengths can be tested"
             )
-        free = {name: getattr(self.schedule, name) for name in ("steps", "decay", "decay_steps")}
+        free = {name: getattr(self.schedule, name) for name in FREE}
         schedule = replace(origin.schedule, **free)
         if replace(origin, schedule=schedule, contexts=self.contexts, extends=None) != replace(
             self, extends=None

@@ -45,7 +45,7 @@ def restricted_mean(curve: pl.DataFrame, until: int) -> float:
 
 
 def reached_by(runs: pl.DataFrame, column: str) -> pl.DataFrame:
-    """The curve of each setting's runs, from a table of `frame.runs_of`.
+    """The curve of each setting's runs, from a table of `outcomes.runs_of`.
 
     `column` has the iterations to an accuracy, null for never.  The columns of `curves.CURVE` and
     of `kaplan_meier`; `runs`, how many there are; `mean`, restricted to their budget.  Each curve

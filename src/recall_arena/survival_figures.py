@@ -6,7 +6,7 @@ import polars as pl
 
 from recall_arena.canvas import accuracy_axis, groups, iterations_axis, legend, panels
 from recall_arena.figures import Drawing
-from recall_arena.frame import runs_of
+from recall_arena.outcomes import runs_of
 from recall_arena.survival import reached_by
 from recall_arena.wording import NO_RUN, iterations, name_of_value, seeds, settings, values
 from recall_arena.zoo import look_of

@@ -1,6 +1,6 @@
 """Whether a record can be made again: its run is trained once more, and the outcomes are compared.
 
-On the same platform, which is instruction set, kernels, torch, numpy, system and processor, the
+On the same platform, which is instruction set, kernels, torch, numpy, system and architecture, the
 outcome and the weights are the same to the last bit.  Elsewhere sums round differently, and
 training multiplies the difference as soon as a model begins to learn: of the same run on AVX2 and
 on the baseline instruction set, mean losses were 1e-8 apart (relatively) up to there, and counts
@@ -24,7 +24,7 @@ LOSS = 1e-3
 """The largest relative difference of the first check's mean loss on another platform."""
 
 COUNTS = 0.02
-"""The largest difference of its right answers there, in sequences of all its sequences."""
+"""The largest difference of its right answers there, as a share of the answers asked for."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from recall_arena.zoo import look_of
 
 SYMBOLS = {"d": "d", "M": "M", "tau": "τ", "L": "L", "K": "K"}
 TOLD_BY = (*SYMBOLS, "shortest")
-"""What tells settings with one model apart: columns of `frame.runs_of`."""
+"""What tells settings with one model apart: columns of `outcomes.runs_of`."""
 
 MEASURES = {
     "at_L": "test accuracy at L",
@@ -28,7 +28,7 @@ MEASURES = {
     "after_value": "of the wrong answers at L, those that are the token after the value",
     "short_query": "of the wrong answers at L / 8, those that are the query itself",
 }
-"""Columns of `frame.runs_of` by which claims judge runs."""
+"""Columns of `outcomes.runs_of` by which claims judge runs."""
 
 SEEDS_LISTED = 5
 """Up to so many runs are listed one by one; of more, the extremes are given."""
@@ -52,7 +52,7 @@ def iterations(step: float | None) -> str:
 
 
 def value_of(column: str, value: float | None) -> str:
-    """A value of a column of `frame.runs_of`."""
+    """A value of a column of `outcomes.runs_of`."""
     return iterations(value) if column.startswith(("steps", "solved_at")) else percent(value)
 
 

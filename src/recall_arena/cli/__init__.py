@@ -2,7 +2,7 @@
 
 Each command is a frozen dataclass whose fields are its flags and whose `run` gives the exit
 code: 0; 1 if a run failed or a record cannot be read; 2 for a mistake in what was typed; 130 or
-143 after a clean stop.
+143 after a clean stop; 141 where whoever read the output is gone.
 Commands are imported when they are called, so that `recall --help` does not wait for torch.
 """
 

@@ -65,9 +65,10 @@ class Extend(Command):
             raise Mistake(f"learned positions reach {reach - 1} tokens before the query")
         schedule = origin.schedule
         steps = schedule.steps if self.steps is None else self.steps
-        decay = schedule.decay if self.decay is None else self.decay
         try:
-            schedule = replace(schedule, steps=steps, decay=decay)
+            schedule = replace(schedule, steps=steps)
+            if self.decay is not None:  # a share of the budget, whatever the fall was before
+                schedule = replace(schedule, decay=self.decay, decay_steps=None)
             run = replace(origin, schedule=schedule, contexts=contexts, extends=origin)
             check_memory(run)
             return run

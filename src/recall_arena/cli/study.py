@@ -149,8 +149,9 @@ class StudyLs(Command):
             return 0
         for study in STUDIES.values():
             say(f"{study.name}: {study.question}")
+            width = max(map(len, study.scales))
             for scale, about in study.scales.items():
-                say(f"    --scale {scale:<6} {about}")
+                say(f"    --scale {scale:<{width}} {about}")
         return 0
 
 

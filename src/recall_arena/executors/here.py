@@ -24,7 +24,7 @@ FAILURES = (
 
 
 def execute_here(runs: Iterable[Run], work: Work) -> Generator[Event, None, None]:
-    """Execute runs, with so many threads as is said; they are given back afterwards.
+    """Execute runs with `work.threads` threads; PyTorch's number is restored afterwards.
 
     A run that somebody else is at comes up again when the others are done.
     """

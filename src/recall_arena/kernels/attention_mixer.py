@@ -26,7 +26,6 @@ from recall_arena.shapes import Heads, Hidden, Queries, ReadHidden
 Window = Float[Tensor, "width 1 _"]
 
 Positions = Literal["none", "rope", "xpos"]
-POSITIONS: tuple[Positions, ...] = ("none", "rope", "xpos")
 
 
 def attention_mixer_definition(

@@ -1,8 +1,9 @@
 """Mixers with a kernel of their own: what each gives it, and how one is called.
 
-A layer is a mixer as the tensors and options that it is made of.  The mixer's module makes one
-where nothing stands between its weights and its function; `mix` then runs from the input's
-projection to the output's in one call, a few sequences at a time, while they are in the cache.
+A `Layer` holds a mixer's weights and options, all that the kernel needs.  `Mixer.layer()` gives
+one only where no hook, subclass or replaced part would change the result; `mix` then runs from the
+input's projection to the output's in one call, a few sequences at a time, while they are in the
+cache.
 A kernel for whole models (`stack.py`) takes layers too.
 """
 

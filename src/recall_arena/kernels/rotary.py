@@ -1,7 +1,8 @@
-"""Rotary positions: RoPE (Su et al. 2021, arXiv:2104.09864), xPos (Sun et al. 2022, 2212.10554).
+"""Rotary positions: RoPE (Su et al. 2021, arXiv:2104.09864), xPos (Sun et al., arXiv:2212.10554).
 
-RoPE turns each pair of a query's and of a key's numbers by an angle proportional to the position
-(section 3.2.2, eq. 15), so a score depends on the distance between the two alone.  xPos also
+RoPE rotates each pair of a query's and of a key's numbers by an angle proportional to the position
+(section 3.2.2, eq. 15), so a score depends on the distance between the two alone.  Number i is
+paired with i + width / 2, as in GPT-NeoX and Llama, and not with its neighbour.  xPos also
 scales pair i of a query at position n by zeta_i^(n / 512), and of a key by the inverse: scores
 fade with the distance.  Nothing here fixes a length: tables are made for the positions at hand.
 """
@@ -74,7 +75,7 @@ def xpos_tables(
 
 
 def rotate(x: Heads, rotary: RotaryTable) -> Heads:
-    """Turn the numbers i and i + w / 2 of each position's head, w its width, by its angle i."""
+    """Rotate the numbers i and i + w / 2 of each position's head, w its width, by its angle i."""
     left, right = x.chunk(2, dim=-1)
     cos, sin = rotary
     return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)

@@ -105,7 +105,7 @@ def continued_scan(
         return continued_scan_definition(*inputs, h)
     ready = _in_rows(inputs)
     before, out = h.transpose(1, 2).contiguous(), u.new_empty(u.shape)
-    after = torch.empty_like(before)
+    after = before.new_empty(before.shape)
     arguments = _arguments(ready, out)
     arguments.initial, arguments.final = before.data_ptr(), after.data_ptr()
     native.call("recall_scan_forward", arguments, native.threads(u.numel()))

@@ -62,7 +62,8 @@ class Attention(MixerOptions):
         head_width = width // self.heads
         if self.positions != "none" and head_width % 2:
             raise ValueError(
-                f"{self.positions} turns pairs: a head's width must be even, got {head_width}"
+                f"{self.positions} rotates pairs of numbers: a head's width must be even, "
+                f"got {head_width}"
             )
 
     def build(self, width: int) -> "AttentionMixer":

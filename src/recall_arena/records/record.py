@@ -18,7 +18,7 @@ class Tally:
     total_by_query    the same for each query; the order is that of the tokens
     total_repeats     the same for the answers that are the query itself
 
-    The last two pairs are empty for a task that has no queries.
+    Those by query are empty for a task whose answers are not each asked for by one last token.
     """
 
     at: list[int]
@@ -82,7 +82,7 @@ class Provenance:
     versions         of Python and of packages, by name
     kernels          which kernels ran
     threads          those of the run
-    machine          operating system and processor
+    machine          operating system and processor architecture, and an accelerator's name
     finished         when, as ISO 8601
     kernels_build    a hash of the sources of the compiled kernels, or None without them
     package_build    a hash of the package's own sources

@@ -6,7 +6,8 @@ import polars as pl
 
 from recall_arena.claims import SETTING
 from recall_arena.dots import Panel, by_setting
-from recall_arena.frame import frame_of, runs_of
+from recall_arena.frame import frame_of
+from recall_arena.outcomes import runs_of
 from recall_arena.reproduction import Reproduction
 from recall_arena.studies.study import Picture, Section, Table
 from recall_arena.wording import differing, percent, setting_name

@@ -28,7 +28,7 @@ class MQAR(Task):
 
     Attributes:
         vocabulary: how many tokens there are; 0 is filler
-        pairs: keys, each with a value; so many answers a sequence
+        pairs: how many keys a sequence has, each with a value and each asked for once
         power: the exponent of the slots' power law is power - 1; 1 makes all of them alike
         fill: "zeros", or "random": tokens of the whole vocabulary, which may be keys and values
 

@@ -15,10 +15,6 @@ from recall_arena.studies.study import Plan
 from recall_arena.tasks import AssociativeRecall
 from recall_arena.trained import with_weights
 
-SEQUENCES = 1000
-LONG = 200
-"""At 3L, where attention weights take nine times the memory and the time."""
-
 REACH = 3
 """Tokens that a convolution of four positions sees before its own."""
 
@@ -69,15 +65,15 @@ def insides(model: SequenceModel, task: AssociativeRecall, context: int) -> dict
     short_wrong     wrong answers at an eighth of the length, at least the shortest that there is
     short_query     of those, answers that are the query itself
     """
-    asked = Sequences.of(task, context, SEQUENCES)
+    asked = Sequences.of(task, context, why.SEQUENCES)
     answered = probes.answers(model, asked)
     bound = probes.rebinding(model, asked, answered)
-    short = Sequences.of(task, max(context // 8, task.shortest_context), SEQUENCES)
+    short = Sequences.of(task, max(context // 8, task.shortest_context), why.SEQUENCES)
     at_short = probes.answers(model, short)
     wrong = int((at_short != short.value).sum())
     layers = _attention_layers(model, asked)
     here = _attention(model, asked, layers)
-    beyond = _attention(model, Sequences.of(task, 3 * context, LONG), layers)
+    beyond = _attention(model, Sequences.of(task, 3 * context, why.LONG), layers)
     return {
         "followed": _share(bound["follow"], bound["asked"]),
         **here,

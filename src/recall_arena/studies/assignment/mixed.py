@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from recall_arena.claims import HAS_LEARNT, SETTING, Claim, Finding, decide
+from recall_arena.claims import HAS_LEARNT, HAS_LEARNT_MEANS, SETTING, Claim, Finding, decide
 from recall_arena.rules import Ahead, Every, in_each
 from recall_arena.studies.assignment import pictures, rates, tables
 from recall_arena.studies.assignment.claims import ALL, LEARNERS, PROBLEM, ROPE, TAU
@@ -67,7 +67,7 @@ EVERY_QUERY = Claim(
     Every(
         measure="at_L",
         passes=HAS_LEARNT,
-        threshold="at least 99 % at L where the value is not the query",
+        threshold=HAS_LEARNT_MEANS,
         among=MIXED,
         condition="runs with mixed lengths",
     ),

@@ -12,7 +12,7 @@ KNOWN = "Queries known along training"
 
 
 def overview(runs: pl.DataFrame) -> Picture:
-    """Every run of every setting, at L and beyond, from a table of `frame.runs_of`."""
+    """Every run of every setting, at L and beyond, from a table of `outcomes.runs_of`."""
     panels = (Panel("at L", runs, "at_L", FLOOR), Panel("beyond L", runs, "beyond"))
     return Picture("overview", by_setting(panels, "Every run"))
 

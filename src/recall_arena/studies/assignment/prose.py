@@ -5,7 +5,7 @@ explanation, the first paragraph of a part its short answer.  What it states in 
 the runs first, by `must`, so that no sentence outlives the numbers that it was written from.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -14,8 +14,8 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from recall_arena.claims import HAS_LEARNT, Finding
-from recall_arena.frame import runs_of
 from recall_arena.index import contents_of
+from recall_arena.outcomes import FELL_BACK, runs_of
 from recall_arena.records import Store
 from recall_arena.studies.assignment import mixed, rates, why
 from recall_arena.studies.assignment.scales import PROBLEMS
@@ -42,7 +42,7 @@ class DoesNotFollow(ValueError):
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of a setting: rows of `frame.runs_of`, at least one."""
+    """The runs of a setting: rows of `outcomes.runs_of`, at least one."""
 
     rows: pl.DataFrame
 
@@ -81,13 +81,36 @@ class Runs:
         own = self.that_learnt.rows.drop_nulls("entered")
         return own["entered_after"].null_count(), own.height
 
+    @property
+    def fell_back(self) -> int:
+        """How many had 90 % validation accuracy, and end far below it."""
+        return self.rows.filter(FELL_BACK).height
+
+    @property
+    def reached(self) -> str:
+        """How many had 99 % validation accuracy at a check, whatever came later: 20 of 20."""
+        return f"{self.rows['steps_99'].count()} of {self.rows.height}"
+
+    @property
+    def in_decay(self) -> int:
+        """How many had it only while the rate fell."""
+        return self.rows.filter("in_decay").height
+
+    def under(self, column: str, bound: float) -> "Runs":
+        """Those with less of a column; DoesNotFollow if there are none."""
+        return self._those(pl.col(column) < bound, f"have less than {bound} of {column}")
+
     def reach(self, column: str, least: float) -> str:
         """Of those that learnt the task, how many have at least so much of a column: 7 of 17.
 
         Those count that have a value there.
         """
         own = self.that_learnt.rows.drop_nulls(column)
-        return f"{own.filter(pl.col(column) >= least).height} of {own.height}"
+        return f"{self.number(column, least)} of {own.height}"
+
+    def number(self, column: str, least: float) -> int:
+        """Of those that learnt the task, how many have at least so much of a column."""
+        return self.that_learnt.rows.filter(pl.col(column) >= least).height
 
     def middle(self, column: str) -> str:
         """The median, for people."""
@@ -112,7 +135,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the template asks of the runs, a table of `frame.runs_of`, and of the findings.
+    """What the template asks of the runs, a table of `outcomes.runs_of`, and of the findings.
 
     The runs, at L alone and at lengths up to L, also have the columns of `why.measured`, null where
     nothing was; `mixed` has the findings of the latter.
@@ -128,6 +151,10 @@ class Evidence:
         if own.is_empty():
             raise DoesNotFollow(f"there are runs of {look_of(model).label}, M = {M}, τ = {tau}")
         return Runs(own)
+
+    def among(self, models: Sequence[str], *taus: int) -> Runs:
+        """The runs of several models with one query at L alone, with any of these delays."""
+        return Runs(pl.concat([self.of(model, tau=tau).rows for model in models for tau in taus]))
 
     def verdict(self, question: str, *, mixed: bool = False) -> str:
         """What the runs say to a question that begins so; DoesNotFollow if none or several do."""
@@ -149,7 +176,7 @@ def written(runs: pl.DataFrame, found: mixed.Findings) -> dict[str, list[str]]:
     runs = runs.join(why.measured(), on="address", how="left")
     evidence = Evidence(runs, {**found.alone, **found.both}, found.mixed)
     text = _TEMPLATES.get_template("prose.txt").render(
-        of=evidence.of, verdict=evidence.verdict, must=evidence.must
+        of=evidence.of, among=evidence.among, verdict=evidence.verdict, must=evidence.must
     )
     parts: dict[str, list[str]] = {}
     for part in f"\n{text}".split("\n== ")[1:]:

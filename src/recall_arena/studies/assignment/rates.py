@@ -4,7 +4,7 @@ The rate is a confounder: a model that fails at one rate may solve the task at a
 (arXiv:2508.19029).  Each setting gets the rate that did best in a search with seeds that no
 reported run has, judged on validation sequences of the training length alone.
 
-A table of trials has a row a search run, with the columns of `frame.runs_of` named in COLUMNS.
+A table of trials has a row a search run, with the columns of `outcomes.runs_of` named in COLUMNS.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ import polars as pl
 
 from recall_arena.choosing import points, ranked
 from recall_arena.claims import SETTING
-from recall_arena.frame import runs_of
+from recall_arena.outcomes import runs_of
 from recall_arena.studies.assignment import settings
 from recall_arena.studies.assignment.scales import PROBLEMS, SEARCHED
 from recall_arena.studies.assignment.settings import searched, wanted

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import polars as pl
 
 from recall_arena.claims import SETTING, Finding
-from recall_arena.frame import runs_of
+from recall_arena.outcomes import runs_of
 from recall_arena.rules import standards
 from recall_arena.studies.assignment import mixed, pictures, prose, rates, tables, why
 from recall_arena.studies.assignment.bullets import answers
@@ -74,6 +74,7 @@ def sections(frame: pl.DataFrame, plan: Plan) -> list[Section]:
     return [
         _summary(runs, settings, said.get("summary", ())),
         Section("Where is my answer?", question, notes, index=index),
+        _how_to_read(runs),
         *problems,
         *mixed.section(frame, both, findings, said.get("mixed", ())),
         *why.section(runs.filter(pl.col("problem") == 1), why.measured(), said.get("why", ())),
@@ -100,10 +101,18 @@ def _said(
 
 
 def _summary(runs: pl.DataFrame, settings: pl.DataFrame, said: Sequence[str]) -> Section:
+    return Section(
+        "Summary",
+        "Which models learnt which task, and how far beyond L does it carry?",
+        (NO_RUN,) if runs.is_empty() else tuple(said),
+        pictures=(pictures.overview(runs),) if runs.height else (),
+        tables=(tables.summary(runs, settings),),
+    )
+
+
+def _how_to_read(runs: pl.DataFrame) -> Section:
     chance = 1 / VOCABULARY
-    question = "Which models learnt which task, and how far beyond L does it carry?"
     paragraphs = (
-        *said,
         "K tokens, embedded in d numbers; the first M of them may be asked for; the value stands τ "
         "tokens after the query; L tokens come before the final query in training.",
         f"Chance is 1/{VOCABULARY} = {percent(chance)}. A reader that ignores order (it answers q "
@@ -111,13 +120,7 @@ def _summary(runs: pl.DataFrame, settings: pl.DataFrame, said: Sequence[str]) ->
         f"{percent(FLOOR)} at L = {CONTEXT}: no accuracy up to that shows recall.",
         standards(ALL, runs),
     )
-    return Section(
-        "Summary",
-        question,
-        paragraphs,
-        pictures=(pictures.overview(runs),) if runs.height else (),
-        tables=(tables.summary(runs, settings),),
-    )
+    return Section("How to read this", "What do the words and verdicts mean?", paragraphs)
 
 
 def what_changed(runs: pl.DataFrame, trials: pl.DataFrame) -> list[Section]:

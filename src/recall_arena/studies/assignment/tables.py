@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from recall_arena.claims import HAS_LEARNT, SETTING
+from recall_arena.outcomes import FELL_BACK
 from recall_arena.studies.assignment.settings import MIXED
 from recall_arena.studies.study import Table
 from recall_arena.wording import differing, middle, name_of_value, percent, setting_name, spread
@@ -24,7 +25,7 @@ RUN_STATE = ("parameters", "state")
 
 
 def accuracies(name: str, runs: pl.DataFrame) -> Table:
-    """How accurate each setting is, and where; `runs` is a table of `frame.runs_of`."""
+    """How accurate each setting is, and where; `runs` is a table of `outcomes.runs_of`."""
     rows = [
         {
             "model": setting,
@@ -66,6 +67,7 @@ def readings(runs: pl.DataFrame) -> Table:
         pair = [own.filter(~MIXED), own.filter(MIXED)]
         shown = {
             "learnt": [_learnt(part) for part in pair],
+            "fell back": [str(part.filter(FELL_BACK).height) for part in pair],
             **{
                 column: [middle(part, column) for part in pair]
                 for column in ("steps_99", "below", "beyond")
@@ -73,9 +75,9 @@ def readings(runs: pl.DataFrame) -> Table:
         }
         rows.append({"model": setting} | {name: " → ".join(two) for name, two in shown.items()})
     caption = (
-        "Trained at L alone → at lengths up to L: runs that learnt the task at L, and medians over "
-        "runs of the iterations to 99 % validation accuracy at L and of the test accuracy below "
-        "and beyond it."
+        "Trained at L alone → at lengths up to L: runs that learnt the task at L; those that had "
+        "90 % validation accuracy and end far below it; and medians over runs of the iterations "
+        "to 99 % validation accuracy at L and of the test accuracy below and beyond it."
     )
     named = HEADINGS | {"steps_99": "iterations to 99 %"}
     return Table("readings", caption, pl.DataFrame(rows).rename(named, strict=False))
@@ -96,8 +98,8 @@ def summary(runs: pl.DataFrame, settings: pl.DataFrame) -> Table:
     labels = [look_of(model).label for model in settings["model"].unique(maintain_order=True)]
     columns = dict.fromkeys(["task", *labels], pl.String)
     caption = (
-        "Runs that learnt the task: then, medians over runs, the test accuracy (in %) at L and "
-        "that over the lengths from L + 1 to 3L."
+        "1/3: 56.4, 32.0 reads: one of three runs learnt the task; then medians over all runs, the "
+        "test accuracy (in %) at L and that over the lengths from L + 1 to 3L."
     )
     return Table("summary", caption, pl.DataFrame(rows, schema=columns).fill_null(""))
 

@@ -25,6 +25,12 @@ MEASURED = (
     *("on_value", "on_value_3L", "entered", "entered_after", "written"),
     *("after_value", "short_wrong", "short_query"),
 )
+SEQUENCES = 1000
+"""Test sequences of a run; those count whose value is not the query."""
+
+LONG = 200
+"""At 3L, where attention weights take nine times the memory and the time."""
+
 HALF = 0.5
 BINDS = 0.99
 SOME = 0.05
@@ -149,10 +155,10 @@ def section(runs: pl.DataFrame, measured: pl.DataFrame, said: Sequence[str] = ()
         return []
     findings = decide(WHY, inside, table_of((1,)))
     paragraph = (
-        f"Of each setting {seeds(inside)} were looked into, with 1,000 test sequences whose value "
-        "is not the query. A position is told by its offset from the query's first appearance: "
-        "the value has offset τ. `recall inspect ADDRESS` draws all of it, for any run whose "
-        "weights are kept."
+        f"Of each setting {seeds(inside)} were looked into, with those of {SEQUENCES:,} test "
+        f"sequences ({LONG} at 3L) whose value is not the query. A position is told by its offset "
+        "from the query's first appearance: the value has offset τ. `recall inspect ADDRESS` draws "
+        "all of it, for any run whose weights are kept."
     )
     return [
         Section(
