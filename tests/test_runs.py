@@ -484,7 +484,7 @@ def test_checks_that_cannot_be_made_are_refused(broken):
 
 @pytest.mark.parametrize("broken", [{"stride": 0}, {"sequences": 0}, {"at": (8, 4)}])
 def test_contexts_that_cannot_be_tested_are_refused(broken):
-    with pytest.raises(ValueError, match="lengths" if "at" in broken else next(iter(broken))):
+    with pytest.raises(ValueError, match=next(iter(broken))):
         Contexts(**broken)
 
 
