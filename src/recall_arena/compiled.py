@@ -17,13 +17,13 @@ from recall_arena.kernels import Layer, Norm, PreNorm, Stack, StackLogits, Stack
 from recall_arena.mixers import Mixer
 from recall_arena.model import MLP, Block, SequenceModel, sinusoids
 from recall_arena.shapes import Answers, Logits, Tokens, Where
-from recall_arena.watching import Watch, as_written, stock, watched
+from recall_arena.watching import Watch, stock, watched
 
 AT_ONCE = 1 << 13
 """Tokens of a sequence beyond which logits are computed piece by piece, where that is possible."""
 
-NONE = torch.iinfo(torch.int64).min
-"""An answer that none is left out for; PyTorch leaves out -100."""
+NO_ANSWER = torch.iinfo(torch.int64).min
+"""What the loss may leave out, since no answer is this; PyTorch would leave out -100."""
 
 
 class Compiled:
@@ -74,7 +74,7 @@ class Compiled:
                 weight.grad.zero_()
         with torch.enable_grad():
             logits = _called(self._model, tokens, where)
-            loss = F.cross_entropy(logits.flatten(0, -2), answers.flatten(), ignore_index=NONE)
+            loss = F.cross_entropy(logits.flatten(0, -2), answers.flatten(), ignore_index=NO_ANSWER)
             loss.backward()
         return loss.detach()
 
@@ -168,7 +168,6 @@ def continues(model: nn.Module) -> bool:
     return (
         type(model) is SequenceModel
         and not watched(model.modules())
-        and all(map(as_written, set(map(type, model.modules()))))
         and all(type(b) is Block and _continues(b.mixer) for b in model.layers)
     )
 

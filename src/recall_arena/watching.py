@@ -44,18 +44,21 @@ def beside_forward(kind: type[nn.Module], name: str) -> bool:
 
 
 def watched(modules: Iterable[nn.Module]) -> bool:
-    """Whether a hook, or a `forward` of the instance, wants one of these modules to be called."""
+    """Whether one of these modules has to be called: for a hook, or for a `forward` that the
+    instance or its class was given later."""
     everywhere = vars(of_all_modules)
     return any(everywhere[name] for name in _GLOBAL) or any(
-        "forward" in own or any(own[name] for name in _OWN) for own in map(vars, modules)
+        "forward" in vars(module)
+        or any(vars(module)[name] for name in _OWN)
+        or not as_written(type(module))
+        for module in modules
     )
 
 
 def stock(module: nn.Module, kind: type[nn.Module], *weights: str) -> bool:
     """Whether this is a `kind` itself, no subclass, with these parameters and no others."""
     held = {name for name, weight in module._parameters.items() if weight is not None}
-    alone = type(module) is kind and not module._modules
-    return alone and held == set(weights) and as_written(kind)
+    return type(module) is kind and held == set(weights) and not module._modules
 
 
 def bias_of(module: nn.Module | None) -> tuple[str, ...]:
@@ -70,9 +73,7 @@ def alike(a: nn.Module, b: nn.Module) -> bool:
     if ours.keys() != theirs.keys() or watched([*ours.values(), *theirs.values()]):
         return False
     pairs = [(ours[name], theirs[name]) for name in ours]
-    return all(type(x) is type(y) and _told(x) == _told(y) for x, y in pairs) and all(
-        map(as_written, map(type, ours.values()))
-    )
+    return all(type(x) is type(y) and _told(x) == _told(y) for x, y in pairs)
 
 
 def _told(module: nn.Module) -> dict[str, object]:
