@@ -87,13 +87,8 @@ class Runs:
         return self.rows.filter(FELL_BACK).height
 
     @property
-    def reached(self) -> str:
-        """How many had 99 % validation accuracy at a check, whatever came later: 20 of 20."""
-        return f"{self.rows['steps_99'].count()} of {self.rows.height}"
-
-    @property
     def in_decay(self) -> int:
-        """How many had it only while the rate fell."""
+        """How many first had 99 % validation accuracy while the rate fell."""
         return self.rows.filter("in_decay").height
 
     def under(self, column: str, bound: float) -> "Runs":
