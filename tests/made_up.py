@@ -44,29 +44,33 @@ def record(
     revision: int = 6,
     shortest: int | None = None,
     decay_steps: int | None = None,
+    repeats: bool = True,
 ) -> Record:
-    """A run of a named model at L = 64, tested at 32, 64, 128 and 192 unless said otherwise.
+    """A run of a model at L = 64, tested at 32, 64, 128 and 192 unless said otherwise.
 
     `steps_99` is when its validation accuracy first was 99 %; if None, it never was.
     """
     if checks is None:
         checks = tally({100: 0.05, **({steps_99: 0.99} if steps_99 else {budget: min(at_L, 0.98)})})
     task = {"kind": "associative-recall", "vocabulary": 16, "queries": M, "delay": tau}
+    task |= {} if repeats else {"repeats": False}
     schedule = {"rate": rate, "steps": budget, "context": 64, "batch": 64, "warmup": 200}
     given = {"shortest": shortest, "decay_steps": decay_steps}
     schedule |= {name: value for name, value in given.items() if value is not None}
-    look = ZOO[model]
+    layers, positions = model.split(","), "none"
+    if model in ZOO:
+        layers, positions = list(ZOO[model].layers), ZOO[model].positions
     run = {
         "revision": revision,
         "task": task,
-        "model": {"layers": list(look.layers), "width": d, "positions": look.positions},
+        "model": {"layers": layers, "width": d, "positions": positions},
         "schedule": {**schedule, "decay": 0.2, "clip": 1.0},
         "checks": {"every": 100, "sequences": SEQUENCES, "solved": 0.999, "running": 5},
         "contexts": {"first": 32, "last": 192, "stride": 32, "sequences": SEQUENCES},
         "seed": seed,
     }
     return Record(
-        address=f"{model} {d} {M} {tau} {seed} {rate} {budget} {revision} {shortest}",
+        address=f"{model} {d} {M} {tau} {seed} {rate} {budget} {revision} {shortest} {repeats}",
         run=run,
         outcome=Outcome(
             ended_by=ended_by,  # type: ignore[arg-type]

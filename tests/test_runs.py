@@ -60,6 +60,7 @@ CHANGES = {
     "task.queries": {"queries": 5},
     "task.delay": {"delay": 3},
     "task.distance": {"distance": 30},
+    "task.repeats": {"repeats": False},
     "model.layers": {"layers": ("mamba", "attention")},
     "model.vocabulary": {"vocabulary": 17},
     "model.width": {"width": 16},

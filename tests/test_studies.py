@@ -202,6 +202,7 @@ def test_a_plan_takes_its_own_runs_out_of_any_store() -> None:
         ("schedule", {"optimizer": "adam"}),
         ("schedule", {"weight_decay": 0.1}),
         ("task", {"distance": 5}),
+        ("task", {"repeats": False}),
         ("task", {"kind": "mqar"}),
         ("extends", {"seed": 0}),
     ],

@@ -30,7 +30,7 @@ def tasks(draw):
     queries = draw(st.integers(1, vocabulary))
     delay = draw(st.integers(1, 12))
     distance = draw(st.none() | st.integers(delay + 1, 80))
-    return AssociativeRecall(vocabulary, queries, delay, distance)
+    return AssociativeRecall(vocabulary, queries, delay, distance, draw(st.booleans()))
 
 
 def sample(task, batch, context, seed) -> Batch:
@@ -137,6 +137,7 @@ def test_the_held_out_sequences_are_these_and_a_new_field_moves_none():
         [10, 9, 10, 1, 2, 8, 7, 2, 1],
     ]
     assert "distance=5" in repr(replace(task, distance=5))
+    assert "repeats=False" in repr(replace(task, repeats=False))
 
 
 # What is refused
@@ -299,6 +300,16 @@ def test_within_a_distance_the_query_first_stands_anywhere_that_near_the_end(dis
         assert_uniform([table(away)[TAU + 1 :]])
     else:  # one place: everything else is drawn as ever
         assert (body[:, -1] == batch.answers).all()
+
+
+def test_a_value_is_its_query_one_time_in_k_or_never():
+    """In the latter case it is uniform over the other tokens, whatever the query."""
+    for repeats in (True, False):
+        batch = sample(AssociativeRecall(K, M, TAU, repeats=repeats), N, L, seed=3)
+        after = (batch.answers - batch.tokens[:, -1]).remainder(K).numpy()
+        counts = np.bincount(after, minlength=K)
+        assert_uniform([counts if repeats else counts[1:]])
+        assert (counts[0] > 0) == repeats
 
 
 @given(tasks(), EXTRAS, SEEDS)

@@ -10,6 +10,7 @@ A record has one row of kind "run", one of kind "check" for each validation and 
     d K M tau L             integers: width, vocabulary, queries, delay, training context
                             (K, M and tau are null for a task that has none)
     distance                the greatest from the pair to the end; null if it stands anywhere
+    repeats                 whether a value may be its query; null for a task but associative recall
     rate budget batch       the schedule: peak rate, most iterations, sequences an iteration,
     warmup decay clip       iterations of warm-up, share of the budget that decays, gradient norm
     optimizer weight_decay  "adamw" or "adam", and its weight decay
@@ -49,6 +50,7 @@ RUN: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("address", "task", "model"), pl.String),
     "recurrent": pl.Boolean,
     **dict.fromkeys(("d", "K", "M", "tau", "L", "distance"), pl.Int64),
+    "repeats": pl.Boolean,
     "rate": pl.Float64,
     **dict.fromkeys(("budget", "batch", "warmup"), pl.Int64),
     "decay": pl.Float64,
@@ -146,6 +148,7 @@ def _run(record: Record) -> dict[str, object]:
         "tau": task.get("delay"),
         "L": schedule["context"],
         "distance": task.get("distance"),
+        "repeats": task.get("repeats", task["kind"] == "associative-recall" or None),
         "budget": schedule["steps"],
         **{name: schedule[name] for name in ("rate", "batch", "warmup", "clip")},
         "decay": schedule["decay_steps"] / schedule["steps"]

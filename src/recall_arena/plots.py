@@ -41,7 +41,7 @@ VALUES: dict[str, pl.Expr] = {
 
 SHARES = frozenset(
     {"accuracy", "accuracy_apart", "known", "validation", "at_L", "apart_L"}
-    | {"below", "beyond", "at_3L", "told_apart"}
+    | {"below", "apart_below", "beyond", "at_3L", "told_apart"}
 )
 """Columns of values in 0..1, whose axis is in per cent."""
 

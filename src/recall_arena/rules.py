@@ -99,15 +99,15 @@ class Ahead(Rule):
     intersection-union test, Berger 1982).  Refuted if any is the reverse: the smallest p of
     those that are, times the number of pairs (Bonferroni).
 
-    value      "at_L", "below" or "beyond", accuracies; or "steps_99", where never is later than any
-               number, and what comes after the smaller budget of a pair counts as never
+    value      an accuracy; or "steps_99", where never is later than any number, and what comes
+               after the smaller budget of a pair counts as never
     what       the groups in words, "the former against the latter"
     pairs      (what the pair is, the runs that should be ahead, those that should be behind)
     among      the runs that count
     condition  `among` in words
     """
 
-    value: Literal["at_L", "below", "beyond", "steps_99"]
+    value: Literal["at_L", "below", "apart_below", "beyond", "steps_99"]
     what: str
     pairs: Sequence[tuple[str, pl.Expr, pl.Expr]]
     among: pl.Expr = field(default_factory=lambda: pl.lit(value=True))

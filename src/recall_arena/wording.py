@@ -9,12 +9,13 @@ import polars as pl
 from recall_arena.zoo import look_of
 
 SYMBOLS = {"d": "d", "M": "M", "tau": "τ", "L": "L", "K": "K"}
-TOLD_BY = (*SYMBOLS, "shortest")
+TOLD_BY = (*SYMBOLS, "shortest", "repeats")
 """What tells settings with one model apart: columns of `outcomes.runs_of`."""
 
 MEASURES = {
     "at_L": "test accuracy at L",
     "below": "test accuracy below L",
+    "apart_below": "test accuracy below L where the value is not the query",
     "beyond": "test accuracy from L + 1 to 3L",
     "validation": "validation accuracy at L",
     "steps_99": "iterations to the first check with 99 % validation accuracy",
@@ -83,11 +84,13 @@ def spread(runs: pl.DataFrame, column: str) -> str:
 
 
 def name_of_value(column: str, value: Any) -> str:
-    """A column's value: "M = 4", "rate = 0.001", the label of a model, or the lengths trained."""
+    """A column's value: "M = 4", "rate = 0.001", the label of a model, or what was trained."""
     if column == "model":
         return look_of(value).label
     if column == "shortest":
         return "L alone" if value is None else f"lengths from {value}"
+    if column == "repeats":
+        return "v ≠ q alone" if value is False else "v = q too"
     number = f"{value:g}" if isinstance(value, float) else str(value)
     return f"{SYMBOLS.get(column, column.rpartition('.')[2])} = {number}"
 
@@ -101,9 +104,12 @@ def setting_name(row: Mapping[str, Any], differing: Iterable[str]) -> str:
 def differing(rows: pl.DataFrame) -> list[str]:
     """Which of d, M, tau, L and K have more than one value among these rows.
 
-    And `shortest`, if L alone was trained in some and shorter lengths too in others.
+    And `shortest`, if L alone was trained in some and shorter lengths too in others; `repeats`, if
+    only some were trained on values that are their queries.
     """
     names = [name for name in SYMBOLS if name in rows.columns and rows[name].n_unique() > 1]
+    if "repeats" in rows.columns and rows["repeats"].drop_nulls().n_unique() > 1:
+        names.append("repeats")
     alone = rows["shortest"].null_count() if "shortest" in rows.columns else 0
     return [*names, "shortest"] if 0 < alone < rows.height else names
 
@@ -164,7 +170,7 @@ def made_of(model: str) -> str:
     """What a model is made of: Hybrid-A: mamba, attention."""
     look = look_of(model)
     parts = [*(["learned positions"] if look.positions == "learned" else []), *look.layers]
-    return f"{look.label}: {', '.join(parts)}"
+    return f"{look.label}: {', '.join(parts)}" if parts else look.label
 
 
 def recipe(runs: pl.DataFrame) -> str:

@@ -18,9 +18,9 @@ class AssociativeRecall(Task):
 
     `context` tokens come before the query, so the shortest context is delay + 1.  Filler is
     uniform over every token but the query, so it may contain other queries.  The value is
-    uniform over all tokens: one time in `vocabulary` it is the query itself.  The answer then
-    still is what stood `delay` tokens after the first appearance of the query, so a solver
-    that looks there is always right.
+    uniform over all tokens: one time in `vocabulary` it is the query itself, unless `repeats`
+    is false.  The answer then still is what stood `delay` tokens after the first appearance of
+    the query, so a solver that looks there is always right.
 
     Attributes:
         vocabulary: K, how many tokens there are
@@ -28,6 +28,7 @@ class AssociativeRecall(Task):
         delay: tau, how many tokens after the query its value stands
         distance: how far before the end, where the query is asked, it stands at most in the
             context; None is anywhere.  What a curriculum of near pairs first lets grow
+        repeats: whether the value may be the query itself
 
     Raises:
         ValueError: for a vocabulary below 2, queries outside 1..vocabulary, a delay below 1, a
@@ -38,6 +39,7 @@ class AssociativeRecall(Task):
     queries: int = 1
     delay: int = 1
     distance: int | None = added(default=None)
+    repeats: bool = added(default=True)
 
     def __post_init__(self) -> None:
         if self.vocabulary < 2:
@@ -72,13 +74,16 @@ class AssociativeRecall(Task):
         def draw(below: int, columns: int = 1) -> torch.Tensor:
             return torch.randint(below, (batch, columns), generator=rng)
 
+        def draw_others(columns: int) -> torch.Tensor:
+            drawn = draw(self.vocabulary - 1, columns)
+            return drawn + (drawn >= query)  # steps over the query and stays uniform
+
         query = draw(self.queries)
-        value = draw(self.vocabulary)
+        value = draw(self.vocabulary) if self.repeats else draw_others(columns=1)
         nearest = min(self.distance or context, context)  # where the furthest query may stand
         first = context - nearest + draw(nearest - self.delay)
 
-        filler = draw(self.vocabulary - 1, columns=context)
-        body = filler + (filler >= query)  # steps over the query and stays uniform
+        body = draw_others(columns=context)
         body.scatter_(1, first, query)
         body.scatter_(1, first + self.delay, value)
         return Batch.asked_last(torch.cat([body, query], dim=1), value.squeeze(1))

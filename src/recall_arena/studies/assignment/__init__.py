@@ -31,8 +31,8 @@ ASSIGNMENT = Study(
     question="Attention, Mamba or both: who recalls, how fast, and how far does it carry?",
     parts=PROBLEMS,
     scales={name: scale.about for name, scale in SCALES.items()},
-    runs=lambda plan, store: [
-        run for own in with_beside(plan) for run in _training().assignment_runs(own, store)
+    runs=lambda plan, _: [
+        run for own in with_beside(plan) for run in _training().assignment_runs(own)
     ],
     size=lambda plan: sum(int(settings.asked(own)["seeds"].sum()) for own in with_beside(plan)),
     select=rates.select,

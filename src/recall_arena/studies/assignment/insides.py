@@ -26,7 +26,7 @@ def explain(plan: Plan, store: Store) -> tuple[int, int]:
     are there.  A run without a record is left out; one whose weights the store does not keep counts
     as one that could not.
     """
-    addresses = [named.run.address for named in assignment_runs(plan, store)]
+    addresses = [named.run.address for named in assignment_runs(plan)]
     records = [record for record in store.read_all(addresses) if record.run["task"]["queries"] == 1]
     kept = [one for one in records if weights_path(store.folder, one.address).exists()]
     rows = [{"address": record.address} | insides_of(store, record) for record in kept]

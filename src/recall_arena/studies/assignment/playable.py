@@ -14,6 +14,7 @@ def playable(frame: pl.DataFrame) -> list[Playable]:
     Those of the newest revision and the largest budget come first, then in the order of seeds.
     """
     task = {"task": "associative-recall", "K": VOCABULARY, "M": 1, "tau": 1, "L": CONTEXT}
+    task |= {"repeats": True}
     alone = pl.all_horizontal(pl.col("shortest", "distance", "extends").is_null())
     trained = pl.col("ended_by") != "diverged"
     runs = frame.filter(alone & trained, kind="run", d=8, **task)

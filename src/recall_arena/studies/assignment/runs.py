@@ -14,7 +14,7 @@ from recall_arena.model import named
 from recall_arena.records import Store
 from recall_arena.runs import Run
 from recall_arena.studies.assignment import rates, settings
-from recall_arena.studies.assignment.scales import CONTEXT, SCALES, Effort
+from recall_arena.studies.assignment.scales import CONTEXT, SCALES, Effort, Efforts
 from recall_arena.studies.assignment.settings import LONGEST, VOCABULARY, Setting, asked
 from recall_arena.studies.study import NamedRun, Plan
 from recall_arena.tasks import AssociativeRecall
@@ -30,10 +30,11 @@ def setting_run(
     contexts: Contexts,
     *,
     mixed: bool = False,
+    repeats: bool = True,
 ) -> Run:
     """The run of a setting with a learning rate, a budget and a seed, at L or `mixed` lengths."""
     return Run(
-        task=AssociativeRecall(VOCABULARY, setting.M, setting.tau),
+        task=AssociativeRecall(VOCABULARY, setting.M, setting.tau, repeats=repeats),
         model=named(setting.model, vocabulary=VOCABULARY, width=setting.d, longest_context=LONGEST),
         schedule=Schedule(
             rate=rate,
@@ -47,14 +48,17 @@ def setting_run(
     )
 
 
-def assignment_runs(plan: Plan, store: Store) -> list[NamedRun]:
-    """A run a setting and seed, at the rate that the search chose."""
+def assignment_runs(plan: Plan, among: pl.DataFrame | None = None) -> list[NamedRun]:
+    """A run a setting and seed, at the rate that the search chose; `among` these settings."""
+    wanted = asked(plan)
+    if among is not None:
+        wanted = wanted.join(among, on=SETTING, how="semi", maintain_order="left")
     scale = SCALES[plan.scale]
     contexts = Contexts(first=scale.first, last=LONGEST, stride=scale.stride)
     best = rates.best(rates.published(plan)).select(*SETTING, "rate")
     chosen = dict(zip(best.select(SETTING).rows(), best["rate"], strict=True))
     named_runs = []
-    for setting in _longest_first(asked(plan)):
+    for setting in _longest_first(wanted):
         effort = scale.problems[setting.problem].runs_of(setting.model)
         rate = chosen[setting.model, setting.d, setting.M, setting.tau]
         for seed in effort.of(plan.seeds):
@@ -65,10 +69,35 @@ def assignment_runs(plan: Plan, store: Store) -> list[NamedRun]:
 
 def search_runs(plan: Plan, store: Store) -> list[NamedRun]:
     """Every rate on every setting; a grid grows once the store has all runs in it."""
+    scale = SCALES[plan.scale]
+    return [
+        found
+        for setting in _longest_first(settings.searched(plan))
+        for found in search_of(
+            setting, scale.problems[setting.problem], store, seeds=plan.seeds, mixed=scale.mixed
+        )
+    ]
+
+
+def search_of(
+    setting: Setting, efforts: Efforts, store: Store, *, seeds: int | None, mixed: bool
+) -> list[NamedRun]:
+    """The search runs of a setting: those whose rates `rates.grid` takes from what is stored."""
+    at_training_length = Contexts(first=CONTEXT, last=CONTEXT)
+    each = efforts.search.of(seeds)
+
+    def runs(grid: Sequence[float]) -> list[Run]:
+        return [
+            setting_run(setting, rate, efforts.search, seed, at_training_length, mixed=mixed)
+            for rate in grid
+            for seed in each
+        ]
+
+    records = store.read_all(run.address for run in runs(rates.LADDER))
+    tried = rates.trials_of(frame_of(records))
     return [
         NamedRun(f"{_name(setting)}, rate {run.schedule.rate:g}, seed {run.seed}", run)
-        for setting in _longest_first(settings.searched(plan))
-        for run in _search(setting, plan, store)
+        for run in runs(rates.grid(efforts.rates[setting.d], len(each), tried))
     ]
 
 
@@ -87,24 +116,6 @@ def choose_rates(plan: Plan, store: Store) -> Path:
     trials = trials.sort(*settings.WAY, "rate", "seed", nulls_last=False)
     atomic.write(rates.FILE, trials.write_csv().encode(), replace=True)
     return rates.FILE
-
-
-def _search(setting: Setting, plan: Plan, store: Store) -> list[Run]:
-    at_training_length = Contexts(first=CONTEXT, last=CONTEXT)
-    scale = SCALES[plan.scale]
-    efforts = scale.problems[setting.problem]
-    seeds = efforts.search.of(plan.seeds)
-
-    def runs(grid: Sequence[float]) -> list[Run]:
-        return [
-            setting_run(setting, rate, efforts.search, seed, at_training_length, mixed=scale.mixed)
-            for rate in grid
-            for seed in seeds
-        ]
-
-    records = store.read_all(run.address for run in runs(rates.LADDER))
-    tried = rates.trials_of(frame_of(records))
-    return runs(rates.grid(efforts.rates[setting.d], len(seeds), tried))
 
 
 def _longest_first(table: pl.DataFrame) -> list[Setting]:

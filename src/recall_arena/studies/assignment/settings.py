@@ -71,19 +71,22 @@ def shortest(tau: int, *, mixed: bool) -> int | None:
 def with_efforts(
     settings: pl.DataFrame,
     effort_of: Callable[[int, str], Effort],
-    plan: Plan,
+    seeds: int | None,
+    *,
+    mixed: bool,
 ) -> pl.DataFrame:
     """The settings with the `budget`, `decay`, `first_seed`, `seeds` and `shortest` of each.
 
-    effort_of  what the plan's scale spends on a problem and model
+    effort_of  what is spent on a problem and model
+    seeds      how many each gets, or None for those that `effort_of` gives it
+    mixed      whether each iteration's length is drawn from those up to L
     """
-    mixed = SCALES[plan.scale].mixed
     own = [effort_of(*row) for row in settings.select("problem", "model").rows()]
     return settings.with_columns(
         budget=pl.Series([effort.steps for effort in own], dtype=pl.Int64),
         decay=pl.Series([effort.decay for effort in own], dtype=pl.Float64),
         first_seed=pl.Series([effort.first_seed for effort in own], dtype=pl.Int64),
-        seeds=pl.Series([plan.seeds or effort.seeds for effort in own], dtype=pl.Int64),
+        seeds=pl.Series([seeds or effort.seeds for effort in own], dtype=pl.Int64),
         shortest=pl.Series([shortest(tau, mixed=mixed) for tau in settings["tau"]], dtype=pl.Int64),
     )
 
@@ -96,10 +99,16 @@ def wanted(frame: pl.DataFrame, settings: pl.DataFrame) -> pl.DataFrame:
     return own.drop("first_seed", "seeds")
 
 
-def on_settings(frame: pl.DataFrame, settings: pl.DataFrame) -> pl.DataFrame:
-    """The rows of runs by the recipe on these settings `with_efforts`, and their `problem`."""
+def on_settings(
+    frame: pl.DataFrame, settings: pl.DataFrame, *, repeats: bool = True
+) -> pl.DataFrame:
+    """The rows of runs by the recipe on these settings `with_efforts`, and their `problem`.
+
+    `repeats` is whether their values may be their queries, as the recipe says.
+    """
     recipe = {"task": "associative-recall", "K": VOCABULARY, "L": CONTEXT}
     recipe |= {"optimizer": "adamw", "weight_decay": 0.0, "curriculum": "none"}
+    recipe |= {"repeats": repeats}
     not_of_it = ("distance", "extends")  # near pairs alone, a run in parts
     return wanted(frame.filter(pl.all_horizontal(pl.col(not_of_it).is_null()), **recipe), settings)
 
@@ -116,7 +125,8 @@ def asked(plan: Plan) -> pl.DataFrame:
     return with_efforts(
         table_of(scale.problems.keys() & plan.parts),
         lambda problem, model: scale.problems[problem].runs_of(model),
-        plan,
+        plan.seeds,
+        mixed=scale.mixed,
     )
 
 
@@ -126,7 +136,8 @@ def searched(plan: Plan) -> pl.DataFrame:
     return with_efforts(
         table_of(scale.problems.keys() & plan.parts, alone=True),
         lambda problem, model: scale.problems[problem].search,
-        plan,
+        plan.seeds,
+        mixed=scale.mixed,
     )
 
 
