@@ -61,7 +61,7 @@ def test_records_of_this_revision_have_the_addresses_of_their_runs() -> None:
 
 @pytest.mark.parametrize(
     "plan",
-    [Plan("published", PROBLEMS), Plan("evidence", (1,)), Plan("mixed", (1, 2))],
+    [Plan("published", PROBLEMS), Plan("evidence", (1,)), Plan("mixed", PROBLEMS)],
     ids=lambda plan: plan.scale,
 )
 def test_the_chosen_rates_are_those_of_the_published_trials(plan: Plan) -> None:

@@ -46,7 +46,7 @@ def test_runs_have_the_assignment_s_numbers_and_differ() -> None:
     assert len(alone) == 8 * 20 + 4 * 3 + 16 * 3
     mixed = [run for run in runs if run.schedule.shortest is not None]
     of_one_query = 6 * 20 + 2 * 40 + 2 * 50 + 2 * 3
-    assert len(mixed) == of_one_query + 6 * 20 + 6 * 10
+    assert len(mixed) == of_one_query + 6 * 20 + 6 * 10 + 4 * 6
     assert all(run.schedule.shortest == run.task.delay + 1 for run in mixed)
     for run in runs:
         assert (run.schedule.context, run.schedule.batch, run.model.vocabulary) == (64, 64, 16)

@@ -79,12 +79,17 @@ def legend(
         handle.set(label=name_of_value(str(variant), value))
         handle.set_markerfacecolor("white" if index else "0.2")
         handles.append(handle)
-    if "floor" in data.columns:
+    if "floor" in data.columns and data["floor"].count():
         label = "a reader that ignores order"
         handles.append(Line2D([], [], color="0.45", linestyle="-.", label=label))
     if "chance" in data.columns:
         handles.append(Line2D([], [], color="0.45", linestyle=":", label="chance"))
     place_legend(figure, handles)
+
+
+def opacity(runs: int) -> float:
+    """Of a run's thin line: the more there are, the fainter, so that their median is seen."""
+    return max(0.25, 0.7 * min(1.0, 6 / max(1, runs)))
 
 
 def place_legend(figure: Figure, handles: Sequence[Line2D]) -> None:

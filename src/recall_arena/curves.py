@@ -6,7 +6,7 @@ import polars as pl
 
 from recall_arena.floor import order_free
 
-CURVE = ("model", "d", "M", "tau", "K", "L")
+CURVE = ("model", "d", "M", "tau", "K", "L", "repeats")
 """What the runs behind one median have in common."""
 
 
@@ -26,7 +26,7 @@ def curves(
     Columns: `curve` ("run" or "median"), those of CURVE, seed (null for a median), at, asked,
     correct, value; with `apart`, the value among the sequences whose value is not the query,
     asked_apart, correct_apart and apart; chance = 1 / K, and floor, the accuracy of the reader
-    of `floor.py`.
+    of `floor.py`, null for a task but associative recall.
     """
     found = {"value": value} | ({} if apart is None else {"apart": apart})
     counts = ["asked", "correct"]
@@ -77,15 +77,13 @@ def median_of(runs: pl.DataFrame, rows: pl.DataFrame, *, goes_on: bool) -> pl.Da
 def _with_floor(points: pl.DataFrame, kind: str) -> pl.DataFrame:
     """Chance, and the order-free floor at the tested length or, along training, at L."""
     length = pl.col("at") if kind == "test" else pl.col("L")
-    lengths = points.select("K", length.alias("length")).unique().drop_nulls()
+    told = ["K", "length", "repeats"]
+    points = points.with_columns(length=length)
+    lengths = points.select(told).unique().drop_nulls()
     floors = [
-        (vocabulary, length, order_free(vocabulary, length) if length > 1 else 1.0)
-        for vocabulary, length in lengths.iter_rows()
+        (K, at, repeats, order_free(K, at, repeats=repeats) if at > 1 else 1.0)
+        for K, at, repeats in lengths.iter_rows()
     ]
-    table = pl.DataFrame(
-        floors, schema={"K": pl.Int64, "length": pl.Int64, "floor": pl.Float64}, orient="row"
-    )
-    joined = points.with_columns(length=length).join(
-        table, on=["K", "length"], how="left", maintain_order="left"
-    )
+    table = pl.DataFrame(floors, schema={**lengths.schema, "floor": pl.Float64}, orient="row")
+    joined = points.join(table, on=told, how="left", maintain_order="left")
     return joined.drop("length").with_columns(chance=1 / pl.col("K"))

@@ -69,7 +69,7 @@ def by_setting(panels: Sequence[Panel], what: str) -> Drawing:
     if data.is_empty():
         return Drawing(figure, data, NO_RUN, ())
     shown = ", ".join(dict.fromkeys(MEASURES[panel.measure] for panel in panels))
-    asked = next(panel.runs for panel in panels if panel.runs.height)
+    asked = next((panel.runs for panel in panels if panel.runs.height), panels[0].runs)
     caption = (
         f"{what}: {shown}. {settings(asked)}. A dot a run, "
         f"{seeds(data.filter(~pl.col('marked')), 'panel')} a setting; a bar at their median."

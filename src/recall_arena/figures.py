@@ -22,6 +22,7 @@ from recall_arena.canvas import (
     groups,
     iterations_axis,
     legend,
+    opacity,
     panels,
 )
 from recall_arena.curves import curves
@@ -176,7 +177,7 @@ def _lines(axis: Axes, rows: pl.DataFrame, model: str, told: str, variant: int) 
     runs = rows.filter(pl.col("curve") == "run")
     for (seed,), run in runs.group_by("seed", maintain_order=True):
         (line,) = axis.plot(run["at"], run["value"], dashes, color=look.colour)
-        line.set(linewidth=0.7, alpha=0.7)
+        line.set(linewidth=0.7, alpha=opacity(runs["seed"].n_unique()))
         yield Curve(line, look.label, seed, told, run)
     middle = rows.filter(pl.col("curve") == "median")
     first = MODELS.index(model) / len(MODELS) if model in MODELS else 0.0

@@ -1,9 +1,9 @@
 """What a reader of associative recall gets that ignores order: below this no recall is shown.
 
 It answers q if q stands twice in the context, and else the most frequent of the other tokens.
-With v = q (once in K draws) it is right.  Otherwise the N = context - 1 tokens beside q are
-uniform on K - 1 of them and the value stands anywhere among them, so that it is right with
-probability E[max count] / N.  Neither M nor tau matters.
+With v = q (once in K draws, if the task has it) it is right.  Otherwise the N = context - 1 tokens
+beside q are uniform on K - 1 of them and the value stands anywhere among them, so that it is right
+with probability E[max count] / N.  Neither M nor tau matters.
 """
 
 from functools import cache
@@ -13,8 +13,10 @@ from scipy.special import gammaln, xlogy
 
 
 @cache
-def order_free(vocabulary: int, context: int) -> float:
+def order_free(vocabulary: int, context: int, *, repeats: bool = True) -> float:
     """Its accuracy at a context of that many tokens, at least 2; to about ten digits.
+
+    `repeats` is whether the value may be the query.
 
     P(max count <= m) is the chance that K - 1 Poisson counts are N together and none above m, over
     that of being N together.  Their sum's distribution is a power of theirs after a Fourier
@@ -34,7 +36,8 @@ def order_free(vocabulary: int, context: int) -> float:
         expected += beyond
         if beyond < 1e-10:
             break
-    return float(1 / vocabulary + (1 - 1 / vocabulary) * expected / asked)
+    same = 1 / vocabulary if repeats else 0.0
+    return float(same + (1 - same) * expected / asked)
 
 
 def _poisson(counts: np.ndarray, mean: float) -> np.ndarray:

@@ -28,8 +28,9 @@ def runs_of(frame: pl.DataFrame) -> pl.DataFrame:
 
     at_L, apart_L       test accuracy at L: of all sequences, and of those whose value is not the
                         query (null if L was not tested)
-    below, apart_below  test accuracy over the lengths below L, in the same way
-    beyond              test accuracy over the lengths from L + 1
+    below, apart_below  the same over the lengths below L
+    beyond              the same over the lengths from L + 1
+    apart_beyond
     at_3L               test accuracy at 3L
     validation, peak    accuracy of the last check, and the highest of any
     steps_50 _90 _99    iterations to the first check with that validation accuracy, or null
@@ -56,6 +57,7 @@ def runs_of(frame: pl.DataFrame) -> pl.DataFrame:
         below=test(is_test & (at < trained)),
         apart_below=test(is_test & (at < trained), "_apart"),
         beyond=test(is_test & (at > trained)),
+        apart_beyond=test(is_test & (at > trained), "_apart"),
         at_3L=test(is_test & (at == 3 * trained)),
         validation=ACCURACY.filter(is_check).last(),
         peak=ACCURACY.filter(is_check).max(),

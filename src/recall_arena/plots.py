@@ -17,6 +17,7 @@ from recall_arena.canvas import (
     accuracy_axis,
     groups,
     iterations_axis,
+    opacity,
     panels,
     place_legend,
     plain_axis,
@@ -41,7 +42,7 @@ VALUES: dict[str, pl.Expr] = {
 
 SHARES = frozenset(
     {"accuracy", "accuracy_apart", "known", "validation", "at_L", "apart_L"}
-    | {"below", "apart_below", "beyond", "at_3L", "told_apart"}
+    | {"below", "beyond", "apart_below", "apart_beyond", "at_3L", "told_apart"}
 )
 """Columns of values in 0..1, whose axis is in per cent."""
 
@@ -119,7 +120,8 @@ def _lines(axis: Axes, rows: pl.DataFrame, look: Named, style: int, axes: Axes2D
         runs = rows.group_by("address").agg(pl.col("ended_by").first())
         middle = median_of(runs, rows, goes_on=axes.x == "iterations" and axes.y != "loss")
         for _, run in rows.group_by("address", maintain_order=True) if several else ():
-            axis.plot(run["at"], run["value"], dashes, color=look.colour, linewidth=0.6, alpha=0.6)
+            (line,) = axis.plot(run["at"], run["value"], dashes, color=look.colour)
+            line.set(linewidth=0.7, alpha=opacity(runs.height))
     else:
         middle = rows.group_by("at").agg(pl.col("value").median()).sort("at")
         if several:

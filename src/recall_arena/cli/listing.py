@@ -15,6 +15,7 @@ SHORT = {
     "schedule.context": "L",
     **{f"schedule.{name}": name for name in ("batch", "warmup", "decay", "clip", "optimizer")},
     **{f"schedule.{name}": name for name in ("weight_decay", "shortest")},
+    "task.repeats": "repeats",
     **{f"checks.{name}": name for name in ("every", "running", "solved")},
 }
 """Fields of a run that have a column of the frame, which is what a list calls them."""

@@ -144,7 +144,7 @@ def _origin(runs: pl.DataFrame, wanted: int, damaged: Sequence[DamagedRecord]) -
     }
     named = [f"{one.path.name} {one.reason}" for one in damaged]
     made = made if runs.height else {}
-    return Origin(max(wanted, runs.height), runs.height, values(runs, "revision"), made, named)
+    return Origin(wanted, runs.height, values(runs, "revision"), made, named)
 
 
 def _counted(values: pl.Series) -> str:

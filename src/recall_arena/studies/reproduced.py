@@ -54,7 +54,7 @@ def section(found: Sequence[Reproduction], published: pl.DataFrame, runs: int) -
 
 def _reached(found: Sequence[Reproduction], published: pl.DataFrame) -> pl.DataFrame:
     """Where all seeds of the counterparts were after as many iterations."""
-    alike = [*SETTING, "rate", "shortest", "budget", "decay", "revision"]
+    alike = [*SETTING, "rate", "shortest", "repeats", "budget", "decay", "revision"]
     common = pl.DataFrame([(one.published.address, one.iterations) for one in found], orient="row")
     common.columns = ["address", "common"]
     wholes = runs_of(frame_of([one.published for one in found])).join(common, on="address")

@@ -18,9 +18,9 @@ class AssociativeRecall(Task):
 
     `context` tokens come before the query, so the shortest context is delay + 1.  Filler is
     uniform over every token but the query, so it may contain other queries.  The value is
-    uniform over all tokens: one time in `vocabulary` it is the query itself, unless `repeats`
-    is false.  The answer then still is what stood `delay` tokens after the first appearance of
-    the query, so a solver that looks there is always right.
+    uniform over all tokens: one time in `vocabulary` it is the query itself.  The answer then
+    still is what stood `delay` tokens after the first appearance of the query, so a solver
+    that looks there is always right.  Without `repeats` the value is uniform over the others.
 
     Attributes:
         vocabulary: K, how many tokens there are

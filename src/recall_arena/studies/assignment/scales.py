@@ -140,7 +140,7 @@ SCALES = {
         stride=4,
     ),
     "published": Scale(
-        "about 14 hours on two cores: what results/ shows, Problem 1 with up to twenty seeds, "
+        "about 15 hours on two cores: what results/ shows, Problem 1 with up to twenty seeds, "
         "the others with three, and those of `mixed` beside them",
         PUBLISHED,
         beside="mixed",
@@ -150,11 +150,11 @@ SCALES = {
         EVIDENCE,
     ),
     "mixed": Scale(
-        "about six hours on two cores: each step's length drawn from those up to L, on Problems 1 "
-        "and 2",
+        "about seven hours on two cores: each step's length drawn from those up to L",
         {
             1: _judged(40_000, 20, searched=6_000, fewer=RARE),
             2: _judged(40_000, 20, searched=10_000, fewer=dict.fromkeys(CLIMBING, 10)),
+            3: _judged(30_000, 6, searched=6_000),
         },
         mixed=True,
     ),

@@ -8,7 +8,7 @@ Here it has the width with the state of d = 8; and the RoPE transformer and the 
 width.  With sixteen queries at lengths up to L, at rates of a search of their own.
 
 The runs that these are set against are the assignment's, and belong to the study.  The claims were
-written before the seeds that judge them were trained.
+written before the controls' own seeds were trained; what the others had found was known.
 """
 
 from recall_arena.records import Store

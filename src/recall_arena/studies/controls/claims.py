@@ -15,7 +15,7 @@ SHORTCUT = Claim(
     "Does the corner v = q spoil the short contexts?",
     "Yes: of the runs that learnt the task, those of each model that learns it are more accurate "
     "below L, where the value is not the query, if no value was the query in training, at either "
-    "delay: counting the query earned them nothing.",
+    "delay, for counting the query then earns nothing.",
     pl.any_horizontal(LEARNERS.values()) & (pl.col("M") == 1),
     Ahead(
         "apart_below",
@@ -40,10 +40,14 @@ STATE = Claim(
     Ahead("at_L", "16 numbers a channel against 2", [("d = 64", MAMBA & WIDE, LITTLE)]),
 )
 SAME_STATE = Claim(
-    "Does width help Mamba where the state does not grow?",
+    "Does width help Mamba where its scans carry no more?",
     "Yes: with d = 64 and 2 numbers a channel it is more accurate at L than with d = 8 and 16.",
-    LITTLE | (MAMBA & ~WIDE),
-    Ahead("at_L", "d = 64 against d = 8, of equal state", [("M = 16", LITTLE, MAMBA & ~WIDE)]),
+    (pl.col("M") == 16) & (LITTLE | (MAMBA & ~WIDE)),
+    Ahead(
+        "at_L",
+        "d = 64 against d = 8, of scans that carry as many numbers",
+        [("M = 16", LITTLE, MAMBA & ~WIDE)],
+    ),
 )
 KEYS = Claim(
     "Does width let the RoPE transformer tell sixteen keys apart?",

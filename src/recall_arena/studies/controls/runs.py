@@ -6,7 +6,7 @@ from recall_arena.claims import SETTING
 from recall_arena.evaluation import Contexts
 from recall_arena.frame import frame_of
 from recall_arena.records import Store
-from recall_arena.studies.assignment import rates
+from recall_arena.studies.assignment import rates, settings
 from recall_arena.studies.assignment.runs import assignment_runs, search_of, setting_run
 from recall_arena.studies.assignment.settings import LONGEST, Setting
 from recall_arena.studies.controls.settings import (
@@ -61,7 +61,9 @@ def _at(chosen: pl.DataFrame, plan: Plan, part: int) -> list[NamedRun]:
     for setting in _settings(part):
         key = (setting.model, setting.d, setting.M, setting.tau)
         effort = SCALES[plan.scale].efforts[part].runs_of(setting.model)
-        name = setting_name(vars(setting), ("d", "M", "tau"))
+        shortest = settings.shortest(setting.tau, mixed=part == WIDTH)
+        own = {**vars(setting), "shortest": shortest, "repeats": part != CORNER}
+        name = setting_name(own, ("d", "M", "tau", "shortest", "repeats"))
         found += [
             NamedRun(
                 f"{name}, seed {seed}",

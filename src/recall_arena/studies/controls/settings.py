@@ -93,8 +93,8 @@ def beside(plan: Plan, part: int) -> Plan | None:
 
 
 def recipe_rates() -> pl.DataFrame:
-    """The rates that the recipe's search chose on Problem 1: a row a setting."""
-    return rates.best(rates.published(Plan("published", (1,))))
+    """The rates that the search at L alone chose: a row a setting."""
+    return rates.best(rates.published(Plan("published", (CORNER,))))
 
 
 def size(plan: Plan) -> int:
@@ -118,7 +118,7 @@ def select(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:
     """The rows of a plan's runs, its search's, and of those that they are set against."""
     tested = pl.col("kind").ne("test") | pl.col("at").mod(STRIDE).eq(0)
     found = [rows for part in plan.parts for rows in _select(frame.filter(tested), plan, part)]
-    return pl.concat(found, how="diagonal").unique(maintain_order=True)
+    return pl.concat(found, how="diagonal")
 
 
 def _select(frame: pl.DataFrame, plan: Plan, part: int) -> list[pl.DataFrame]:
