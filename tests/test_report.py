@@ -121,7 +121,7 @@ def test_every_comment_that_the_assignment_asks_for_has_a_finding(smoke: Smoke) 
 
 def test_a_report_without_records_says_what_is_missing(tmp_path: Path) -> None:
     page = text(write_report(STUDY, PLAN, frame_of([]), tmp_path / "report"))
-    assert "0 of\n28 runs finished" in page
+    assert "0 of 28\nruns finished" in page
     assert "not all runs are finished" in page
     assert "No run is finished." in page
 
@@ -133,7 +133,7 @@ def test_one_diverged_seed_takes_nothing_down_and_the_revision_is_said(tmp_path:
     nothing = tally({})
     records.append(record(seed=102, checks=nothing, contexts=nothing, ended_by="diverged", **quick))
     page = write_report(STUDY, Plan("quick", (1,), 3), frame_of(records), tmp_path).read_text()
-    assert "5 of\n36 runs finished" in page
+    assert "5 of 36\nruns finished" in page
     assert "Problem 1" in page
     assert "Problem 2:" not in page
     assert "made with revision\n5 of the code" in page

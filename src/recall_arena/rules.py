@@ -233,8 +233,8 @@ def standards(claims: Sequence[Claim], runs: pl.DataFrame) -> str:
         f"A setting has {seeds(runs, 'repeats')}. A run either finds the mechanism or does not, so "
         "the run is the unit, and the statistic is the median over runs, beside every run's value. "
         f"It counts as having learnt the task with {HAS_LEARNT_MEANS}; otherwise all that is known "
-        "is that it had not by its end. One contrary run refutes a claim about all. A comparison is a test "
-        f"by permutation, and counts if its p is at most {LEVEL:g} when adjusted for the {tests} "
-        "tests among these claims (Holm 1979). Shares of runs that learnt are equal if the 95 % "
-        f"interval of their difference lies within {limit(MARGIN)}."
+        "is that it had not by its end. One contrary run refutes a claim about all. A comparison "
+        f"is a test by permutation, and counts if its p is at most {LEVEL:g} when adjusted for the "
+        f"{tests} tests among these claims (Holm 1979). Shares of runs that learnt are equal if "
+        f"the 95 % interval of their difference lies within {limit(MARGIN)}."
     )

@@ -23,6 +23,9 @@ _DROPPED = re.compile(
 _LONG = re.compile(r"(\.\d\d)\d+")
 """Numbers in tags: a hundredth of a point is nothing to see."""
 
+_FONTS = re.compile(r"font-family: [^;\"]*; ?")
+"""The same list of fonts in every text; the page names them once."""
+
 
 def inlined(svg: str, name: str, drawing: Drawing, spacing: int = 1) -> str:
     """The `<svg>` element of a drawing's file for a page that has others: no id is there twice.
@@ -30,7 +33,7 @@ def inlined(svg: str, name: str, drawing: Drawing, spacing: int = 1) -> str:
     name     begins every id
     spacing  how many points of width two points of a run share, along training (`traced`)
     """
-    body = _DROPPED.sub("", svg[svg.index("<svg") :])
+    body = _FONTS.sub("", _DROPPED.sub("", svg[svg.index("<svg") :]))
     body = re.sub(r"<[^>]*>", lambda tag: _LONG.sub(r"\1", tag[0]), body)
     body = traced(body, drawing, spacing)
     body = re.sub(r'\b(id="|href="#)|(url\(#)', rf"\g<0>{name}-", body)

@@ -62,13 +62,17 @@ def mixed(alone: pl.DataFrame, lengths: pl.DataFrame, frame: pl.DataFrame) -> li
     """Runs at L alone beside those at lengths up to L; of the latter, `frame`, all lengths."""
     panels = (Panel("L alone", alone, "at_L", FLOOR), Panel("up to L", lengths, "at_L", FLOOR))
     drawn = [Picture("mixed-runs", by_setting(panels, "Trained at L alone and at lengths up to L"))]
-    for name, one, title, by in (
-        ("mixed-context-problem1", True, "Lengths up to L", "tau"),
-        ("mixed-context-problem2", False, "Lengths up to L, by M", "M"),
+    one, narrow = pl.col("M") == 1, pl.col("d") == 8
+    wide = frame.filter(~narrow)
+    both = frame.filter(pl.col("model") == "mamba").join(wide, on="M", how="semi")
+    for problem, own, title, panel, variant in (
+        (1, frame.filter(one), "Lengths up to L", ["tau"], None),
+        (2, frame.filter(~one & narrow), "Lengths up to L, by M", ["M"], None),
+        (3, both, "Lengths up to L, both widths", ["M", "tau"], "d"),
     ):
-        own = frame.filter((pl.col("M") == 1) == one)
         if own.height:
-            drawn.append(Picture(name, by_context(own, title, [by])))
+            name = f"mixed-context-problem{problem}"
+            drawn.append(Picture(name, by_context(own, title, panel, variant)))
     return drawn
 
 
