@@ -111,12 +111,15 @@ def test_another_platform_is_named() -> None:
 
 
 def test_the_report_shows_each_run_among_all_published_seeds() -> None:
+    """All of its setting that were made as its counterpart was, and no others."""
     published = [trained(replace(WHOLE, seed=seed)) for seed in range(3)]
+    stranger = trained(replace(WHOLE, task=AssociativeRecall(repeats=False), seed=3))
     own = [trained(begun(80)), trained(begun(40, seed=1))]
     found = list(held_against(own, published))
-    shown = section(found, frame_of(published), len(own))
+    shown = section(found, frame_of([*published, stranger]), len(own))
     assert shown.tables[0].rows["equal"].to_list() == ["up to 80", "up to 40"]
     data = shown.pictures[0].drawing.data
+    assert set(data["seed"]) == {0, 1, 2}
     marked = sorted(data.filter("marked")["accuracy"])
     assert marked == sorted(one.outcome.checks.accuracy()[-1] for one in own)
     assert set(marked) <= set(data.filter(~data["marked"])["accuracy"])

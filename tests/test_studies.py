@@ -214,6 +214,13 @@ def test_a_run_by_another_recipe_stays_out(part: str, fields: dict[str, object])
     assert chosen([*own, stranger]) == {one.address for one in own}
 
 
+def test_the_page_plays_models_that_were_trained_by_the_recipe() -> None:
+    own, others = record("mamba", 3), [record("mamba", 1, repeats=False), record("mamba", 2, M=4)]
+    assert STUDY.playable is not None
+    (played,) = [one.addresses for one in STUDY.playable(frame_of([own, *others])) if one.addresses]
+    assert played == (own.address,)
+
+
 def test_records_of_an_older_revision_are_drawn_where_there_are_no_newer_ones() -> None:
     old = everything(revision=5)
     assert chosen(old) == {one.address for one in old}

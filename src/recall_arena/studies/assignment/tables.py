@@ -29,7 +29,7 @@ def accuracies(name: str, runs: pl.DataFrame) -> Table:
     rows = [
         {
             "model": setting,
-            "learnt": _learnt(own),
+            "learnt": learnt(own),
             "at_L": spread(own, "at_L"),
             **{column: middle(own, column) for column in ("apart_L", "below", "beyond", "at_3L")},
         }
@@ -66,7 +66,7 @@ def readings(runs: pl.DataFrame) -> Table:
     for setting, own in _by_setting(runs):
         pair = [own.filter(~MIXED), own.filter(MIXED)]
         shown = {
-            "learnt": [_learnt(part) for part in pair],
+            "learnt": [learnt(part) for part in pair],
             "fell back": [str(part.filter(FELL_BACK).height) for part in pair],
             **{
                 column: [middle(part, column) for part in pair]
@@ -91,7 +91,7 @@ def summary(runs: pl.DataFrame, settings: pl.DataFrame) -> Table:
         row = {"task": f"P{keys[0]}: {', '.join(spelled)}"}
         for setting in models.rows(named=True):
             own = runs.join(pl.DataFrame([setting]), on=SETTING, how="semi")
-            shown = f"{_learnt(own)}: {middle(own, 'at_L')}, {middle(own, 'beyond')}"
+            shown = f"{learnt(own)}: {middle(own, 'at_L')}, {middle(own, 'beyond')}"
             shown = shown.replace(" %", "").replace(" of ", "/") if own.height else "not run"
             row[look_of(setting["model"]).label] = shown
         rows.append(row)
@@ -166,5 +166,6 @@ def _by_setting(runs: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     ]
 
 
-def _learnt(runs: pl.DataFrame) -> str:
+def learnt(runs: pl.DataFrame) -> str:
+    """How many runs learnt the task: 19 of 20."""
     return f"{runs.filter(HAS_LEARNT).height} of {runs.height}"

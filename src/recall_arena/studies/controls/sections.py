@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from recall_arena.claims import HAS_LEARNT, SETTING, Finding, decide
+from recall_arena.claims import SETTING, Finding, decide
 from recall_arena.dots import Panel, by_setting
 from recall_arena.figures import by_context
 from recall_arena.outcomes import runs_of
@@ -77,7 +77,7 @@ def _with_and_without(runs: pl.DataFrame) -> Table:
     for (tau, model), both in _comparable(runs).group_by("tau", "model", maintain_order=True):
         pair = [both.filter(WITH), both.filter(~WITH)]
         shown = {
-            "learnt": [_learnt(own) for own in pair],
+            "learnt": [tables.learnt(own) for own in pair],
             "iterations to 99 %": [middle(own, "steps_99") for own in pair],
             "below L, v ≠ q": [middle(own, "apart_below") for own in pair],
             "L + 1 to 3L, v ≠ q": [middle(own, "apart_beyond") for own in pair],
@@ -115,7 +115,7 @@ def _by_width(runs: pl.DataFrame) -> Table:
             "model": f"{look_of(model).label} (d = {d})",
             "parameters, state at L": f"{own['parameters'][0]:,}, {own['state'][0]:,}",
             "rate": f"{own['rate'][0]:g}",
-            "learnt": _learnt(own),
+            "learnt": tables.learnt(own),
             "at L": spread(own, "at_L"),
             "iterations to 99 %": middle(own, "steps_99"),
             "L + 1 to 3L": middle(own, "beyond"),
@@ -127,10 +127,6 @@ def _by_width(runs: pl.DataFrame) -> Table:
         "brackets."
     )
     return Table("width", caption, pl.DataFrame(rows))
-
-
-def _learnt(runs: pl.DataFrame) -> str:
-    return f"{runs.filter(HAS_LEARNT).height} of {runs.height}"
 
 
 def _search(trials: pl.DataFrame) -> Section:

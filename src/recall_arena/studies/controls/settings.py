@@ -117,21 +117,27 @@ def _compared(rows: pl.DataFrame, part: int) -> pl.DataFrame:
 def select(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:
     """The rows of a plan's runs, its search's, and of those that they are set against."""
     tested = pl.col("kind").ne("test") | pl.col("at").mod(STRIDE).eq(0)
-    found = [rows for part in plan.parts for rows in _select(frame.filter(tested), plan, part)]
+    frame = frame.filter(tested)
+    found = []
+    for part in plan.parts:
+        chosen, other = recipe_rates(), beside(plan, part)
+        if part == WIDTH:
+            tried = _of(frame, plan, part, searched=True)
+            chosen = rates.best(rates.trials_of(tried))
+            found.append(tried)
+        runs = _of(frame, plan, part, searched=False)
+        found.append(runs.join(chosen, on=[*SETTING, "rate"], how="semi", maintain_order="left"))
+        if other is not None:
+            best = rates.best(rates.published(other))
+            found.append(_compared(settings.select(frame, other, best), part))
     return pl.concat(found, how="diagonal")
 
 
-def _select(frame: pl.DataFrame, plan: Plan, part: int) -> list[pl.DataFrame]:
-    efforts, other, mixed = SCALES[plan.scale].efforts[part], beside(plan, part), part == WIDTH
-    asked, searched = (
-        settings.with_efforts(OWN[part], effort_of, plan.seeds, mixed=mixed)
-        for effort_of in (lambda _, model: efforts.runs_of(model), lambda *_: efforts.search)
-    )
-    runs = rates.newest(settings.on_settings(frame, asked, repeats=part != CORNER))
-    tried = rates.newest(settings.on_settings(frame, searched)) if mixed else runs.clear()
-    chosen = rates.best(rates.trials_of(tried)) if mixed else recipe_rates()
-    runs = runs.join(chosen, on=[*SETTING, "rate"], how="semi", maintain_order="left")
-    if other is None:
-        return [tried, runs]
-    best = rates.best(rates.published(other))
-    return [tried, runs, _compared(settings.select(frame, other, best), part)]
+def _of(frame: pl.DataFrame, plan: Plan, part: int, *, searched: bool) -> pl.DataFrame:
+    efforts = SCALES[plan.scale].efforts[part]
+
+    def effort_of(_: int, model: str) -> Effort:
+        return efforts.search if searched else efforts.runs_of(model)
+
+    asked = settings.with_efforts(OWN[part], effort_of, plan.seeds, mixed=part == WIDTH)
+    return rates.newest(settings.on_settings(frame, asked, repeats=part != CORNER))
