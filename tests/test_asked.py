@@ -3,6 +3,7 @@
 import functools
 import math
 
+import jaxtyping
 import pytest
 import torch
 from kernel_checks import assert_identical, assert_near, needs_kernels
@@ -18,6 +19,15 @@ from recall_arena.seeds import generator
 from recall_arena.tasks import Batch
 
 TOLERANCE = 2e-4  # of the largest number; gradients through normalised outputs round the most
+
+
+@pytest.mark.parametrize("wrong", ["inputs", "targets", "where"])
+def test_a_batch_of_other_numbers_than_tokens_is_refused(wrong, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
+    given = {name: torch.zeros(2, 3, dtype=torch.int64) for name in ("inputs", "targets", "where")}
+    with pytest.raises(ValueError, match=f"{wrong} must be int64, tokens and .* got torch.float32"):
+        Batch(**given | {wrong: torch.zeros(2, 3)})
+
 
 SHAPES = [  # batch, length, width, vocabulary, asked
     (2, 1, 8, 16, 1),

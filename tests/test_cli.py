@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +66,7 @@ def test_every_command_explains_itself_and_each_of_its_flags(
     ("words", "hint"),
     [
         ("trian", "did you mean 'train'?"),
+        ("help trian", "no command 'trian'; did you mean 'train'?"),
         ("stuy run assignment", "did you mean 'study run'?"),
         ("study run asignment", "did you mean 'assignment'?"),
         ("study run assignment --scale quik", "did you mean 'quick'?"),
@@ -221,12 +223,52 @@ def test_a_model_with_options_is_trained_tested_and_listed_by_its_text(
 @pytest.mark.whole
 def test_who_reads_no_further_gets_no_error() -> None:
     done = subprocess.run(
-        f"{sys.executable} -m recall_arena models | head -1",
+        f"{sys.executable} -m recall_arena models | head -1; echo ${{PIPESTATUS[0]}}",
         shell=True,
         capture_output=True,
         text=True,
+        executable="/bin/bash",
     )
     assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "141"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("words", ["--version", "--help", "runs --help", "models"])
+def test_standard_output_on_a_full_disk_is_a_line(
+    words: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(words.split()) == 2
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()
+    assert capfd.readouterr().err == "recall: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.whole
+def test_a_terminal_without_greek_letters_shows_the_rest(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, *["-m", "recall_arena", "study", "run", "assignment", "--dry-run"]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert b"Mamba (d = 64, M = 16, ? = 10)" in done.stdout
+
+
+def test_names_of_files_move_no_cursor_and_make_no_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a\x1b[2J\nb.json").touch()
+    assert main(["runs", "ls", "--store", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    assert "a\\x1b[2J\\nb.json" in said.err
+    (line,) = [line for line in said.err.splitlines() if "2J" in line]
+    assert line.startswith("recall: ")
 
 
 def test_nothing_typed_shows_the_help_and_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:

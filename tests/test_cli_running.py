@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from recall_arena.checkpoints import read_tensors
 from recall_arena.cli import main
 from recall_arena.cli.progress import Pace
 from recall_arena.execution import Progress
 from recall_arena.executors import Advanced
-from recall_arena.records import Store
+from recall_arena.records import Store, snapshot_path, weights_path
 from recall_arena.runs import from_json
 
 TINY = (
@@ -110,6 +111,27 @@ def test_a_time_limit_ends_a_command_which_goes_on_when_it_is_called_again(
     assert [path.suffix for path in (tmp_path / "unfinished").iterdir()].count(".safetensors") == 1
     assert main([*words, "--json"]) == 0
     assert told(capsys)["steps"] == 2000
+
+
+@pytest.mark.whole
+def test_weights_of_a_finished_run_come_over_several_calls(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each goes on from the one before, and none says that weights are there before they are."""
+    words = (*train(tmp_path, 2000), "--schedule.batch", "64", "--checks.running", "1000")
+    assert main([*words, "--no-keep-weights", "--json"]) == 0
+    address = str(told(capsys)["address"])
+    done = []
+    for _ in range(2):
+        assert main([*words, "--time-limit", "0.3"]) == 1
+        assert "1 runs are not finished; the same command goes on" in capsys.readouterr().err
+        assert not weights_path(tmp_path, address).exists()
+        note, _ = read_tensors(snapshot_path(tmp_path, address))
+        done.append(json.loads((note or "").partition(" ")[2])["numbers"]["done"])
+    assert 0 < done[0] < done[1] < 2000
+    assert main([*words, "--json"]) == 0
+    assert told(capsys)["address"] == address
+    assert weights_path(tmp_path, address).exists()
 
 
 @pytest.mark.parametrize(

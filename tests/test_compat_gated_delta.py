@@ -12,6 +12,7 @@ from recall_arena.compat import (
     chunk_delta_rule,
     chunk_gated_delta_rule,
     chunk_kda,
+    fused_recurrent_delta_rule,
     fused_recurrent_gated_delta_rule,
     fused_recurrent_kda,
     use_in_transformers,
@@ -82,6 +83,28 @@ def test_without_decay_it_is_the_delta_rule_and_without_beta_it_is_one():
     ones = inputs | {"beta": None}
     expected = by_definition(**inputs | {"beta": torch.ones_like(inputs["beta"])}, g=None)
     torch.testing.assert_close(chunk_gated_delta_rule(**ones), expected)
+
+
+RULES = [
+    chunk_gated_delta_rule,
+    fused_recurrent_gated_delta_rule,
+    chunk_kda,
+    fused_recurrent_kda,
+    chunk_delta_rule,
+    fused_recurrent_delta_rule,
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_options_of_fla_that_are_not_here_may_be_given_while_they_ask_for_nothing(rule):
+    q, beta = torch.rand(1, 3, 2, 4), torch.rand(1, 3, 2)
+    decay = {"g": -torch.rand(q.shape if "kda" in rule.__name__ else beta.shape)}
+    decay = {} if rule is chunk_delta_rule else decay
+    expected, _ = rule(q, q, q, beta=beta, **decay)
+    found, _ = rule(q, q, q, beta=beta, **decay, head_first=False, A_log=None)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    with pytest.raises(NotImplementedError, match="head_first: of fla's options"):
+        rule(q, q, q, beta=beta, **decay, head_first=True)
 
 
 @pytest.mark.parametrize("with_state", [False, True])

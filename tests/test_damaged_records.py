@@ -13,7 +13,7 @@ from made_up import kept
 
 from recall_arena.records import DamagedRecord, Record, Store, address_of
 from recall_arena.records.archive import Archive, pack
-from recall_arena.records.files import to_file, to_json
+from recall_arena.records.files import UNSEALED, to_file, to_json
 
 RECORD = kept()
 OTHER = kept(seed=1)
@@ -90,15 +90,17 @@ def test_an_archive_that_was_cut_is_found(tmp_path: Path, size: float) -> None:
 def test_an_earlier_record_is_read_and_no_flipped_bit_in_it_ends_in_a_traceback(
     tmp_path: Path,
 ) -> None:
-    content = json.dumps(earlier()).encode()
-    place(tmp_path, content)
-    read = Store(tmp_path).read(RECORD.address)
+    run = RECORD.run | {"revision": UNSEALED}
+    old = dataclasses.replace(RECORD, run=run, address=address_of(run))
+    content = json.dumps(earlier(old)).encode()
+    place(tmp_path, content, old.address)
+    read = Store(tmp_path).read(old.address)
     assert (read.outcome, read.weights) == (RECORD.outcome, None)
     assert read.provenance.package_build is None
 
     rng, silent = random.Random(0), 0
     for byte in range(len(content)):
-        place(tmp_path, flipped(content, 8 * byte + rng.randrange(8)))
+        place(tmp_path, flipped(content, 8 * byte + rng.randrange(8)), old.address)
         found = list(Store(tmp_path).scan())
         assert len(found) == 1
         silent += isinstance(found[0], Record)
@@ -108,8 +110,9 @@ def test_an_earlier_record_is_read_and_no_flipped_bit_in_it_ends_in_a_traceback(
 def test_a_record_that_should_have_a_checksum_is_not_taken_for_an_earlier_one(
     tmp_path: Path,
 ) -> None:
-    place(tmp_path, to_json(RECORD))
-    assert "its checksum is missing" in reasons(Store(tmp_path))[0]
+    for content in (to_json(RECORD), json.dumps(earlier()).encode()):
+        place(tmp_path, content)
+        assert "its checksum is missing" in reasons(Store(tmp_path))[0]
 
 
 # Made up

@@ -145,6 +145,17 @@ def test_in_this_process_runs_execute_in_their_order(here):
     assert ends == [run.address for run in (GOOD[0], BAD, GOOD[1], GOOD[2])]
 
 
+@pytest.mark.whole
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1", "ray://127.0.0.1:99999999"])
+def test_an_address_where_no_ray_answers_is_refused_at_once(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ValueError, match=f"RAY_ADDRESS must be HOST:PORT .* got '{address}'"):
+        execute_all([tiny(0)], Store(tmp_path), executor="ray")
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_complete_runs_are_passed_over_without_a_word(here, jobs):
     _, store = here

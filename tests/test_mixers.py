@@ -116,6 +116,23 @@ def test_with_a_convolution_it_remembers_more_and_at_most_its_state(decay):
         assert 2 * 2 < numbers_remembered(mixer, 2, context) <= mixer.state_size(context)
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_no_more_is_remembered_with_any_option(name):
+    torch.manual_seed(0)
+    width = 4 if "heads" in name else 2
+    assert no_more_is_remembered_than_state_size_says(read_mixer(name).build(width).double(), width)
+
+
+@pytest.mark.parametrize("options", [{}, {"heads": 2}, {"positions": "xpos", "bias": True}])
+def test_attention_claims_the_keys_and_values_that_it_holds(options):
+    """Twice the inputs, of which both are made: those that are told apart are half as many."""
+    torch.manual_seed(0)
+    mixer = Attention(**options).build(4).double()
+    for context in (4, 8):
+        assert mixer.state_size(context) == 2 * 4 * context
+        assert numbers_remembered(mixer, 4, context) == 4 * context
+
+
 @pytest.mark.parametrize("name", ["attention", "attention-rope"])
 def test_what_attention_remembers_grows_with_the_context(name):
     torch.manual_seed(0)

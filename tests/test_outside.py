@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -186,6 +187,25 @@ def test_a_module_of_the_current_folder_is_imported_by_every_command(
     with pytest.raises(SystemExit):
         main(["train", "--import", "mine", "--task", "my-first", "--help"])
     assert "how many tokens at the beginning" in capsys.readouterr().out
+
+
+@pytest.mark.whole
+def test_the_rates_of_ones_own_task_are_searched_and_drawn(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In two worker processes, over a field of the task too; and the mixer is checked."""
+    mine_too = ("--import", "mine")
+    words = ("sweep", "--task", "my-first", "--model", "my-leaky, mamba", "--store", "own")
+    grid = ("--grid", "rate=1e-3,1e-2", "--grid", "copies=1,2", "--jobs", "2", "--json")
+    assert main([*words, *grid, *mine_too, *TINY]) == 0
+    (choice,) = json.loads(capsys.readouterr().out)
+    assert set(choice["chosen"]) == {"schedule.rate", "task.copies"}
+    drawn = ("plot", "own", "--x", "rate", "--y", "validation", "--colour", "task.copies")
+    assert main([*drawn, "--out", "own.svg", *mine_too]) == 0
+    assert {"copies = 1", "copies = 2"} <= set(
+        re.findall(r">([^<]+)</text>", Path("own.svg").read_text())
+    )
+    assert main(["check-mixer", "leaky_arena.mixer:Leaky"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from recall_arena.cli.plot import file_stem
 from recall_arena.frame import frame_of
 from recall_arena.looks import looks_of
 from recall_arena.outcomes import runs_of
-from recall_arena.plots import Axes2D, plot, points_of
+from recall_arena.plots import STYLES, Axes2D, plot, points_of
 from recall_arena.records import Store, archive
 from recall_arena.zoo import ZOO
 
@@ -75,6 +75,39 @@ def test_any_columns_can_be_drawn(
         assert code == 0
     assert code == 0, capsys.readouterr().err
     assert Path("new/figure.png").stat().st_size > 1000
+
+
+def points(rows: int, **columns: list[object]) -> pl.DataFrame:
+    """A curve of two points for each row, of runs told apart by the columns."""
+    runs = pl.DataFrame({"address": [f"a{n}" for n in range(rows)], **columns})
+    made = runs.with_columns(ended_by=pl.lit("budget"), K=16, L=64)
+    return made.join(pl.DataFrame({"at": [32, 128], "value": [1.0, 0.5]}), how="cross")
+
+
+def test_colours_styles_and_panels_tell_values_apart() -> None:
+    columns = {"model": ["mamba", "mamba", "hybrid-a"] * 2, "seed": [0, 1, 0] * 2}
+    shown = points(6, **columns, d=[8] * 3 + [64] * 3)
+    figure = plot(shown, Axes2D("context", "accuracy", "model", "seed", ("d",)))
+    assert [axis.get_title() for axis in figure.axes] == ["d = 8", "d = 64"]
+    for axis in figure.axes:
+        lines = [line for line in axis.lines if list(line.get_xdata()) == [32, 128]]
+        looks = {(line.get_color(), line.get_linestyle()) for line in lines}
+        assert len(looks) == len(lines) == 3
+        assert all(list(line.get_ydata()) == [1.0, 0.5] for line in lines)
+
+
+@pytest.mark.parametrize("count", [STYLES, STYLES + 1])
+def test_no_two_line_styles_are_alike_or_there_are_too_many(count: int) -> None:
+    shown = points(count, model=["mamba"] * count, seed=[*range(count)])
+    axes = Axes2D("context", "accuracy", "model", "seed", ())
+    if count > STYLES:
+        with pytest.raises(ValueError, match=f"seed has {count} values, and at most {STYLES}"):
+            plot(shown, axes)
+        return
+    (axis,) = plot(shown, axes).axes
+    lines = [line for line in axis.lines if list(line.get_xdata()) == [32, 128]]
+    looks = {(line.get_linestyle(), str(line.get_markerfacecolor())) for line in lines}
+    assert len(looks) == len(lines) == count
 
 
 def test_folders_and_archives_are_drawn_together_and_a_file_for_each_value(

@@ -112,7 +112,9 @@ def test_a_question_of_ones_own_from_rates_to_attention(
     for line in (seeds, plot):
         done = recall(*words_of(line), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    assert "<svg" in (tmp_path / "mine.svg").read_text()
+    said = (tmp_path / "mine.svg").read_text()
+    ticks = {int(n) for n in re.findall(r">(\d+)</text>", said) if int(n) > 1}
+    assert min(ticks) < 64 < max(ticks), "both sides of L"
     for record in Store(tmp_path / "mine"):
         assert record.outcome.contexts.at[0] < 64 < record.outcome.contexts.at[-1]
 

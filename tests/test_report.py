@@ -1,6 +1,7 @@
 """The report: complete, self-contained, the same each time, and readable in a browser."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -10,7 +11,7 @@ from conftest import Smoke
 from made_up import record, tally
 
 from recall_arena.frame import frame_of
-from recall_arena.records import Store
+from recall_arena.records import DamagedRecord, Store
 from recall_arena.report import write_report
 from recall_arena.report.inline import THEME
 from recall_arena.studies import STUDIES, Plan, Section
@@ -127,6 +128,21 @@ def test_a_report_without_records_says_what_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.whole
+def test_what_strangers_wrote_is_shown_and_makes_nothing(tmp_path: Path) -> None:
+    """Names of files and of machines come from anywhere."""
+    name = "<img src=x onerror=alert(1)>[click](javascript:x)\n# Forged"
+    damaged = [DamagedRecord(tmp_path / f"{name}.json", "is not named like a record")]
+    one = record("mamba")
+    made = replace(one.provenance, machine=name)
+    frame = frame_of([replace(one, provenance=made)])
+    page = write_report(STUDY, Plan("quick", (1,), 1), frame, tmp_path, damaged)
+    said = page.with_name("report.md").read_text()
+    shown = r"\<img src=x onerror=alert(1)\>\[click\](javascript:x) # Forged"
+    assert shown in said
+    assert "\n# Forged" not in said
+    assert "<img src=x" not in page.read_text()
+
+
 def test_one_diverged_seed_takes_nothing_down_and_the_revision_is_said(tmp_path: Path) -> None:
     quick = {"revision": 5, "budget": 6_000, "decay_steps": 0}
     records = [record(seed=seed, tau=tau, **quick) for seed in (100, 101) for tau in (1, 5)]

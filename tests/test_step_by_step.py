@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recall_arena.compiled import Compiled
 from recall_arena.mixers import MambaMixer, Mixer
 from recall_arena.mixers.text import read_mixer
 from recall_arena.model import ModelState, SequenceModel, named
@@ -211,13 +212,24 @@ def test_learned_positions_end_where_they_end():
         model.continued(tokens()[:, :1], state)
 
 
-@pytest.mark.parametrize("mask", [torch.ones(3, LENGTH).bool(), torch.ones(3, LENGTH)])
-def test_a_padding_mask_is_refused_with_the_way_to_do_without(mask, monkeypatch):
-    model = made("mamba")
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32, torch.int64])
+def test_a_padding_mask_is_refused_with_the_way_to_do_without(kind, monkeypatch):
+    model, mask = made("mamba"), torch.ones(3, LENGTH, dtype=kind)
+    mask[0, 5:] = 0
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
-    for call in (model, lambda x, where: model.continued(x, None, where)):
+    compiled = Compiled(made("mamba").float())
+    calls = (model, lambda x, where: model.continued(x, None, where), compiled.logits)
+    for call in (*calls, lambda x, where: compiled.loss_and_gradient(x, x, where)):
         with pytest.raises(ValueError, match="pad on the right and ask at"):
             call(tokens(), mask)
+
+
+def test_positions_that_are_as_many_as_the_tokens_are_no_mask():
+    model, x = made("mamba"), tokens()
+    every = torch.arange(LENGTH).expand(3, -1)
+    assert model(x, every).shape == (3, LENGTH, model.lm_head.out_features)
+    short = torch.zeros(3, 2, dtype=torch.int64)
+    torch.testing.assert_close(model(x[:, :2], short)[:, 0], model(x[:, :1]))
 
 
 @pytest.mark.parametrize("text", STACKS)

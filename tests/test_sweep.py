@@ -93,6 +93,7 @@ def test_models_with_commas_are_told_apart_by_bars() -> None:
         ("--grid seed=0,1 --per rate", "no field of the grid 'rate'"),
         ("--grid seed=0 --write best.txt", "--write must be a file NAME.json, got best.txt"),
         ("--grid seed=0 --write runs/best.json", "would be read as a record"),
+        ("--grid seed=0 --write other/0123456789abcdef.json", "would be read as a record"),
         ("--grid seed=0 --jobs 0", "--jobs must be at least 1, got 0"),
     ],
 )

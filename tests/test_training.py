@@ -138,7 +138,11 @@ def test_mamba_learns_the_induction_head():
     ("name", "losses"),
     [
         ("mamba", [2.986042, 2.839589, 2.969054]),
+        ("transformer-learned", [2.973392, 2.916587, 2.792135]),
         ("transformer-rope", [2.936902, 2.831941, 2.908081]),
+        ("transformer-nope", [2.932101, 2.847795, 2.902802]),
+        ("hybrid-a", [3.034231, 2.771532, 2.957939]),
+        ("hybrid-b", [2.898529, 2.810326, 2.771467]),
     ],
 )
 def test_the_first_losses_are_these(name, losses):

@@ -3,7 +3,7 @@
 import os
 import platform
 import re
-import tempfile
+import secrets
 import time
 from pathlib import Path
 
@@ -19,11 +19,10 @@ def write(path: Path, content: bytes, *, replace: bool) -> bool:
     Returns False, and leaves the file as it is, if it exists and is not to be replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{HOST}.{os.getpid()}."
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".partial")
-    temporary = Path(name)
+    # Named before it is there, so that whatever breaks off while it is made finds it below.
+    temporary = path.parent / f".{HOST}.{os.getpid()}.{secrets.token_hex(4)}.partial"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from recall_arena.block import MLP, Block, continued, norm_of
+from recall_arena.kernels import plain
 from recall_arena.marks import Marked, no_weight_decay
 from recall_arena.mixers import Mixer
 from recall_arena.mixers.mixer import State
@@ -101,10 +102,10 @@ class SequenceModel(Marked):
         `where = mask.sum(1, keepdim=True) - 1`, int64.  Padding on the left would enter every
         state and shift every position.
 
-        Raises ValueError if `where` is not int64, or learned positions do not reach as far as the
-        tokens.
+        Raises ValueError if `where` is not int64 or is a padding mask, or learned positions do not
+        reach as far as the tokens.
         """
-        _check_where(where)
+        _check_where(where, tokens)
         x = self.embed(tokens)
         *before, final = self.layers
         for block in before:
@@ -138,7 +139,7 @@ class SequenceModel(Marked):
                 f"{type(self).__name__} has a forward of its own, which tells nothing of how a "
                 "sequence goes on from a state"
             )
-        _check_where(where)
+        _check_where(where, tokens)
         x, state = self.stream(tokens, state)
         if where is not None:
             return self._read(x, where), state
@@ -188,9 +189,9 @@ class SequenceModel(Marked):
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
 
-def _check_where(where: Tensor | None) -> None:
+def _check_where(where: Tensor | None, tokens: Tensor) -> None:
     """A mask in the place of positions is found here."""
-    if where is not None and where.dtype != torch.int64:
+    if where is not None and (where.dtype != torch.int64 or plain.is_mask(where, tokens)):
         raise ValueError(
             f"where must be positions (batch, asked) of int64, got {where.dtype} "
             f"{tuple(where.shape)}; for a padding mask, pad on the right and ask at "

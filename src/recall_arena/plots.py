@@ -55,6 +55,9 @@ NEVER = ("steps_", "solved_at")
 WIDE = {"context": 200}
 """How many times apart the positive numbers of a logarithmic axis are, where not 20."""
 
+STYLES = 2 * len(DASHES)
+"""So many lines differ by their dashes and by whether their markers are filled."""
+
 FEW = 8
 """Up to so many values of x are the ticks of its axis."""
 
@@ -93,10 +96,18 @@ def points_of(runs: pl.DataFrame, frame: pl.DataFrame, axes: Axes2D) -> pl.DataF
 
 
 def plot(points: pl.DataFrame, axes: Axes2D) -> Figure:
-    """The figure of some points."""
+    """The figure of some points.
+
+    Raises ValueError for more values than line styles can tell apart.
+    """
     figure, drawn = panels(points, axes.panel) if axes.panel else _one_panel(points)
     looks = looks_of(axes.colour, [key[0] for key, _ in groups(points, [axes.colour])])
     styles = [key[0] for key, _ in groups(points, [axes.style])] if axes.style else []
+    if len(styles) > STYLES and axes.style != axes.colour:
+        raise ValueError(
+            f"{axes.style} has {len(styles)} values, and at most {STYLES} line styles can be told "
+            "apart; give it colours, panels or files of its own"
+        )
     for axis, rows in drawn:
         for key, own in groups(rows, axes.telling):
             index = styles.index(key[-1]) if styles else 0
@@ -114,7 +125,7 @@ def _one_panel(points: pl.DataFrame) -> tuple[Figure, list[tuple[Axes, pl.DataFr
 
 def _lines(axis: Axes, rows: pl.DataFrame, look: Named, style: int, axes: Axes2D) -> None:
     """One colour and style in one panel: its runs thin, their median bold."""
-    dashes, filled = DASHES[style % len(DASHES)], "white" if style else look.colour
+    dashes, filled = DASHES[style % len(DASHES)], look.colour if _is_filled(style) else "white"
     several = rows["address"].n_unique() > 1
     if axes.x in ALONG:
         runs = rows.group_by("address").agg(pl.col("ended_by").first())
@@ -171,6 +182,11 @@ def _against(x: str) -> str:
     return "context length (tokens before the query)" if x == "context" else x.replace("_", " ")
 
 
+def _is_filled(style: int) -> bool:
+    """Whether the markers of a line style are: so twice as many as there are dashes differ."""
+    return style == 0 or style > len(DASHES)
+
+
 def _handles(looks: dict[Any, Named], styles: Sequence[Any], axes: Axes2D) -> Iterator[Line2D]:
     for look in looks.values():
         yield Line2D([], [], color=look.colour, marker=look.marker, label=look.label)
@@ -180,7 +196,7 @@ def _handles(looks: dict[Any, Named], styles: Sequence[Any], axes: Axes2D) -> It
         label = name_of_value(str(axes.style), value)
         line = Line2D([], [], color="0.2", marker="o", linestyle=DASHES[index % len(DASHES)])
         line.set(label=label)
-        line.set_markerfacecolor("white" if index else "0.2")
+        line.set_markerfacecolor("0.2" if _is_filled(index) else "white")
         yield line
 
 

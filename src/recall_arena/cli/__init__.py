@@ -11,7 +11,8 @@ import pkgutil
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from io import TextIOWrapper
+from typing import NamedTuple, cast
 
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.console import errors, say_version, show_help
@@ -59,7 +60,17 @@ HELP = ("-h", "--help")
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command that the arguments spell, and return its exit code."""
-    words = list(arguments)
+    try:
+        return _main(list(arguments))
+    except BrokenPipeError:  # who read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:  # standard output on a full disk
+        errors(str(error))
+        return 2
+
+
+def _main(words: list[str]) -> int:
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
     if not words or words[0] in HELP or words in ([[group] for group in GROUPS]):
@@ -72,7 +83,8 @@ def main(arguments: Sequence[str]) -> int:
     size = 2 if words[0] in GROUPS else 1
     name = " ".join(words[:size])
     if name not in COMMANDS:
-        errors(unknown("command", " ".join(words[:2]) if size == 1 else name, COMMANDS))
+        spelled = [word for word in words[:2] if not word.startswith("-")]
+        errors(unknown("command", " ".join(spelled) if size == 1 else name, COMMANDS))
         return 2
     return _run(name, words[size:])
 
@@ -103,23 +115,22 @@ def _run(name: str, rest: list[str]) -> int:
             command = kind.spelled(rest)
             with handled_by(end_cleanly):
                 return tyro.cli(command, prog=f"recall {name}", args=rest, config=options).run()
-        except BrokenPipeError:  # who read the output has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + signal.SIGPIPE
-        except (Mistake, OSError, ImportError) as mistake:
+        except (Mistake, ImportError) as mistake:
             errors(str(mistake))
             return 2
         except DamagedRecord as damage:
             errors(f"{damage}; {WAY_OUT}")
             return 1
         except Stopped as stop:
-            kept = "; what was done is kept, and the same command goes on from there"
+            kept = "; what was written is kept, and the same command goes on from there"
             errors(f"{stop}{kept if goes_on else ''}")
             return stop.code
 
 
 def entry() -> None:
     """What the installed command calls."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that has no Greek letters shows others
+        cast(TextIOWrapper, stream).reconfigure(errors="replace")
     code = main(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an exception at exit would show a traceback
     sys.exit(code)

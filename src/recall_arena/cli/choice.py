@@ -75,7 +75,8 @@ def _said(choice: dict[str, Any]) -> str:
     for_ = "".join(f"for {name}={value}: " for name, value in choice["per"].items())
     values = ", ".join(f"{name}={value}" for name, value in choice["chosen"].items())
     edges = " and ".join(choice["at_the_edge"])
-    warning = f"; {edges} stands at the edge of the grid, beyond which may be better" * bool(edges)
+    stand = "stand" if len(choice["at_the_edge"]) > 1 else "stands"
+    warning = f"; {edges} {stand} at the edge of the grid, beyond which may be better" * bool(edges)
     return f"{for_}best is {values or 'the only point'}{warning}"
 
 

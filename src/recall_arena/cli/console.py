@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,23 +14,43 @@ from recall_arena import __version__
 
 MANY = 200
 NARROWEST = 40
-out = Console(highlight=False, soft_wrap=True)
-news = Console(stderr=True, highlight=False, soft_wrap=True)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class _Console(Console):
+    """One whose reader may go: that is a BrokenPipeError, as anywhere else."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+out = _Console(highlight=False, soft_wrap=True)
+news = _Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """Text that a terminal only shows: names of files may hold what would move its cursor."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def one_line(text: str) -> str:
+    """The same on one line."""
+    return plain(text).replace("\n", "\\n")
 
 
 def say(text: str = "") -> None:
     """A line of a result."""
-    out.print(Text(text))
+    out.print(Text(plain(text)))
 
 
 def tell(text: str) -> None:
     """A line of news."""
-    news.print(Text(text))
+    news.print(Text(plain(text)))
 
 
 def errors(text: str) -> None:
     """A line about what went wrong."""
-    news.print(Text.assemble(("recall: ", "bold red"), text))
+    news.print(Text.assemble(("recall: ", "bold red"), one_line(text)))
 
 
 def ask(question: str) -> bool:
@@ -62,7 +83,7 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: s
 
     Of very many rows, whose widths would take rich long to weigh, none is folded.
     """
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[one_line(str(cell)) for cell in row] for row in rows]
     if len(cells) > MANY:
         widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
         for line in ([*columns], *cells):
@@ -75,7 +96,7 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: s
         table.add_column(column, overflow="fold", header_style="bold")
     for row in cells:
         table.add_row(*map(Text, row))
-    Console(highlight=False, width=max(NARROWEST, out.width)).print(table)
+    _Console(highlight=False, width=max(NARROWEST, out.width)).print(table)
 
 
 def show_help(commands: Mapping[str, str], group: str = "") -> None:

@@ -13,7 +13,15 @@ from recall_arena.cli.command import Mistake
 from recall_arena.cli.console import errors
 from recall_arena.cli.progress import follow
 from recall_arena.cli.stopping import Stopped
-from recall_arena.executors import STAYING, Event, Failed, check_device_of, execute_all, sweep
+from recall_arena.executors import (
+    STAYING,
+    Event,
+    Failed,
+    check_device_of,
+    execute_all,
+    missing,
+    sweep,
+)
 from recall_arena.records import Store
 from recall_arena.runs import Run
 
@@ -75,7 +83,7 @@ def finish(
 
     Raises Mistake, before any of them, for what no executor can do.
     """
-    sweep(store)
+    sweep(store, keep_weights=keep_weights)
     deadline = time.monotonic() + how.time_limit
     try:
         events = execute_all(
@@ -98,7 +106,8 @@ def finish(
         _say_what_stays(how.executor)
         raise
     ended = {one.address for one in failed}
-    left = [run for run in runs if run.address not in store and run.address not in ended]
+    missed = missing(runs, store, keep_weights=keep_weights)
+    left = [run for run in missed if run.address not in ended]
     if left and not failed:
         errors(f"{len(left)} runs are not finished; the same command goes on from there")
     if left:

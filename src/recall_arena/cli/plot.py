@@ -78,7 +78,11 @@ class Plot(Command):
             points = points_of(own, contents.frame, axes)
             if points.is_empty():
                 raise Mistake(f"no run of {path.name} has both {axes.x} and {axes.y}")
-            write(plot(points, axes), path)
+            try:
+                figure = plot(points, axes)
+            except ValueError as error:
+                raise Mistake(f"--style: {error}") from None
+            write(figure, path)
             paths.append(str(path))
         if self.json:
             say_json({"files": paths})

@@ -14,7 +14,7 @@ from recall_arena.cli.described import Described
 from recall_arena.cli.executing import How, finish
 from recall_arena.cli.grid import Point, at_point, field_named, points_of
 from recall_arena.executors import missing
-from recall_arena.records import Store
+from recall_arena.records import ADDRESS, Store
 from recall_arena.runs import Run
 
 
@@ -73,7 +73,8 @@ class Sweep(Described):
             return
         if self.write.suffix != ".json" or self.write.is_dir():
             raise Mistake(f"--write must be a file NAME.json, got {self.write}")
-        if self.write.parent.resolve() == self.store.resolve():
+        beside = self.write.parent.resolve() == self.store.resolve()
+        if beside or ADDRESS.fullmatch(self.write.stem):
             raise Mistake(f"{self.write} would be read as a record; write it to another folder")
 
     def _finish(self, grid: dict[str, tuple[Point, Run]], store: Store) -> int:

@@ -30,6 +30,7 @@ from recall_arena.compat.gated_delta import (
     chunk_delta_rule,
     chunk_gated_delta_rule,
     chunk_kda,
+    fused_recurrent_delta_rule,
     fused_recurrent_gated_delta_rule,
     fused_recurrent_kda,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "chunk_delta_rule",
     "chunk_gated_delta_rule",
     "chunk_kda",
+    "fused_recurrent_delta_rule",
     "fused_recurrent_gated_delta_rule",
     "fused_recurrent_kda",
     "mamba_inner_fn",

@@ -4,6 +4,7 @@ There a "chunk" function is for training and a "fused_recurrent" one for generat
 one kernel, with all gradients.
 """
 
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -26,6 +27,7 @@ def chunk_gated_delta_rule(
     output_final_state: bool = False,
     use_qk_l2norm_in_kernel: bool = False,
     cu_seqlens: Tensor | None = None,
+    **others: object,
 ) -> Result:
     """fla's `chunk_gated_delta_rule`: (out, final state), or (out, None).
 
@@ -38,8 +40,10 @@ def chunk_gated_delta_rule(
 
     Numbers are computed in float32, or in float64 if v has it; out has v's type, the state that of
     the computation.  Raises ValueError for shapes that do not fit together, TypeError for numbers
-    that are not real.
+    that are not real, NotImplementedError for `others`, fla's options that are not here, unless
+    they are None or False.
     """
+    _check_others(others)
     options = (initial_state, output_final_state, use_qk_l2norm_in_kernel, cu_seqlens)
     return _delta_rule(q, k, v, g, None, beta, scale, *options)
 
@@ -57,6 +61,7 @@ def fused_recurrent_gated_delta_rule(
     output_final_state: bool = False,
     use_qk_l2norm_in_kernel: bool = False,
     cu_seqlens: Tensor | None = None,
+    **others: object,
 ) -> Result:
     """fla's `fused_recurrent_gated_delta_rule`; here it has gradients.
 
@@ -65,6 +70,7 @@ def fused_recurrent_gated_delta_rule(
     """
     if gv is not None:
         raise NotImplementedError("gv, a decay for each channel of the values, is not here")
+    _check_others(others)
     options = (initial_state, output_final_state, use_qk_l2norm_in_kernel, cu_seqlens)
     return _delta_rule(q, k, v, g, gk, beta, scale, *options)
 
@@ -80,11 +86,13 @@ def chunk_kda(
     output_final_state: bool = False,
     use_qk_l2norm_in_kernel: bool = False,
     cu_seqlens: Tensor | None = None,
+    **others: object,
 ) -> Result:
     """fla's `chunk_kda`: `chunk_gated_delta_rule` with g (batch, length, value_heads, key_width).
 
     Decays and beta are given as they are, not as what a gate is made of.
     """
+    _check_others(others)
     options = (initial_state, output_final_state, use_qk_l2norm_in_kernel, cu_seqlens)
     return _delta_rule(q, k, v, None, g, beta, scale, *options)
 
@@ -103,10 +111,16 @@ def chunk_delta_rule(
     output_final_state: bool = False,
     use_qk_l2norm_in_kernel: bool = False,
     cu_seqlens: Tensor | None = None,
+    **others: object,
 ) -> Result:
     """fla's `chunk_delta_rule`: `chunk_gated_delta_rule` without decay."""
+    _check_others(others)
     options = (initial_state, output_final_state, use_qk_l2norm_in_kernel, cu_seqlens)
     return _delta_rule(q, k, v, None, None, beta, scale, *options)
+
+
+fused_recurrent_delta_rule = chunk_delta_rule
+"""As `fused_recurrent_kda`."""
 
 
 def _delta_rule(
@@ -144,6 +158,12 @@ def _delta_rule(
         outs.append(out)
         finals.append(final)
     return torch.cat(outs, 1).to(v.dtype), torch.cat(finals) if output_final_state else None
+
+
+def _check_others(others: Mapping[str, object]) -> None:
+    asked = [name for name, value in others.items() if value is not None and value is not False]
+    if asked:
+        raise NotImplementedError(f"{', '.join(asked)}: of fla's options this one is not here")
 
 
 def _check(

@@ -8,6 +8,7 @@ queue on the side: a streaming generator would have to send the same news again 
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -38,6 +39,7 @@ with it each time thereby comes to an end."""
 SECONDS_BETWEEN_LOOKS = 0.5
 """And between the news of a run: each look and each news is a call that the queue answers."""
 SECONDS_TO_STOP = 30.0
+SECONDS_TO_ANSWER = 10.0
 MOST_NEWS = 10_000
 """News that nobody has looked at; further ones are dropped."""
 
@@ -46,8 +48,28 @@ def execute_on_ray(runs: list[Run], work: Work, jobs: int | None) -> Generator[E
     """Execute runs as tasks with as many CPUs as a run has threads, at most `jobs` at once.
 
     Without `jobs` twice as many tasks are handed in as the cluster has room for, so that no node
-    waits and a cluster that can grow is asked to.
+    waits and a cluster that can grow is asked to.  Raises ValueError where nothing answers at
+    RAY_ADDRESS.
     """
+    if runs and not ray.is_initialized():
+        _check_address(os.environ.get(ADDRESS, "auto"))
+    return _executed(runs, work, jobs)
+
+
+def _check_address(address: str) -> None:
+    """Ray itself would wait for minutes, and then say it in many lines."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError, ValueError) as error:
+        raise ValueError(
+            f"{ADDRESS} must be HOST:PORT of a Ray cluster, got {address!r}: {error}"
+        ) from None
+
+
+def _executed(runs: list[Run], work: Work, jobs: int | None) -> Generator[Event, None, None]:
     if not runs:
         return
     store = Store(work.store.folder.absolute())  # workers have another current folder

@@ -46,10 +46,14 @@ class Work:
         """How many of a cluster's GPUs a run needs; one that it is not given it does not see."""
         return 1 if self.device == "cuda" else 0
 
+    def has(self, address: str) -> bool:
+        """Whether a run's record is there, and its weights where they are to be kept."""
+        weights = weights_path(self.store.folder, address)
+        return address in self.store and (weights.exists() or not self.keep_weights)
+
     def done(self, run: Run) -> bool:
-        """Whether the run's record is there, and its weights where they are to be kept."""
-        weights = weights_path(self.store.folder, run.address)
-        return run.address in self.store and (weights.exists() or not self.keep_weights)
+        """The same of a run."""
+        return self.has(run.address)
 
     def missing(self, runs: list[Run]) -> list[Run]:
         """Those of the runs that are not done, each once, in their order."""

@@ -29,6 +29,17 @@ def eager() -> bool:
     )
 
 
+def is_mask(where: Tensor | None, tokens: Tensor) -> bool:
+    """Whether `where` is no positions but a padding mask of whole numbers, as tokenizers make it.
+
+    That is 0s and 1s in the tokens' own shape, of more than two columns.  What traced tensors hold
+    is not known, and they count as positions.
+    """
+    if where is None or where.shape != tokens.shape or tokens.shape[1] <= 2:
+        return False
+    return eager() and type(where) is Tensor and bool(((where == 0) | (where == 1)).all())
+
+
 def readable(tensor: Tensor) -> bool:
     """Whether this is a float32 tensor of numbers in the CPU's memory, of torch's own class.
 

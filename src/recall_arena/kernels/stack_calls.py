@@ -28,7 +28,8 @@ def _are_positions(where: Where | None, tokens: Tokens) -> bool:
     """Whether the kernel reads the positions that are asked: at least one, of each sequence."""
     if where is None:
         return True
-    return are_ids(where, 2) and where.numel() > 0 and len(where) == len(tokens)
+    asked = are_ids(where, 2) and where.numel() > 0 and len(where) == len(tokens)
+    return asked and not plain.is_mask(where, tokens)
 
 
 class StackLogits:

@@ -18,6 +18,9 @@ LARGEST = 1 << 28
 """Bytes beyond which no file is a record or an archive of some."""
 
 _END = re.compile(rb',"checksum":"([0-9a-f]{64})"}\n')
+UNSEALED = 5
+"""The last revision of which records were written without a checksum."""
+
 _END_SIZE = len(',"checksum":""}\n') + 64
 
 
@@ -55,7 +58,8 @@ def to_file(record: Record) -> bytes:
 def from_file(path: Path) -> Record:
     """The record in a file; raises DamagedRecord for all else that may have its name.
 
-    Records of versions that wrote no checksum are those that do not name the package's build.
+    Records of versions that wrote no checksum do not name the package's build, and are of a
+    revision up to `UNSEALED`.
     """
     if not ADDRESS.fullmatch(path.stem):
         raise DamagedRecord(path, "is not named like a record, by 16 hexadecimal digits")
@@ -79,7 +83,7 @@ def from_json(text: bytes, *, sealed: bool) -> Record:
     except ValidationError as error:
         raise ValueError(one_line(error) + _other_version(text)) from None
     check(record)
-    if not sealed and record.provenance.package_build is not None:
+    if not sealed and (record.provenance.package_build or record.run["revision"] > UNSEALED):
         raise ValueError("its checksum is missing")
     return record
 

@@ -147,6 +147,12 @@ def _origin(runs: pl.DataFrame, wanted: int, damaged: Sequence[DamagedRecord]) -
     return Origin(wanted, runs.height, values(runs, "revision"), made, named)
 
 
+def quoted(text: str) -> str:
+    """What others wrote, as Markdown that shows it on one line and makes nothing of it."""
+    line = " ".join(text.split())
+    return re.sub(r"[\\`*\[\]<>|]", r"\\\g<0>", line)
+
+
 def _counted(values: pl.Series) -> str:
     """Each value with the number of its runs, the most frequent first."""
     counts = values.value_counts(name="runs").sort("runs", values.name, descending=[True, False])
@@ -154,3 +160,4 @@ def _counted(values: pl.Series) -> str:
 
 
 _TEMPLATES.globals |= {"anchor": anchor, "script": _script}
+_TEMPLATES.filters["quoted"] = quoted

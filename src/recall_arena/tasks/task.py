@@ -16,11 +16,19 @@ class Batch:
     inputs   (batch, length)
     targets  (batch, asked)
     where    (batch, asked), the positions that are asked, in 0..length - 1
+
+    Raises ValueError for any other numbers than int64: models embed tokens, and the loss is the
+    cross-entropy of the next one.
     """
 
     inputs: Tokens
     targets: Where
     where: Where
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "targets", "where"):
+            if (kind := getattr(self, name).dtype) != torch.int64:
+                raise ValueError(f"{name} must be int64, tokens and their positions, got {kind}")
 
     @classmethod
     def asked_last(cls, tokens: Tokens, answers: Answers) -> "Batch":
