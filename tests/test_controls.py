@@ -4,14 +4,17 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from conftest import ROOT
 from made_up import record
 
 from recall_arena.claims import SETTING, decide
 from recall_arena.config import as_json
 from recall_arena.executors import execute_all
 from recall_arena.frame import frame_of
+from recall_arena.index import contents_of
 from recall_arena.outcomes import runs_of
 from recall_arena.records import Record, Store, Tally
+from recall_arena.report import write_report
 from recall_arena.studies import STUDIES, Plan
 from recall_arena.studies.assignment import rates
 from recall_arena.studies.assignment.scales import SEARCHED
@@ -209,3 +212,13 @@ def test_its_report_is_of_whatever_runs_there_are(records: list[Record]) -> None
     assert (len(others) == 2) == bool(rows.filter(pl.col("seed") >= SEARCHED).height)
     if records and records[0].run["task"]["queries"] == 16:
         assert judged.select(SETTING).unique().height == len(ALL[WIDTH])
+
+
+@pytest.mark.whole
+def test_the_published_report_is_what_the_records_give(tmp_path: Path) -> None:
+    store, plan = Store(ROOT / "results" / "records"), Plan("published", (CORNER,))
+    rows = STUDY.select(contents_of(store).frame, plan)
+    assert rows["address"].n_unique() == STUDY.size(plan)
+    write_report(STUDY, plan, rows, tmp_path, (), store)
+    kept = ROOT / "results" / "controls" / "report.md"
+    assert (tmp_path / "report.md").read_text() == kept.read_text()

@@ -234,7 +234,7 @@ def standards(claims: Sequence[Claim], runs: pl.DataFrame) -> str:
         "the run is the unit, and the statistic is the median over runs, beside every run's value. "
         f"It counts as having learnt the task with {HAS_LEARNT_MEANS}; otherwise all that is known "
         "is that it had not by its end. One contrary run refutes a claim about all. A comparison "
-        f"is a test by permutation, and counts if its p is at most {LEVEL:g} when adjusted for the "
-        f"{tests} tests among these claims (Holm 1979). Shares of runs that learnt are equal if "
-        f"the 95 % interval of their difference lies within {limit(MARGIN)}."
+        f"is a test by permutation, and counts if its p is at most {LEVEL:g} when adjusted for "
+        f"their number among these claims, {tests} (Holm 1979). Shares of runs that learnt are "
+        f"equal if the 95 % interval of their difference lies within {limit(MARGIN)}."
     )

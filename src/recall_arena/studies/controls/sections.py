@@ -54,7 +54,7 @@ def _corner(runs: pl.DataFrame, frame: pl.DataFrame, findings: tuple[Finding, ..
     note = (
         "Here no value is its query, in training, in checks and in tests; all else, the rates too, "
         "is the recipe's at L alone. Accuracies of the recipe's runs are those where the value is "
-        f"not the query; checks ask both. {LENGTHS} {KNOWN}"
+        f"not the query; their checks have both. {LENGTHS} {KNOWN}"
     )
     panels = (Panel("v = q too", recipes, "apart_below"), Panel("v ≠ q alone", own, "apart_below"))
     lengths = frame.join(own, on="address", how="semi")
