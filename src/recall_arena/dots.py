@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,9 @@ from recall_arena.zoo import look_of
 
 ROW = 0.19
 """Inches of height a setting."""
+
+LETTERS = 36
+"""Of an axis's name a line, so that two panels' names stand beside one another."""
 
 SPREAD = 0.6
 """The share of a row's height over which its runs are spread, in the order of their seeds."""
@@ -103,7 +107,7 @@ def _draw(axis: Axes, panel: Panel, rows: Sequence[Row]) -> None:
                 axis.plot(value, place, "o", color="black", markersize=7, markerfacecolor="none")
     if panel.floor is not None:
         axis.axvline(panel.floor, color="0.45", linewidth=0.9, linestyle="-.", zorder=0)
-    plain_axis(axis, "", MEASURES[panel.measure])
+    plain_axis(axis, "", fill(MEASURES[panel.measure], LETTERS))
     axis.set_title(panel.title, fontsize=9, y=1.0)
     axis.tick_params(axis="y", length=0)
     axis.set_xlim(-0.03, 1.03)

@@ -63,7 +63,7 @@ def _at(chosen: pl.DataFrame, plan: Plan, part: int) -> list[NamedRun]:
         effort = SCALES[plan.scale].efforts[part].runs_of(setting.model)
         shortest = settings.shortest(setting.tau, mixed=part == WIDTH)
         own = {**vars(setting), "shortest": shortest, "repeats": part != CORNER}
-        name = setting_name(own, ("d", "M", "tau", "shortest", "repeats"))
+        name = setting_name(own, ("d", "M", "tau", "repeats" if part == CORNER else "shortest"))
         found += [
             NamedRun(
                 f"{name}, seed {seed}",
