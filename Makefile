@@ -71,12 +71,12 @@ rates: $(VENV)/.installed
 published: $(VENV)/.installed
 	$(BIN)/recall study run assignment --scale published --store results/records --out results/report $(ARGS)
 	$(BIN)/recall study run delays --scale published --store results/records --out results/delays
-	$(BIN)/recall study run controls --scale published --problem 1 --store results/records --out results/controls
+	$(BIN)/recall study run controls --scale published --store results/records --out results/controls
 
 report: $(VENV)/.installed
 	$(BIN)/recall report assignment --scale published --store results/records --out report $(ARGS)
 	$(BIN)/recall report delays --scale published --store results/records --out report/delays
-	$(BIN)/recall report controls --scale published --problem 1 --store results/records --out report/controls
+	$(BIN)/recall report controls --scale published --store results/records --out report/controls
 
 # The first Python that runs (a pyenv shim may not), is new enough and can make environments.
 $(BIN)/python:

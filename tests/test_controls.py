@@ -216,9 +216,9 @@ def test_its_report_is_of_whatever_runs_there_are(records: list[Record]) -> None
 
 @pytest.mark.whole
 def test_the_published_report_is_what_the_records_give(tmp_path: Path) -> None:
-    store, plan = Store(ROOT / "results" / "records"), Plan("published", (CORNER,))
+    store, plan = Store(ROOT / "results" / "records"), PUBLISHED
     rows = STUDY.select(contents_of(store).frame, plan)
-    assert rows["address"].n_unique() == STUDY.size(plan)
+    assert rows["address"].n_unique() >= STUDY.size(plan), "and where a grid grew"
     write_report(STUDY, plan, rows, tmp_path, (), store)
     kept = ROOT / "results" / "controls" / "report.md"
     assert (tmp_path / "report.md").read_text() == kept.read_text()
