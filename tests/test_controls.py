@@ -127,7 +127,7 @@ def test_the_search_comes_first_and_the_runs_have_seeds_of_their_own() -> None:
     beside = [run for run in runs if run.seed < 200]
     assert all(run.task.repeats for run in beside)
     assert {run.task.queries for run in beside} == {1, 16}
-    judged = OWN[WIDTH].height * 6  # once the store has the search
+    judged = 3 * 17 + 6  # once the store has the search
     assert STUDY.size(PUBLISHED) == len(runs) + judged
 
 

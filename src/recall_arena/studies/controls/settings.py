@@ -1,5 +1,6 @@
 """The controls: which model meets which task, what is spent on it, and which records are theirs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -63,23 +64,25 @@ class Scale:
     beside: dict[int, Plan]
 
 
-def _efforts(steps: int, late: int, seeds: int, slow: int, searched: Effort) -> Efforts:
+def _efforts(
+    steps: int, late: int, seeds: int, fewer: Mapping[str, int], searched: Effort
+) -> Efforts:
     runs = Effort(steps + late, seeds, first_seed=200, decay_steps=late)
-    apart = dict.fromkeys(SLOW, replace(runs, seeds=slow))
+    apart = {model: replace(runs, seeds=few) for model, few in fewer.items()}
     return Efforts(runs, searched, THREE_RATES, apart)
 
 
 SCALES = {
     "smoke": Scale(
         "a minute on two cores: every part runs, nothing is learnt, nothing stands beside it",
-        {part: _efforts(20, 5, 1, 1, Effort(5, 1, SEARCHED, 0)) for part in PARTS},
+        {part: _efforts(20, 5, 1, {}, Effort(5, 1, SEARCHED, 0)) for part in PARTS},
         {},
     ),
     "published": Scale(
         "an hour on two cores, and the assignment's runs beside it: seeds that nothing else has",
         {
-            CORNER: _efforts(100_000, LATE, 10, 5, Effort(0)),
-            WIDTH: _efforts(30_000, LATE, 6, 6, Effort(6_000, 3, SEARCHED, 0)),
+            CORNER: _efforts(100_000, LATE, 10, dict.fromkeys(SLOW, 5), Effort(0)),
+            WIDTH: _efforts(30_000, LATE, 17, {NARROW: 6}, Effort(6_000, 3, SEARCHED, 0)),
         },
         {CORNER: Plan("published", (1,)), WIDTH: Plan("mixed", (2, 3))},
     ),
