@@ -11,6 +11,9 @@ SAID = {
         "SIGKILL at a random moment of a sweep of 6 runs in 2 processes, which is then called again"
     ),
     "test_random_command_lines_end_as_they_should": "random and hostile command lines",
+    "test_random_configurations_are_refused_or_trained_and_none_fails": (
+        "random runs of six iterations, some of which cannot be meant"
+    ),
     "test_runners_share_a_study_and_a_dead_ones_run_is_taken_over": (
         "runners on one store, some of them killed"
     ),
@@ -25,6 +28,9 @@ SAID = {
     "test_a_store_takes_ten_thousand_runs_and_their_study_goes_on": (
         "records as long as the published ones, and the sweep that they are of, called again"
     ),
+    "test_a_store_of_five_thousand_records_is_listed_exported_and_reported": (
+        "a store of such records, at first without an index"
+    ),
     "test_an_executor_hands_runs_on[local]": (
         "runs of a fraction of a second, two at once, in local processes"
     ),
@@ -37,15 +43,21 @@ SAID = {
 NODES, CORES, MINUTE = 100, 16, 60
 
 
+OF_THE_ROW = ("test", "seconds", "machine", "commit")
+
+
 def table() -> str:
-    """The newest figures of each torture."""
+    """The newest figures of each torture, and where they were measured."""
     newest = _newest()
     lines = [line(["what was done", "figures", "seconds"]), "|---|---|--:|"]
     for test, said in SAID.items():
         if (row := newest.get(test)) is not None:
-            found = {n: v for n, v in row.items() if n not in ("test", "seconds")}
+            found = {n: v for n, v in row.items() if n not in OF_THE_ROW}
             figures = ", ".join(f"{name} {value:,}" for name, value in found.items())
             lines.append(line([said, figures, str(row["seconds"])]))
+    at = {(row["machine"], row["commit"]) for row in newest.values() if "commit" in row}
+    places = "; ".join(f"{name}, commit {commit}" for name, commit in sorted(at))
+    lines += ["", f"Measured on {places}."] if at else []
     return "\n" + "\n".join(lines) + "\n\n"
 
 

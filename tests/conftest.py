@@ -167,6 +167,9 @@ def figures(request: pytest.FixtureRequest) -> Figures:
     def keep(**found: float) -> None:
         line = {"test": request.node.name, "seconds": round(time.monotonic() - begun), **found}
         if request.config.getoption("--torture"):
+            from benchmarks import machine  # a script that imports this file may not find it
+
+            line |= {"machine": machine.name(), "commit": machine.commit()}
             with (ROOT / "results" / "torture.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
 

@@ -19,7 +19,8 @@ import small_study
 from conftest import Smoke, recall, started
 from training_checks import finish, same
 
-from recall_arena.cli import COMMANDS, main
+from recall_arena.cli import main
+from recall_arena.cli.commands import COMMANDS
 from recall_arena.mixers import MIXERS
 from recall_arena.model import ModelSpec
 from recall_arena.records import Store, archive
@@ -42,6 +43,12 @@ def test_help_names_every_command_and_does_not_wait_for_torch(tmp_path: Path) ->
 
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_signals_are_handled_before_anything_that_takes_long_is_imported() -> None:
+    code = "import sys, recall_arena.cli; print('rich' in sys.modules, 'tyro' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False False\n"
 
 
 FLAG = r"^[│ ] ((?:--?[a-z]|\[?[A-Z]{3}).*(?:\n[│ ] {3,}[^ │].*)*)"
@@ -106,6 +113,15 @@ def test_every_command_explains_itself_and_each_of_its_flags(
             "no curriculum.over 'delai'; did you mean 'delay'?",
         ),
         ("train --threads 0", "--threads must be in 1..1024, got 0"),
+        ("train --fail-fast --retry-failed", "--retry-failed goes on: give one of them"),
+        ("train --checks.solved 0", "solved must be above 0 and at most 1, got 0"),
+        ("train --checks.solved 1.5", "solved must be above 0 and at most 1, got 1.5"),
+        ("train --checks.solved nan", "solved: should be a finite number, got nan"),
+        ("train --schedule.clip 0", "clip must be positive, got 0"),
+        ("train --schedule.clip inf", "clip: should be a finite number, got inf"),
+        ("train --store=", "--store is empty; name a place"),
+        ("runs ls --store=", "--store is empty; name a place"),
+        ("report --out=", "--out is empty; name a place"),
         ("train --width 0", "width must be at least 1"),
         ("train --contexts.first 1", "--contexts.first must be at least 2 with this task"),
         ("train --contexts.first 9 --contexts.last 8", "at least --contexts.first, got 9 and 8"),

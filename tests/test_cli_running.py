@@ -186,6 +186,29 @@ def test_with_fail_fast_nothing_is_begun_after_a_failure(
     assert "failed: RuntimeError: it is broken" in capsys.readouterr().err
 
 
+ONCE = FAILING.replace(
+    'raise RuntimeError("it is broken")',
+    """if not FAILED.exists():
+            FAILED.touch()
+            raise RuntimeError("it is broken")
+        return x[:, -1] if last else x""",
+).replace("import torch\n", "import torch\nfrom pathlib import Path\nFAILED = Path('failed')\n")
+
+
+def test_with_retry_failed_a_run_that_failed_is_tried_once_more_after_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "fails_once.py").write_text(ONCE)
+    grid = ("sweep", *TINY, "--schedule.steps", "10", "--import", "fails_once", "--jobs", "1")
+    assert main([*grid, "--grid", "model=broken|mamba", "--retry-failed"]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert "failed: RuntimeError: it is broken" in told[0]
+    assert told[1:] == ["recall: of 2 runs 1 failed, and are tried once more"]
+    assert len(list(Store(tmp_path / "runs"))) == 2
+
+
 def test_the_time_left_counts_what_was_done_since_the_command_began(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

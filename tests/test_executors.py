@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,15 @@ from recall_arena.checkpoints import load_weights, save_weights
 from recall_arena.cli import main
 from recall_arena.compiled import Compiled
 from recall_arena.evaluation import Contexts, accuracy_by_context
-from recall_arena.executors import Advanced, Event, Failed, Finished, execute_all, missing
+from recall_arena.executors import (
+    Advanced,
+    Event,
+    Failed,
+    Finished,
+    execute_all,
+    missing,
+    processes,
+)
 from recall_arena.executors.signals import deferred
 from recall_arena.model import ModelSpec
 from recall_arena.monitor import tally
@@ -156,6 +165,23 @@ def test_an_address_where_no_ray_answers_is_refused_at_once(
         execute_all([tiny(0)], Store(tmp_path), executor="ray")
 
 
+def test_cores_are_divided_among_runs_by_their_threads(store, monkeypatch):
+    monkeypatch.setattr(processes, "cores", lambda: 5)
+    some = [tiny(seed, steps=300) for seed in range(6)]
+    at_once = []
+    for threads in (2, 1):
+        begun, ended = set(), set()
+        most = 0
+        runs = [replace(run, seed=run.seed + 10 * threads) for run in some]
+        for event in execute_all(runs, store, jobs=None, threads=threads):
+            (ended if isinstance(event, Finished) else begun).add(event.address)
+            most = max(most, len(begun - ended))
+        assert len(ended) == len(some)
+        at_once.append(most)
+    assert at_once[0] <= 2
+    assert 2 < at_once[1] <= 5
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_complete_runs_are_passed_over_without_a_word(here, jobs):
     _, store = here
@@ -269,6 +295,7 @@ def test_closing_stops_the_workers_keeps_what_is_finished_and_leaves_the_rest(st
 
 PAUSE = """
 import json, sys, time
+from dataclasses import replace
 from pathlib import Path
 from recall_arena.executors import execute_all
 from recall_arena.records import Store
@@ -301,6 +328,7 @@ SIGNALLED = """
 import json, os, signal, sys, threading
 from contextlib import closing
 from multiprocessing import forkserver
+from dataclasses import replace
 from pathlib import Path
 from recall_arena.executors import execute_all
 from recall_arena.records import Store
@@ -481,6 +509,7 @@ def run_script(script: str, folder: Path, runs: list[Run], *words: str) -> subpr
 
 ORPHANS = """
 import json, os, signal, sys
+from dataclasses import replace
 from pathlib import Path
 from recall_arena.executors import Advanced, Finished, execute_all
 from recall_arena.records import Store

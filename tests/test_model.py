@@ -188,6 +188,7 @@ def test_impossible_specs_are_refused(fields, message):
         ("mamba(state=32", "is not a list of mixers"),
         ("mamba(stat=32)", "mamba: no option 'stat'; did you mean 'state'"),
         ("mamba(state)", "'state' is not an option and its one value"),
+        ("mamba(state=2, state=4)", "the option state is given twice"),
         ("mamba(state=0)", "mamba: state must be at least 1, got 0"),
         ("mamba(state=few)", "mamba: state: should be a valid integer, got 'few'"),
         ("mamba; nrom=rms", "no setting of a model 'nrom'; did you mean 'norm'"),

@@ -172,6 +172,22 @@ def test_a_command_starts_a_ray_and_ends_it_also_when_it_is_interrupted(
     assert same_as_here(store, [run_of(record) for record in store])
 
 
+def test_a_command_works_in_the_cluster_at_ray_address_and_leaves_it_running(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+    words = [sys.executable, "-m", "recall_arena", *SWEEP, "--schedule.steps", "2000"]
+    at_work = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+    raylets = {node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()}
+    until(lambda: all(len(workers(raylet)) == 1 for raylet in raylets))
+    said = at_work.communicate(timeout=120)[1]
+    assert (at_work.returncode, said) == (0, b"")
+    store = Store(tmp_path / "runs")
+    assert same_as_here(store, [run_of(record) for record in store])
+    assert len(store.addresses()) == 2
+    assert [node["Alive"] for node in ray.nodes()] == [True, True]
+
+
 MINE = """
 from pathlib import Path
 import mine

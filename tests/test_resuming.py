@@ -305,7 +305,7 @@ with closing(execute_all(runs, Store(Path(sys.argv[1])), snapshot_seconds=0.05))
         if isinstance(event, Advanced) and not event.progress.tested:
             trained.add(event.address)
         if len(sys.argv) > 2 and isinstance(event, Advanced):
-            print(event.address, flush=True)
+            print(event.address, event.progress.step, flush=True)
 print(json.dumps(sorted(trained)))
 """
 
@@ -329,7 +329,7 @@ def test_a_dead_runners_run_is_taken_over_where_it_was(tmp_path: Path) -> None:
     run, store = replace(LONG, schedule=replace(PLAN, steps=2500)), Store(tmp_path)
     dying = runner([run], store, "tell")
     assert dying.stdout is not None
-    begun = dying.stdout.readline()
+    assert dying.stdout.readline().startswith(run.address)
     until_there_is("unfinished/*.safetensors", tmp_path)
     dying.send_signal(signal.SIGSTOP)  # it keeps its lease, and does not finish before it is killed
     other = runner([run], store, "tell")
@@ -337,9 +337,10 @@ def test_a_dead_runners_run_is_taken_over_where_it_was(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.json")), "there was no time to kill it"
     dying.kill()
     dying.communicate(timeout=60)
-    went_on = other.communicate(timeout=120)[0]
-    assert run.address in begun
-    assert run.address in went_on
+    first, *_ = other.communicate(timeout=120)[0].splitlines()
+    address, step = first.split()
+    assert address == run.address
+    assert int(step) > 1, "it was begun anew"
     assert same(store.read(run.address), finish(run)[1])
 
 

@@ -1,6 +1,5 @@
 """Places where records cannot be written, or that lead elsewhere, and clocks that jump."""
 
-import itertools
 import os
 import subprocess
 import sys
@@ -90,23 +89,95 @@ def test_a_snapshot_or_weights_that_are_links_elsewhere_are_replaced_and_nothing
     assert target.read_text() == "mine"
 
 
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A store with a record and its weights, on a file system that takes nothing any more."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder))
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a file system can be mounted by root alone")
+    try:
+        list(execute_all([RUN], Store(folder), keep_weights=True))
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_store_that_nobody_may_write_to_can_be_read_in_every_way(
+    read_only: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, out = ("--store", str(read_only)), tmp_path / "out"
+    assert main(["plot", str(read_only), "--out", str(out / "all.svg")]) == 0
+    for words in (
+        ("runs", "ls"),
+        ("runs", "show", RUN.address),
+        ("runs", "export", str(out / "all.csv")),
+        ("runs", "archive", str(out / "all.parquet")),
+        ("runs", "save", RUN.address, str(out / "saved"), "--layout", "mamba-ssm"),
+        ("evaluate", RUN.address, "--contexts", "8"),
+        ("report", "--scale", "smoke", "--out", str(out / "report")),
+        ("verify", "--quiet"),
+    ):
+        capsys.readouterr()
+        code = main([*words, *store])
+        said = capsys.readouterr()
+        assert (code, said.err) == (0, ""), words
+
+
+def test_a_store_that_nobody_may_write_to_is_a_line_before_any_work(
+    read_only: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(read_only.rglob("*"))
+    for words in (
+        ("train",),
+        ("sweep", "--grid", "seed=0,1"),
+        ("study", "run", "assignment", "--scale", "smoke"),
+        ("extend", RUN.address, "--contexts", "8"),
+        ("runs", "rm", RUN.address, "--yes"),
+    ):
+        assert main([*words, "--store", str(read_only)]) in (1, 2), words
+        said = capsys.readouterr()
+        assert said.err.count("\n") == 1, words
+        assert "Read-only file system" in said.err
+        assert said.out == ""
+    assert sorted(read_only.rglob("*")) == before
+
+
 JUMPING = """
 import itertools, sys, time
-from pathlib import Path
 jumps = itertools.cycle([0.0, 1e9, -1e9, 12.0])
-real = time.time
+real, nanoseconds = time.time, time.time_ns
 time.time = lambda: real() + next(jumps)
+time.time_ns = lambda: nanoseconds() + int(1e9 * next(jumps))
+from recall_arena import index
 from recall_arena.cli import main
+index.WORTH_AN_INDEX = 1
 sys.exit(main(sys.argv[1:]))
 """
 
 
 def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
+    """Trained, listed by way of an index, and swept: files of others seem old, or of the future."""
     words = ("train", "--schedule.steps", "200", "--schedule.context", "8", "--checks.every", "50")
     tests = ("--checks.sequences", "20", "--contexts", "8", "--snapshot-every", "0.01", "-q")
     assert main([*words, *tests, "--store", str(tmp_path / "steady")]) == 0
-    command = [sys.executable, "-c", JUMPING, *words, *tests, "--store", str(tmp_path / "jumping")]
-    assert subprocess.run(command, capture_output=True, text=True).returncode == 0
+    store = ("--store", str(tmp_path / "jumping"))
+
+    def jumping(*said: str) -> str:
+        command = [sys.executable, "-c", JUMPING, *said, *store]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    jumping(*words, *tests)
     (one,), (other,) = Store(tmp_path / "steady"), Store(tmp_path / "jumping")
     assert same(one, other)
-    assert list(itertools.chain((tmp_path / "jumping").rglob("*.partial"))) == []
+    os.utime(tmp_path / "jumping" / f"{other.address}.json", (0, 4e9))
+    for _ in range(3):
+        assert other.address[:8] in jumping("runs", "ls")
+    jumping(*words, *tests, "--seed", "1")
+    listed = jumping("runs", "ls")
+    assert all(record.address[:8] in listed for record in Store(tmp_path / "jumping"))
+    assert list((tmp_path / "jumping").rglob("*.partial")) == []

@@ -5,6 +5,7 @@ import platform
 import re
 import secrets
 import time
+from functools import cache
 from pathlib import Path
 
 HOST = re.sub(r"[^A-Za-z0-9_-]", "_", platform.node())
@@ -16,9 +17,11 @@ SECONDS_TO_WRITE = 86_400.0
 def write(path: Path, content: bytes, *, replace: bool) -> bool:
     """Write a file, and its folder where that is missing.
 
-    Returns False, and leaves the file as it is, if it exists and is not to be replaced.
+    The first of a process in a folder removes what killed writers left there.  Returns False, and
+    leaves the file as it is, if it exists and is not to be replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep_once(path.parent)
     # Named before it is there, so that whatever breaks off while it is made finds it below.
     temporary = path.parent / f".{HOST}.{os.getpid()}.{secrets.token_hex(4)}.partial"
     try:
@@ -54,6 +57,11 @@ def sweep(folder: Path) -> None:
         match = _PARTIAL.fullmatch(path.name)
         if match is not None and _is_left(path, *match.groups()):
             path.unlink(missing_ok=True)
+
+
+@cache
+def _sweep_once(folder: Path) -> None:
+    sweep(folder)
 
 
 def _is_left(path: Path, host: str, process: str) -> bool:

@@ -11,7 +11,7 @@ from recall_arena import atomic
 from recall_arena.choosing import chosen, points
 from recall_arena.cli.console import say, say_json, say_table
 from recall_arena.cli.grid import Point
-from recall_arena.index import contents_of
+from recall_arena.index import runs_among
 from recall_arena.records import Store
 
 RESULTS = ("runs", "ended_by", "solved_at", "validation", "accuracy")
@@ -55,7 +55,7 @@ def _trials(grid: Mapping[str, Point], store: Store) -> pl.DataFrame:
         infer_schema_length=None,
         strict=False,
     )
-    runs = contents_of(store).runs.select(
+    runs = runs_among(store, grid).select(
         *("address", "ended_by", "solved_at", "validation"), accuracy="at_L"
     )
     return described.join(runs, on="address", how="inner", maintain_order="left")

@@ -79,24 +79,29 @@ def say_version() -> None:
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """A table, as narrow as it can be; long cells are folded, never cut.
+    """A table, on a terminal as narrow as it can be; long cells are folded there, never cut.
 
-    Of very many rows, whose widths would take rich long to weigh, none is folded.
+    None is where programs read, nor of very many rows, whose widths would take rich long to weigh.
     """
     cells = [[one_line(str(cell)) for cell in row] for row in rows]
-    if len(cells) > MANY:
-        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-        for line in ([*columns], *cells):
-            out.out(" ".join(map(str.ljust, line, widths)).rstrip(), highlight=False)
+    if len(cells) > MANY or not out.is_terminal:
+        _say_unfolded([*columns], cells, title)
         return
     table = Table(
         title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0)
     )
     for column in columns:
-        table.add_column(column, overflow="fold", header_style="bold")
+        whole = column == "address"  # for it is copied from here
+        table.add_column(column, overflow="fold", no_wrap=whole, header_style="bold")
     for row in cells:
         table.add_row(*map(Text, row))
     _Console(highlight=False, width=max(NARROWEST, out.width)).print(table)
+
+
+def _say_unfolded(columns: list[str], cells: list[list[str]], title: str) -> None:
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for line in (*([[title]] if title else []), columns, *cells):
+        out.out(" ".join(map(str.ljust, line, widths)).rstrip(), highlight=False)
 
 
 def show_help(commands: Mapping[str, str], group: str = "") -> None:
@@ -112,3 +117,6 @@ def show_help(commands: Mapping[str, str], group: str = "") -> None:
     if not group:
         say("`recall study run assignment` trains everything and writes the report.")
     say("`recall COMMAND --help` explains a command; `recall --version` says which one this is.")
+    say()
+    say("Exit codes: 0; 1 if a run failed or a record cannot be read; 2 for a mistake in what was")
+    say("typed; 130 and 143 after Ctrl-C and SIGTERM, with what was done kept.")

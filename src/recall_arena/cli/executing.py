@@ -55,6 +55,13 @@ class How:
         tyro.conf.arg(help="seconds after which to stop; the same command goes on from there"),
     ] = float("inf")
     fail_fast: Annotated[bool, tyro.conf.arg(help="stop at the first run that fails")] = False
+    retry_failed: Annotated[
+        bool,
+        tyro.conf.arg(
+            help="when all others are done, try each run that failed once more, such as one whose "
+            "process ran out of memory"
+        ),
+    ] = False
     quiet: options.Quiet = False
 
     def check(self) -> None:
@@ -64,6 +71,8 @@ class How:
             if not getattr(self, name) >= 0:  # nor NaN
                 flag = "--" + name.replace("_", "-")
                 raise Mistake(f"{flag} must be at least 0, got {getattr(self, name)}")
+        if self.fail_fast and self.retry_failed:
+            raise Mistake("--fail-fast stops where --retry-failed goes on: give one of them")
         try:
             check_device_of(self.executor, self.device)
         except ValueError as error:
@@ -85,23 +94,32 @@ def finish(
     """
     sweep(store, keep_weights=keep_weights)
     deadline = time.monotonic() + how.time_limit
-    try:
-        events = execute_all(
-            runs,
-            store,
-            jobs=jobs,
-            threads=how.threads,
-            keep_weights=keep_weights,
-            snapshot_seconds=how.snapshot_every,
-            executor=how.executor,
-            device=how.device,
-        )
-    except ValueError as error:
-        raise Mistake(str(error)) from None
-    try:
+
+    def tried(some: list[Run]) -> list[Failed]:
+        try:
+            events = execute_all(
+                some,
+                store,
+                jobs=jobs,
+                threads=how.threads,
+                keep_weights=keep_weights,
+                snapshot_seconds=how.snapshot_every,
+                executor=how.executor,
+                device=how.device,
+            )
+        except ValueError as error:
+            raise Mistake(str(error)) from None
         with closing(events):
             within = _until(deadline, events)
-            failed = follow(within, names, quiet=how.quiet, fail_fast=how.fail_fast)
+            asked = {run.address: names[run.address] for run in some}
+            return follow(within, asked, quiet=how.quiet, fail_fast=how.fail_fast)
+
+    try:
+        failed = tried(runs)
+        if how.retry_failed and failed and time.monotonic() < deadline:
+            again = {one.address for one in failed}
+            errors(f"of {len(runs)} runs {len(again)} failed, and are tried once more")
+            failed = tried([run for run in runs if run.address in again])
     except Stopped:
         _say_what_stays(how.executor)
         raise

@@ -7,6 +7,7 @@ its end of their pipes; either way they keep what their runs have come to, and s
 """
 
 import multiprocessing
+import os
 import signal
 import sys
 from collections import deque
@@ -28,6 +29,8 @@ from recall_arena.executors.work import Work, cores
 from recall_arena.runs import Run
 
 SECONDS_TO_STOP = 30.0
+FILES_OF_A_START = 8
+"""So many files are open for a moment, here or at the server, while a process is started."""
 _SERVED = "forkserver" in multiprocessing.get_all_start_methods()
 _CONTEXT = (
     multiprocessing.get_context("forkserver") if _SERVED else multiprocessing.get_context("spawn")
@@ -69,6 +72,8 @@ def _in_processes(runs: list[Run], work: Work, jobs: int) -> Generator[Event, No
     try:
         while waiting or working:
             while waiting and len(working) < jobs:
+                if working and not _files_can_be_opened():
+                    break  # as many as this process may have
                 run = waiting.popleft()
                 with deferred():
                     pipe, process = _start(run, work)
@@ -91,6 +96,19 @@ def _in_processes(runs: list[Run], work: Work, jobs: int) -> Generator[Event, No
             _stop(pipe, process)
 
 
+def _files_can_be_opened() -> bool:
+    opened: list[int] = []
+    try:
+        while len(opened) < FILES_OF_A_START:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    finally:
+        for each in opened:
+            os.close(each)
+    return True
+
+
 def _start(run: Run, work: Work) -> tuple[Connection, BaseProcess]:
     if _SERVED:
         _CONTEXT.set_forkserver_preload([__name__])
@@ -100,7 +118,10 @@ def _start(run: Run, work: Work) -> tuple[Connection, BaseProcess]:
     ours, theirs = _CONTEXT.Pipe()
     arguments = (theirs, outside_of(run), run, work)
     process = _CONTEXT.Process(target=_work, args=arguments, daemon=True)
-    process.start()
+    try:
+        process.start()
+    except EOFError:
+        raise OSError("no process can be started: their server has ended") from None
     theirs.close()
     return ours, process
 

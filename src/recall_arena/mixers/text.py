@@ -47,7 +47,9 @@ def read_mixer(text: str) -> MixerOptions:
         option, equals, value = (part.strip() for part in each.partition("="))
         if option not in known:
             raise ValueError(f"{name}: {unknown('option', option, known)}")
-        if not equals or option in chosen:
+        if option in chosen:
+            raise ValueError(f"{name}: the option {option} is given twice")
+        if not equals:
             raise ValueError(
                 f"{name}: {each!r} is not an option and its one value, such as {option}=2"
             )

@@ -95,8 +95,9 @@ def _width(runs: pl.DataFrame, frame: pl.DataFrame, findings: tuple[Finding, ...
     note = (
         "Each iteration's length is drawn from two to L. mamba(state=2) is Mamba with 2 numbers a "
         "channel instead of 16: at d = 64 its scans carry as many numbers as those of Mamba at "
-        "d = 8 (its convolutions, as wide as it is, keep more). Six seeds a setting can refute "
-        f"that every run learns, and cannot show it. {LENGTHS} {KNOWN}"
+        "d = 8 (its convolutions, as wide as it is, keep more). Of the seeds of "
+        f"models with attention the first six were known when the others were added. {LENGTHS} "
+        f"{KNOWN}"
     )
     panels = (Panel("at L", runs, "at_L", FLOOR), Panel("beyond L", runs, "beyond"))
     return Section(
