@@ -2,6 +2,8 @@
 
 import functools
 import math
+import subprocess
+import sys
 
 import jaxtyping
 import pytest
@@ -223,3 +225,38 @@ def test_every_answer_counts_and_none_of_them_by_query():
     counts = accuracy(echo, Batch(tokens, targets, where))
     assert counts == Counts(6, 4, [], [], 4, 4)
     assert math.isclose(counts.accuracy, 4 / 6)
+
+
+READ_OUT = """
+import resource, sys
+import torch
+from recall_arena.compiled import Compiled
+from recall_arena.model import ModelSpec, SequenceModel
+
+torch.set_num_threads(1)
+spec = ModelSpec(("mamba", "attention"), vocabulary=8192, width=8)
+model = Compiled(SequenceModel(spec))
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+def work(length, asked):
+    tokens = torch.randint(8192, (8, length))
+    where = torch.arange(length)[-asked:].expand(8, asked).contiguous()
+    model.loss_and_gradient(tokens, torch.randint(8192, (8, asked)), where)
+    model.logits(tokens, where)
+
+work(512, 1)
+before = peak()
+work(512, int(sys.argv[1]))
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize(("asked", "low", "high"), [(8, 0, 20), (512, 60, 1000)])
+def test_of_a_large_vocabulary_only_the_positions_asked_are_read_out(asked, low, high):
+    """All logits of 8 sequences of 512 are 134 MB, most of which the second case must see."""
+    done = subprocess.run(
+        [sys.executable, "-c", READ_OUT, str(asked)], capture_output=True, text=True, check=True
+    )
+    assert low <= float(done.stdout) < high

@@ -17,12 +17,15 @@ import polars as pl
 import pytest
 import small_study
 from conftest import Smoke, recall, started
+from test_mixers import VARIANTS
 from training_checks import finish, same
 
 from recall_arena.cli import main
 from recall_arena.cli.commands import COMMANDS
+from recall_arena.config import as_json
 from recall_arena.mixers import MIXERS
-from recall_arena.model import ModelSpec
+from recall_arena.mixers.text import write_mixer
+from recall_arena.model import ModelSpec, named
 from recall_arena.records import Store, archive
 from recall_arena.studies import STUDIES, NamedRun
 from recall_arena.tasks import TASKS
@@ -123,6 +126,11 @@ def test_every_command_explains_itself_and_each_of_its_flags(
         ("runs ls --store=", "--store is empty; name a place"),
         ("report --out=", "--out is empty; name a place"),
         ("train --width 0", "width must be at least 1"),
+        ("train --mamba.state 0", "mamba: state must be at least 1, got 0"),
+        ("train --mamba.stat 4", "--mamba.state"),
+        ("train --attention.heads 2", "Unrecognized options: --attention.heads"),
+        ("train --model.norm batch", "norm: should be 'layer' or 'rms', got 'batch'"),
+        ("train --model.mlp-expand 2", "mlp_expand is of an MLP, and mlp is none; got 2"),
         ("train --contexts.first 1", "--contexts.first must be at least 2 with this task"),
         ("train --contexts.first 9 --contexts.last 8", "at least --contexts.first, got 9 and 8"),
         ("train --store file", "nothing can be written to file: file is not a folder"),
@@ -234,6 +242,27 @@ def test_a_model_with_options_is_trained_tested_and_listed_by_its_text(
     assert main(["evaluate", address, "--contexts.stride", "90", *store]) == 0
     assert main(["runs", "ls", *store, "--json"]) == 0
     assert "mamba(state=4, window=1),attention(heads=2, bias=True)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", [*MIXERS, *VARIANTS])
+def test_every_option_can_be_said_by_a_flag_as_in_the_models_text(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And it is said to each layer of a kind; those of others stay as they are."""
+    settings = ("positions=learned", "norm=rms", "mlp=swiglu", "mlp_expand=2", "embedding=trained")
+    other = "mamba" if text.startswith("attention") else "attention"
+    spec = named("; ".join([f"{text}, {other}, {text}", *settings]))
+    stack = [type(options)() for options in spec.mixers]
+    words = ["train", "--dry-run", "--model", ",".join(map(write_mixer, stack))]
+    for layer, usual in zip(spec.mixers, stack, strict=True):
+        kind = write_mixer(usual)
+        for field in dataclasses.fields(layer):
+            if (value := getattr(layer, field.name)) != getattr(usual, field.name):
+                flag = f"--{kind}.{field.name.replace('_', '-')}={value}"
+                words += [flag] * (flag not in words)
+    words += [f"--model.{each.replace('_', '-')}" for each in settings]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == as_json(spec)
 
 
 @pytest.mark.whole

@@ -9,8 +9,10 @@ import pytest
 
 from recall_arena.choosing import chosen, points
 from recall_arena.cli import main
+from recall_arena.cli.command import Mistake
 from recall_arena.cli.grid import at_point, points_of
 from recall_arena.cli.sweep import Sweep
+from recall_arena.model import named
 from recall_arena.records import Store
 
 TINY = (
@@ -77,6 +79,18 @@ def test_models_with_commas_are_told_apart_by_bars() -> None:
     assert [point["model"] for point in found] == ["mamba(state=2), attention", "hybrid-a"]
 
 
+def test_options_of_mixers_and_settings_of_the_model_are_fields_too() -> None:
+    words = ["--grid", "model=mamba|gated-delta, mamba", "--grid", "state=2,4"]
+    described = Sweep.spelled(words)()
+    assert isinstance(described, Sweep)
+    found = points_of(described, ["model=mamba|gated-delta, mamba", "state=2,4", "norm=rms"])
+    assert found[-1] == {"model": "gated-delta, mamba", "mamba.state": 4, "model.norm": "rms"}
+    spec = at_point(described, found[-1]).planned().model
+    assert spec == named("gated-delta, mamba(state=4); norm=rms")
+    with pytest.raises(Mistake, match=r"expand may be mamba.expand or gated_delta.expand"):
+        points_of(described, ["expand=1,2"])
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
@@ -90,6 +104,13 @@ def test_models_with_commas_are_told_apart_by_bars() -> None:
         ("--grid seed=a,b", "seed must be a whole number, got 'a'"),
         ("--grid model=mambo,mamba", "did you mean 'mamba'?"),
         ("--grid context=1,8", "--schedule.context must be at least 2 with this task, got 1"),
+        ("--grid mamba.state=0,1", "mamba: state must be at least 1, got 0"),
+        ("--grid attention.heads=1,2", "no field of a run 'attention.heads'"),
+        (
+            "--model mamba --grid model=mamba|attention --grid state=1,2",
+            "mamba.state is given, and the model has no such layer",
+        ),
+        ("--grid norm=layer,batch", "norm: should be 'layer' or 'rms', got 'batch'"),
         ("--grid seed=0,1 --per rate", "no field of the grid 'rate'"),
         ("--grid seed=0 --write best.txt", "--write must be a file NAME.json, got best.txt"),
         ("--grid seed=0 --write runs/best.json", "would be read as a record"),

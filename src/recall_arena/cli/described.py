@@ -10,6 +10,7 @@ from recall_arena.cli import options
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.contexts import checked_contexts
 from recall_arena.cli.importing import values_of
+from recall_arena.cli.model_flags import ModelFlags, changed, with_flags
 from recall_arena.evaluation import Contexts
 from recall_arena.memory import check_memory
 from recall_arena.model import named
@@ -27,7 +28,7 @@ class Described(Command):
         str,
         tyro.conf.arg(
             help="a name such as hybrid-a, or mixers such as 'mamba(state=32), attention'; "
-            "`recall models` lists all, with their options"
+            "`recall models` lists all with their options, `--model NAME --help` has flags for them"
         ),
     ] = "mamba"
     width: Annotated[int, tyro.conf.arg(help="d, the numbers in an embedding")] = 8
@@ -46,12 +47,13 @@ class Described(Command):
     lengths: options.Lengths = ""
     seed: Annotated[int, tyro.conf.arg(help="decides weights and batches")] = 0
     imports: options.Imports = ()
+    options: Annotated[ModelFlags, tyro.conf.arg(name="")] = field(default_factory=ModelFlags)
 
     @classmethod
     def spelled(cls, words: Sequence[str]) -> type[Command]:
-        """With the flags of the task that `--task` names."""
+        """With the flags of the task that `--task` names, and of the model's mixers."""
         names = values_of("--task", words)
-        return cls.on(names[-1]) if names else cls
+        return with_flags(cls.on(names[-1]) if names else cls, words)
 
     @classmethod
     def on(cls, name: str) -> type[Command]:
@@ -79,7 +81,8 @@ class Described(Command):
         sizes = {"width": self.width, "vocabulary": self.task.vocabulary}
         try:
             self.schedule.course(self.task)
-            model = named(self.model, **sizes, longest_context=longest)
+            said = named(self.model, **sizes, longest_context=longest)
+            model = changed(said, self.options, longest)
             run = Run(self.task, model, self.schedule, self.checks, contexts, self.seed)
             check_run(run.to_json())
             check_memory(run)

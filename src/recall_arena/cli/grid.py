@@ -25,7 +25,8 @@ def points_of(described: Described, texts: Sequence[str]) -> list[Point]:
     if not texts:
         raise Mistake("--grid says what varies, such as --grid rate=1e-3,3e-3 --grid seed=0,1")
     axes: dict[str, list[Any]] = {}
-    known = _leaves({part: getattr(described, part) for part in PARTS})
+    parts = {part: getattr(described, part) for part in PARTS}
+    known = [*_leaves(parts), *_leaves(vars(described.options))]
     for text in texts:
         name, equals, values = text.partition("=")
         field = field_named(name.strip(), known, "field of a run")
@@ -43,7 +44,9 @@ def at_point(described: Described, point: Point) -> Described:
     """The command with these values; raises Mistake for one that a field cannot have."""
     try:
         for name, value in point.items():
-            described = _with(described, name.split("."), value)
+            path = name.split(".")
+            of_the_model = len(path) > 1 and hasattr(described.options, path[0])
+            described = _with(described, ["options", *path] if of_the_model else path, value)
     except ValueError as error:
         raise Mistake(str(error)) from None
     return described

@@ -2,13 +2,11 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
-
-from docstring_parser import parse
 
 from recall_arena.cli import options
 from recall_arena.cli.command import Command
 from recall_arena.cli.console import errors, say, say_json, say_table
+from recall_arena.cli.explained import fields_of
 from recall_arena.mixers import MIXERS
 from recall_arena.spec import ModelSpec
 from recall_arena.zoo import SETTINGS, ZOO
@@ -33,8 +31,8 @@ class Models(Command):
             for name, mixer in MIXERS.items()
             for usual in [dataclasses.asdict(type(mixer)())]
         }
-        explained = {kind.__name__: _fields(kind) for kind in kinds}
-        settings = {name: row for name, row in _fields(ModelSpec).items() if name in SETTINGS}
+        explained = {kind.__name__: fields_of(kind) for kind in kinds}
+        settings = {name: row for name, row in fields_of(ModelSpec).items() if name in SETTINGS}
         if self.json:
             say_json({"models": models, "mixers": chosen, **explained, "settings": settings})
             return unusable
@@ -62,20 +60,6 @@ def _load_all() -> int:
             errors(str(error))
             code = 1
     return code
-
-
-def _fields(kind: type) -> dict[str, tuple[object, str]]:
-    """Of each option its default, what its docstring says of it, and what is allowed."""
-    parameters = parse(kind.__doc__ or "").params
-    said = {each.arg_name: (each.description or "").split() for each in parameters}
-    allowed = {name: _allowed(hint) for name, hint in get_type_hints(kind).items()}
-    fields = [field for field in dataclasses.fields(kind) if field.name in said]
-    return {f.name: (f.default, " ".join([*said[f.name], *allowed[f.name]])) for f in fields}
-
-
-def _allowed(hint: object) -> list[str]:
-    """The names that a field may have, if they are listed."""
-    return [f"({' | '.join(get_args(hint))})"] if get_origin(hint) is Literal else []
 
 
 def _said(options: dict[str, object]) -> str:
