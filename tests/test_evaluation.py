@@ -1,6 +1,8 @@
 """Evaluation counts what it says, on sequences that depend on the task and the length alone."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -287,6 +289,34 @@ def test_a_million_tokens_are_tested_in_bounded_memory():
     """Four sequences of 2^20 tokens a chunk: 32 MiB, whatever the number of sequences."""
     chunks = held_out_chunks(TASK, 1 << 20, 10**6)
     assert next(chunks).tokens.shape == (4, (1 << 20) + 1)
+
+
+LONG = """
+import resource
+import torch
+from recall_arena.compiled import Compiled
+from recall_arena.evaluation import Contexts, accuracy_by_context
+from recall_arena.model import SequenceModel, named
+from recall_arena.tasks import AssociativeRecall
+
+torch.set_num_threads(1)
+model = Compiled(SequenceModel(named("mamba")))
+
+def peak(context):
+    contexts = Contexts(at=(context,), sequences=4)
+    ((length, counts),) = accuracy_by_context(model.logits, AssociativeRecall(), contexts)
+    assert (length, counts.total) == (context, 4)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+print(-peak(1024) + peak(2**20))
+"""
+
+
+@pytest.mark.whole
+def test_the_model_too_tests_a_million_tokens_in_bounded_memory():
+    """Four sequences of them are 34 MB of tokens, and one layer's channels would be 268 MB."""
+    done = subprocess.run([sys.executable, "-c", LONG], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 180
 
 
 def test_counts_add_up_whatever_the_number_of_queries():
