@@ -91,6 +91,12 @@ class Every(Rule):
         return Ruling(verdict, measured, comment)
 
 
+def every_run_learns(among: pl.Expr | None = None, condition: str = "runs") -> Every:
+    """Every run learns the task, or every one that `among` selects."""
+    chosen = pl.lit(value=True) if among is None else among
+    return Every("at_L", HAS_LEARNT, HAS_LEARNT_MEANS, chosen, condition)
+
+
 @dataclass(frozen=True)
 class Ahead(Rule):
     """In each pair of groups, the first one's runs have the larger values.

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from recall_arena.claims import HAS_LEARNT, HAS_LEARNT_MEANS, SETTING, Claim, decide
+from recall_arena.claims import HAS_LEARNT, SETTING, Claim, decide
 from recall_arena.dots import Panel, by_setting
 from recall_arena.figures import Drawing
 from recall_arena.outcomes import runs_of
 from recall_arena.plots import Axes2D, plot, points_of
 from recall_arena.records import Store
-from recall_arena.rules import Ahead, Every, Harder, in_each, standards
+from recall_arena.rules import Ahead, Harder, every_run_learns, in_each, standards
 from recall_arena.studies.assignment.scales import LATE, Effort
 from recall_arena.studies.assignment.settings import FLOOR, LONGEST, Setting, on_settings
 from recall_arena.studies.study import NamedRun, Picture, Plan, Section, Study, Table
@@ -101,13 +101,7 @@ NO_WALL = Claim(
     "No: every run of both models learns its delay, for what a convolution does not reach the scan "
     "carries.",
     pl.lit(value=True),
-    Every(
-        measure="at_L",
-        passes=HAS_LEARNT,
-        threshold=HAS_LEARNT_MEANS,
-        among=pl.lit(value=True),
-        condition="runs",
-    ),
+    every_run_learns(),
 )
 CLAIMS = (later("mamba"), later("hybrid-a"), REACH, BETWEEN, NO_WALL)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from recall_arena.claims import HAS_LEARNT, HAS_LEARNT_MEANS, SETTING, Claim, Finding, decide
-from recall_arena.rules import Ahead, Every, in_each
+from recall_arena.claims import HAS_LEARNT, SETTING, Claim, Finding, decide
+from recall_arena.rules import Ahead, every_run_learns, in_each
 from recall_arena.studies.assignment import pictures, rates, tables
 from recall_arena.studies.assignment.claims import ALL, LEARNERS, PROBLEM, ROPE, TAU
 from recall_arena.studies.assignment.scales import PROBLEMS
@@ -64,13 +64,7 @@ EVERY_QUERY = Claim(
     "Do the hybrids learn to recall any token?",
     "Yes: with mixed lengths every run of both hybrids learns the task with 4, 8 and 16 queries.",
     (PROBLEM == 2) & HYBRID,
-    Every(
-        measure="at_L",
-        passes=HAS_LEARNT,
-        threshold=HAS_LEARNT_MEANS,
-        among=MIXED,
-        condition="runs with mixed lengths",
-    ),
+    every_run_learns(MIXED, "runs with mixed lengths"),
 )
 CLAIMS = (SHORT, SOONER, FURTHER, EVERY_QUERY)
 

@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from recall_arena.claims import HAS_LEARNT, HAS_LEARNT_MEANS, Claim
-from recall_arena.rules import Ahead, Every, in_each
+from recall_arena.claims import HAS_LEARNT, Claim
+from recall_arena.rules import Ahead, every_run_learns, in_each
 from recall_arena.studies.assignment.claims import LEARNERS, MAMBA, ROPE, TAU, D
 from recall_arena.studies.controls.settings import CORNER, NARROW, WIDTH
 from recall_arena.zoo import look_of
@@ -59,13 +59,7 @@ ATTENDING = Claim(
     "Do models with attention learn all sixteen queries when they are as wide as Mamba?",
     "Yes: with d = 64 every run of the RoPE transformer and of both hybrids learns the task.",
     WIDE & ~MAMBA & ~LITTLE,
-    Every(
-        measure="at_L",
-        passes=HAS_LEARNT,
-        threshold=HAS_LEARNT_MEANS,
-        among=pl.lit(value=True),
-        condition="runs",
-    ),
+    every_run_learns(),
 )
 SOONER = Claim(
     "Which of the wide models is first?",
