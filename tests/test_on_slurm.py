@@ -148,22 +148,24 @@ def test_a_job_that_is_killed_is_a_failed_run_and_the_next_command_goes_on(
     assert list((store.folder / "slurm").glob("*/")) == []
 
 
-def test_more_runs_than_an_array_may_have_are_shared_out_among_its_jobs(
+def test_more_runs_than_jobs_are_shared_out_among_them(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Written(slurm_jobs.Slurm):
         def submit(
             self, jobs: Sequence[slurm_jobs.Job], folder: Path, work: Work, most: int
         ) -> list[str]:
-            assert (work.threads, most) == (2, 7)
+            assert work.threads == 2
             return [f"1_{place}" for place in range(len(jobs))]
 
-    monkeypatch.setattr(slurm_jobs, "LARGEST_ARRAY", 3)
     some = runs(8)
-    batch = slurm_jobs.submit(Written(), some, Work(store, threads=2), 7)
-    shared = [[run.address for run in some[first::3]] for first in range(3)]
-    assert batch.addresses == dict(zip(("1_0", "1_1", "1_2"), shared, strict=True))
-    assert list(slurm_jobs.submitted(store.folder)) == [batch]
+    for largest, most, jobs in ((3, 7, 3), (3, None, 3), (1000, 1, 4), (1000, 2, 8)):
+        monkeypatch.setattr(slurm_jobs, "LARGEST_ARRAY", largest)
+        batch = slurm_jobs.submit(Written(), some, Work(store, threads=2), most)
+        shared = [[run.address for run in some[first::jobs]] for first in range(jobs)]
+        assert batch.addresses == {f"1_{job}": own for job, own in enumerate(shared)}
+        assert list(slurm_jobs.submitted(store.folder)) == [batch]
+        shutil.rmtree(batch.folder)
 
 
 def test_news_by_file_are_those_that_were_told(tmp_path: Path) -> None:

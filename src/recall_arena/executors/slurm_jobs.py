@@ -34,6 +34,10 @@ from recall_arena.runs import Run
 
 FOLDER = "slurm"
 LARGEST_ARRAY = 1000  # SLURM's own limit, unless a cluster sets another
+TURNS = 4
+"""So many jobs for each that may be at work at once: every job starts a Python of its own, which
+takes as long as hundreds of steps, and a long one may keep the last runs waiting.
+"""
 MINUTES = 60
 """What a job asks for where SBATCH_TIMELIMIT says nothing else; a run goes on in a further job."""
 SECONDS_OF_NOTICE = 90
@@ -128,7 +132,7 @@ def submit(cluster: Slurm, runs: Sequence[Run], work: Work, most: int | None) ->
     root = work.store.folder.absolute() / FOLDER
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=root, prefix=time.strftime("%Y-%m-%d-")))
-    size = min(len(runs), LARGEST_ARRAY)
+    size = min(len(runs), LARGEST_ARRAY, TURNS * (most or LARGEST_ARRAY))
     parts = [tuple(runs[first::size]) for first in range(size)]
     jobs = [Job(packed(*part), work, folder) for part in parts]
     try:
