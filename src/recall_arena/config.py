@@ -61,7 +61,7 @@ def frozen(cls: type[T]) -> type[T]:
         try:
             init(self, **{name: _plain(value) for name, value in fields.items()})
         except ValidationError as error:
-            raise ValueError(one_line(error)) from None
+            raise ValueError(mistakes_in(error)) from None
 
     made.__init__ = init_plainly
     if not tells_itself:
@@ -96,10 +96,10 @@ def read(cls: type[T], values: dict[str, Any]) -> T:
     try:
         return TypeAdapter(cls).validate_json(json.dumps(values))
     except ValidationError as error:
-        raise ValueError(one_line(error)) from None
+        raise ValueError(mistakes_in(error)) from None
 
 
-def one_line(error: ValidationError) -> str:
+def mistakes_in(error: ValidationError) -> str:
     """Each mistake as "field: what it should be, got this", with semicolons between them."""
     return "; ".join(_mistake(details) for details in error.errors())
 

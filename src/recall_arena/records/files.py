@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from recall_arena import __version__
-from recall_arena.config import one_line
+from recall_arena.config import mistakes_in
 from recall_arena.records.identity import ADDRESS, check
 from recall_arena.records.record import RECORD, Record
 
@@ -81,7 +81,7 @@ def from_json(text: bytes, *, sealed: bool) -> Record:
     try:
         record = RECORD.validate_json(text)
     except ValidationError as error:
-        raise ValueError(one_line(error) + _other_version(text)) from None
+        raise ValueError(mistakes_in(error) + _other_version(text)) from None
     check(record)
     if not sealed and (record.provenance.package_build or record.run["revision"] > UNSEALED):
         raise ValueError("its checksum is missing")

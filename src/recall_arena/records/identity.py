@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from recall_arena.config import one_line
+from recall_arena.config import mistakes_in
 from recall_arena.records.record import Outcome, Record, Tally
 
 ADDRESS = re.compile("[0-9a-f]{16}")
@@ -117,7 +117,7 @@ def check_run(run: dict[str, Any]) -> None:
     try:
         _Run.model_validate(run)
     except ValidationError as error:
-        raise ValueError(f"its run is not described as here: {one_line(error)}") from None
+        raise ValueError(f"its run is not described as here: {mistakes_in(error)}") from None
 
 
 def _check_tally(name: str, tally: Tally, sequences: int) -> None:
