@@ -8,7 +8,7 @@ from recall_arena.records.archive import Archive
 
 SAID = {
     "test_killed_again_and_again_a_command_ends_with_the_same_records": (
-        "SIGKILL at a random moment of a sweep of 6 runs in 2 processes, which is then called again"
+        "SIGKILL of a sweep of 6 runs in 2 processes, mostly at work, which is then called again"
     ),
     "test_random_command_lines_end_as_they_should": "random and hostile command lines",
     "test_random_configurations_are_refused_or_trained_and_none_fails": (

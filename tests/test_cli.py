@@ -22,9 +22,9 @@ from training_checks import finish, same
 
 from recall_arena.cli import main
 from recall_arena.cli.commands import COMMANDS
-from recall_arena.config import as_json
+from recall_arena.config import read
 from recall_arena.mixers import MIXERS
-from recall_arena.mixers.text import write_mixer
+from recall_arena.mixers.text import read_mixer
 from recall_arena.model import ModelSpec, named
 from recall_arena.records import Store, archive
 from recall_arena.studies import STUDIES, NamedRun
@@ -48,10 +48,25 @@ def test_help_names_every_command_and_does_not_wait_for_torch(tmp_path: Path) ->
     assert all(name in done.stdout for name in COMMANDS)
 
 
+HANDLED = """
+import signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "recall_arena.cli.commands":
+            print(signal.getsignal(signal.SIGINT).__name__)
+            print([each for each in ("rich", "tyro", "torch") if each in sys.modules])
+
+sys.meta_path.insert(0, Finder())
+from recall_arena.cli import main
+main(["--version"])
+"""
+
+
 def test_signals_are_handled_before_anything_that_takes_long_is_imported() -> None:
-    code = "import sys, recall_arena.cli; print('rich' in sys.modules, 'tyro' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "False False\n"
+    done = subprocess.run([sys.executable, "-c", HANDLED], capture_output=True, text=True)
+    handler, modules, _ = done.stdout.splitlines()
+    assert (handler, modules) == ("end_at_once", "[]")
 
 
 FLAG = r"^[│ ] ((?:--?[a-z]|\[?[A-Z]{3}).*(?:\n[│ ] {3,}[^ │].*)*)"
@@ -128,6 +143,11 @@ def test_every_command_explains_itself_and_each_of_its_flags(
         ("train --width 0", "width must be at least 1"),
         ("train --mamba.state 0", "mamba: state must be at least 1, got 0"),
         ("train --mamba.stat 4", "--mamba.state"),
+        ("train --mamba.state {[]:1}", "state: should be a valid integer, got '{[]:1}'"),
+        ("train --mamba.state 1if", "state: should be a valid integer, got '1if'"),
+        ("train --mamba.state=", "--mamba.state is empty; give it a value"),
+        ("train --model kda --gated-delta.heads 2", "Unrecognized options: --gated-delta.heads"),
+        ("train --executor slurm --retry-failed", "--retry-failed is not for slurm"),
         ("train --attention.heads 2", "Unrecognized options: --attention.heads"),
         ("train --model.norm batch", "norm: should be 'layer' or 'rms', got 'batch'"),
         ("train --model.mlp-expand 2", "mlp_expand is of an MLP, and mlp is none; got 2"),
@@ -244,25 +264,94 @@ def test_a_model_with_options_is_trained_tested_and_listed_by_its_text(
     assert "mamba(state=4, window=1),attention(heads=2, bias=True)" in capsys.readouterr().out
 
 
+def model_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> ModelSpec:
+    """The model of the run that `train` would execute."""
+    assert main(["train", "--dry-run", *words]) == 0
+    return read(ModelSpec, json.loads(capsys.readouterr().out)["model"])
+
+
 @pytest.mark.parametrize("text", [*MIXERS, *VARIANTS])
 def test_every_option_can_be_said_by_a_flag_as_in_the_models_text(
     text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And it is said to each layer of a kind; those of others stay as they are."""
+    """And it is said to each layer of that name; others stay as they are."""
     settings = ("positions=learned", "norm=rms", "mlp=swiglu", "mlp_expand=2", "embedding=trained")
-    other = "mamba" if text.startswith("attention") else "attention"
+    name, options = text.partition("(")[0], read_mixer(text)
+    other = "mamba" if name == "attention" else "attention"
+    words = ["--model", f"{name}, {other}, {name}", *(f"--model.{each}" for each in settings)]
+    words += [
+        f"--{name}.{field.name.replace('_', '-')}={getattr(options, field.name)}"
+        for field in dataclasses.fields(options)
+    ]
     spec = named("; ".join([f"{text}, {other}, {text}", *settings]))
-    stack = [type(options)() for options in spec.mixers]
-    words = ["train", "--dry-run", "--model", ",".join(map(write_mixer, stack))]
-    for layer, usual in zip(spec.mixers, stack, strict=True):
-        kind = write_mixer(usual)
-        for field in dataclasses.fields(layer):
-            if (value := getattr(layer, field.name)) != getattr(usual, field.name):
-                flag = f"--{kind}.{field.name.replace('_', '-')}={value}"
-                words += [flag] * (flag not in words)
-    words += [f"--model.{each.replace('_', '-')}" for each in settings]
-    assert main(words) == 0
-    assert json.loads(capsys.readouterr().out)["model"] == as_json(spec)
+    assert model_of(words, capsys) == spec
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("--model attention(heads=2) --attention.heads 3", "attention(heads=3)"),
+        ("--model attention(heads=16) --attention.bias True", "attention(heads=16, bias=True)"),
+        ("--model hybrid-a --mamba.rank 3", "mamba(rank=3), attention"),
+        ("--model mamba(rank=3),mamba --mamba.rank None", "mamba, mamba"),
+        ("--model mamba;mlp_expand=2 --model.mlp gelu", "mamba; mlp=gelu; mlp_expand=2"),
+        ("--model transformer-learned --model.positions none", "transformer-nope"),
+        ("--model=kda,gated-delta --kda.heads=2", "kda(heads=2), gated-delta"),
+    ],
+)
+def test_a_flag_goes_before_the_text_and_all_is_checked_together(
+    words: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    width = 48 if "heads" in text else 8
+    found = model_of([*words.split(), "--width", str(width)], capsys)
+    assert found == named(text, width=width)
+
+
+ODD_MIXERS = """
+from typing import Literal
+from recall_arena.config import frozen
+from recall_arena.mixers import MIXERS, Mamba, MixerOptions
+
+@frozen
+class Odd(MixerOptions):
+    \"\"\"Attributes:
+        known: explained, and one of two numbers
+    \"\"\"
+
+    known: Literal[1, 2] = 1
+    unknown: int = 0
+
+    def build(self, width):
+        return Mamba().build(width)
+
+@frozen
+class Other(Odd):
+    pass
+
+@frozen
+class Third(Odd):
+    pass
+
+MIXERS["my.odd-one"], MIXERS["class"], MIXERS["task"] = Odd(), Other(), Third()
+"""
+
+
+def test_mixers_of_others_have_flags_whatever_they_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But one that is called as a field of a run is; its options can be said in the text."""
+    before = dict(MIXERS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "odd_mixers.py").write_text(ODD_MIXERS)
+    try:
+        words = ["--import", "odd_mixers", "--model", "my.odd-one, class, task(known=2)"]
+        flags = ["--my.odd-one.known", "2", "--class.unknown", "7", "--task.delay", "3"]
+        found = model_of([*words, *flags], capsys)
+        assert found.layers == ("my.odd-one(known=2)", "class(unknown=7)", "task(known=2)")
+    finally:
+        for name in [*MIXERS]:
+            if name not in before:
+                del MIXERS[name]
 
 
 @pytest.mark.whole

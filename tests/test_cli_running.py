@@ -205,8 +205,23 @@ def test_with_retry_failed_a_run_that_failed_is_tried_once_more_after_the_others
     assert main([*grid, "--grid", "model=broken|mamba", "--retry-failed"]) == 0
     told = capsys.readouterr().err.splitlines()
     assert "failed: RuntimeError: it is broken" in told[0]
-    assert told[1:] == ["recall: of 2 runs 1 failed, and are tried once more"]
-    assert len(list(Store(tmp_path / "runs"))) == 2
+    assert told[1:] == ["recall: 1 of 2 runs failed; trying them once more"]
+    store = Store(tmp_path / "runs")
+    written = {
+        record.run["model"]["layers"][0]: (tmp_path / "runs" / f"{record.address}.json").stat()
+        for record in store
+    }
+    assert written["broken"].st_mtime_ns > written["mamba"].st_mtime_ns
+
+
+def test_a_run_that_fails_twice_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "fails_always.py").write_text(FAILING)
+    words = ("train", *TINY, "--import", "fails_always", "--model", "broken", "--retry-failed")
+    assert main([*words, "--store", str(tmp_path / "runs")]) == 1
+    assert capsys.readouterr().err.count("failed: RuntimeError: it is broken") == 2
 
 
 def test_the_time_left_counts_what_was_done_since_the_command_began(

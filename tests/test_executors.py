@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,7 @@ from recall_arena.executors import (
     processes,
 )
 from recall_arena.executors.signals import deferred
+from recall_arena.executors.work import Work
 from recall_arena.model import ModelSpec
 from recall_arena.monitor import tally
 from recall_arena.records import Outcome, Store, weights_path
@@ -167,19 +167,18 @@ def test_an_address_where_no_ray_answers_is_refused_at_once(
 
 def test_cores_are_divided_among_runs_by_their_threads(store, monkeypatch):
     monkeypatch.setattr(processes, "cores", lambda: 5)
-    some = [tiny(seed, steps=300) for seed in range(6)]
-    at_once = []
-    for threads in (2, 1):
-        begun, ended = set(), set()
-        most = 0
-        runs = [replace(run, seed=run.seed + 10 * threads) for run in some]
-        for event in execute_all(runs, store, jobs=None, threads=threads):
-            (ended if isinstance(event, Finished) else begun).add(event.address)
-            most = max(most, len(begun - ended))
-        assert len(ended) == len(some)
-        at_once.append(most)
-    assert at_once[0] <= 2
-    assert 2 < at_once[1] <= 5
+    at_once, in_processes = [], processes._in_processes
+
+    def told(runs: list[Run], work: Work, jobs: int) -> Iterator[Event]:
+        at_once.append(jobs)
+        return in_processes(runs, work, jobs)
+
+    monkeypatch.setattr(processes, "_in_processes", told)
+    for threads in (1, 2, 4, 7):
+        some = [tiny(10 * threads), tiny(10 * threads + 1)]
+        events = list(execute_all(some, store, jobs=None, threads=threads))
+        assert finished(events) == addresses(*some)
+    assert at_once == [5, 2], "with room for one alone they are executed in this process"
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -295,7 +294,6 @@ def test_closing_stops_the_workers_keeps_what_is_finished_and_leaves_the_rest(st
 
 PAUSE = """
 import json, sys, time
-from dataclasses import replace
 from pathlib import Path
 from recall_arena.executors import execute_all
 from recall_arena.records import Store
@@ -328,7 +326,6 @@ SIGNALLED = """
 import json, os, signal, sys, threading
 from contextlib import closing
 from multiprocessing import forkserver
-from dataclasses import replace
 from pathlib import Path
 from recall_arena.executors import execute_all
 from recall_arena.records import Store
@@ -509,7 +506,6 @@ def run_script(script: str, folder: Path, runs: list[Run], *words: str) -> subpr
 
 ORPHANS = """
 import json, os, signal, sys
-from dataclasses import replace
 from pathlib import Path
 from recall_arena.executors import Advanced, Finished, execute_all
 from recall_arena.records import Store

@@ -176,7 +176,7 @@ def test_a_command_works_in_the_cluster_at_ray_address_and_leaves_it_running(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "RAY_ADDRESS": cluster.address}
-    words = [sys.executable, "-m", "recall_arena", *SWEEP, "--schedule.steps", "2000"]
+    words = [sys.executable, "-m", "recall_arena", *SWEEP, "--schedule.steps", "20000"]
     at_work = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
     raylets = {node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()}
     until(lambda: all(len(workers(raylet)) == 1 for raylet in raylets))

@@ -359,10 +359,10 @@ def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path: Path) ->
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     host = atomic.HOST
-    ours = tmp_path / f".{host}.{os.getpid()}.abc.partial"
-    left = tmp_path / f".{host}.{dead.pid}.abc.partial"
-    elsewhere = tmp_path / f".{host}x.{dead.pid}.abc.partial"
-    old = tmp_path / f".{host}x.{dead.pid}.abd.partial"
+    ours = tmp_path / f".{host}.{os.getpid()}.0123abcd.partial"
+    left = tmp_path / f".{host}.{dead.pid}.0123abcd.partial"
+    elsewhere = tmp_path / f".{host}x.{dead.pid}.0123abcd.partial"
+    old = tmp_path / f".{host}x.{dead.pid}.0123abce.partial"
     foreign = tmp_path / ".mine.partial"
     for path in (ours, left, elsewhere, old, foreign, snapshot_path(tmp_path, run.address)):
         path.touch()

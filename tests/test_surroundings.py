@@ -84,27 +84,27 @@ def test_where_programs_read_a_row_is_a_line(called: Called) -> None:
 def test_runs_at_work_are_shown_as_bars_on_a_terminal_and_as_lines_elsewhere(
     called: Called, tmp_path: Path
 ) -> None:
-    grid = ["sweep", *TRAIN[1:], "--grid", "seed=0,1", "--jobs", "2"]
+    longer = [word.replace("30", "3000") for word in TRAIN[1:]]
+    grid = ["sweep", *longer, "--checks.running", "1000", "--grid", "seed=0,1", "--jobs", "2"]
     shown = on_a_terminal(grid, tmp_path, "120")
     assert "2 of 2 runs done" in shown
     assert "━" in shown
-    assert re.search(r"seed=[01] .*of 30, accuracy|seed=[01] .*testing", shown)
+    assert re.search(r"seed=[01] .*of 3,000, accuracy|seed=[01] .*testing", shown)
     (tmp_path / "runs").rename(tmp_path / "before")
     told = called(*grid).stderr
-    assert told.splitlines() == ["2 of 2 runs to do", "2 of 2 runs done"]
+    first, *_, last = told.splitlines()
+    assert (first, last) == ("2 of 2 runs to do", "2 of 2 runs done")
 
 
-def test_few_open_files_are_enough_or_it_is_said_in_a_line(called: Called, tmp_path: Path) -> None:
+def test_few_open_files_are_enough(called: Called, tmp_path: Path) -> None:
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
 
     one = called(*TRAIN, "--quiet", preexec_fn=few)
     assert (one.returncode, one.stderr) == (0, "")
     several = called("sweep", *TRAIN[1:], "--grid", "seed=0,1,2,3", "--jobs", "4", preexec_fn=few)
-    assert "Traceback" not in several.stderr
-    assert several.returncode in (0, 1, 2)
-    assert several.returncode == 0 or "Too many open files" in several.stderr
-    assert called("sweep", *TRAIN[1:], "--grid", "seed=0,1,2,3").returncode == 0
+    assert several.returncode == 0, several.stderr
+    assert len(Store(tmp_path / "runs").addresses()) == 4
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
@@ -127,7 +127,7 @@ def test_kernels_that_do_not_exist_are_refused_with_those_that_do(called: Called
 
 
 SLOW = """
-import time
+import os, time
 from pathlib import Path
 from recall_arena.config import frozen
 from recall_arena.mixers import MIXERS, Mixer, MixerOptions
@@ -135,7 +135,7 @@ from recall_arena.mixers import MIXERS, Mixer, MixerOptions
 class Slow(Mixer):
     def forward(self, x, last=False):
         Path("at-work").touch()
-        time.sleep(120)
+        time.sleep(float(os.environ["SECONDS"]))
         return x[:, -1] if last else x
 
     def state_size(self, context):
@@ -150,23 +150,43 @@ MIXERS["slow"] = SlowOptions()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_first_signal_lets_a_step_end_and_a_second_one_does_not(
-    number: signal.Signals, tmp_path: Path
-) -> None:
-    (tmp_path / "slow_mixer.py").write_text(SLOW)
+def within_a_step(
+    folder: Path, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> "subprocess.Popen[str]":
+    """A command whose step takes so long, while it is under way."""
+    monkeypatch.setenv("SECONDS", str(seconds))
+    (folder / "slow_mixer.py").write_text(SLOW)
     words = (*TRAIN, "--model", "slow", "--import", "slow_mixer", "--quiet")
-    process = started(*words, cwd=tmp_path)
+    process = started(*words, cwd=folder)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "at-work").exists():
+    while not (folder / "at-work").exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    return process
+
+
+def test_a_signal_lets_a_step_end_and_keeps_what_it_has_come_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = within_a_step(tmp_path, 3.0, monkeypatch)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "the same command goes on from there" in said
+    assert len(list(tmp_path.glob("runs/unfinished/*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_command_at_once(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = within_a_step(tmp_path, 600.0, monkeypatch)
     process.send_signal(number)
     time.sleep(1.0)
     assert process.poll() is None, "the step was broken off"
     process.send_signal(number)
-    said = process.communicate(timeout=20)[1]
+    said = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + number
     assert said.count("\n") == 1
     assert said.startswith("recall: ")
@@ -220,3 +240,6 @@ def test_an_ascii_terminal_gets_every_row(words: tuple[str, ...], tmp_path: Path
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    (address,) = Store(tmp_path / "runs").addresses()
+    exported = tmp_path / "all.csv"
+    assert address[:8] in done.stdout + (exported.read_text() if exported.exists() else "")

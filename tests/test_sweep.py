@@ -87,8 +87,12 @@ def test_options_of_mixers_and_settings_of_the_model_are_fields_too() -> None:
     assert found[-1] == {"model": "gated-delta, mamba", "mamba.state": 4, "model.norm": "rms"}
     spec = at_point(described, found[-1]).planned().model
     assert spec == named("gated-delta, mamba(state=4); norm=rms")
-    with pytest.raises(Mistake, match=r"expand may be mamba.expand or gated_delta.expand"):
+    with pytest.raises(Mistake, match=r"expand may be mamba.expand or gated-delta.expand"):
         points_of(described, ["expand=1,2"])
+    assert points_of(described, ["decay=0.1"]) == [{"schedule.decay": 0.1}], (
+        "a run's own come first"
+    )
+    assert points_of(described, ["gated_delta.key-width=4"]) == [{"gated-delta.key_width": 4}]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +105,7 @@ def test_options_of_mixers_and_settings_of_the_model_are_fields_too() -> None:
         ("--grid rate=1 --grid schedule.rate=2", "--grid names schedule.rate twice"),
         ("--grid sequences=1,2", "sequences may be checks.sequences or contexts.sequences"),
         ("--grid rate=-1,1", "rate must be positive, got -1"),
+        ("--grid seed=[1]|[2]", "seed must be a whole number, got '[1]'"),
         ("--grid seed=a,b", "seed must be a whole number, got 'a'"),
         ("--grid model=mambo,mamba", "did you mean 'mamba'?"),
         ("--grid context=1,8", "--schedule.context must be at least 2 with this task, got 1"),
@@ -108,7 +113,7 @@ def test_options_of_mixers_and_settings_of_the_model_are_fields_too() -> None:
         ("--grid attention.heads=1,2", "no field of a run 'attention.heads'"),
         (
             "--model mamba --grid model=mamba|attention --grid state=1,2",
-            "mamba.state is given, and the model has no such layer",
+            "mamba.state is given, and the model has no mamba",
         ),
         ("--grid norm=layer,batch", "norm: should be 'layer' or 'rms', got 'batch'"),
         ("--grid seed=0,1 --per rate", "no field of the grid 'rate'"),

@@ -1,6 +1,7 @@
 """What every task promises, asked of each of them and of each of its options."""
 
 import json
+from contextlib import suppress
 from dataclasses import fields, replace
 
 import pytest
@@ -116,8 +117,11 @@ def test_a_test_set_is_that_of_its_chunks_in_their_order(
     whole = held_out(task, context, 20, "test")
     assert all(map(torch.equal, columns(whole), columns(next(held_out_chunks(task, context, 20)))))
     monkeypatch.setattr("recall_arena.evaluation.TOKENS_DRAWN", 8 * context)
-    sizes = [len(each.inputs) for each in held_out_chunks(task, context, 20)]
-    assert sizes == [8, 8, 4]
+    chunks = list(held_out_chunks(task, context, 20))
+    assert [len(each.inputs) for each in chunks] == [8, 8, 4]
+    assert torch.equal(chunks[0].inputs, held_out(task, context, 8, "test").inputs)
+    again = task.sample(4, context, generator("test", task, context, 16))
+    assert all(map(torch.equal, columns(chunks[2]), columns(again)))
 
 
 @each_task
@@ -130,9 +134,12 @@ def test_it_is_its_fields(task: Task) -> None:
 
 
 @each_task
-def test_what_grows_in_a_curriculum_ends_at_the_task_itself(task: Task) -> None:
+def test_what_grows_in_a_curriculum_begins_with_a_task_and_ends_at_itself(task: Task) -> None:
+    """Or it begins below the least that is allowed, which is refused before a step."""
     for field in fields(task):
         ends = task.growing(field.name, 64)
         if ends is not None and type(value := getattr(task, field.name)) is int:
             assert ends[0] <= ends[1] == value
-            assert replace(task, **{field.name: ends[1]}) == task
+            with suppress(ValueError):
+                easiest = replace(task, **{field.name: ends[0]})
+                assert len(drawn(easiest, 64).inputs) == 5

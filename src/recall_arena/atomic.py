@@ -5,11 +5,11 @@ import platform
 import re
 import secrets
 import time
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
 
 HOST = re.sub(r"[^A-Za-z0-9_-]", "_", platform.node())
-_PARTIAL = re.compile(r"\.([A-Za-z0-9_-]*)\.([0-9]+)\.[^.]*\.partial")
+_PARTIAL = re.compile(r"\.([A-Za-z0-9_-]*)\.([0-9]+)\.[0-9a-f]{8}\.partial")
 SECONDS_TO_WRITE = 86_400.0
 """After so many a half-written file of another machine is nobody's."""
 
@@ -17,11 +17,9 @@ SECONDS_TO_WRITE = 86_400.0
 def write(path: Path, content: bytes, *, replace: bool) -> bool:
     """Write a file, and its folder where that is missing.
 
-    The first of a process in a folder removes what killed writers left there.  Returns False, and
-    leaves the file as it is, if it exists and is not to be replaced.
+    Returns False, and leaves the file as it is, if it exists and is not to be replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep_once(path.parent)
     # Named before it is there, so that whatever breaks off while it is made finds it below.
     temporary = path.parent / f".{HOST}.{os.getpid()}.{secrets.token_hex(4)}.partial"
     try:
@@ -56,12 +54,8 @@ def sweep(folder: Path) -> None:
     for path in folder.glob(".*.partial"):
         match = _PARTIAL.fullmatch(path.name)
         if match is not None and _is_left(path, *match.groups()):
-            path.unlink(missing_ok=True)
-
-
-@cache
-def _sweep_once(folder: Path) -> None:
-    sweep(folder)
+            with suppress(OSError):  # gone meanwhile, or somebody else's to remove
+                path.unlink()
 
 
 def _is_left(path: Path, host: str, process: str) -> bool:

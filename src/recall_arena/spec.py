@@ -4,7 +4,7 @@ A model is spelled by its mixers: "mamba, attention" is the whole difference bet
 Mamba.  The rest stands behind semicolons: "hybrid-a; norm=rms; mlp=gelu".
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
@@ -97,18 +97,39 @@ def named(
     query behind it takes one more.  Raises ValueError for a name that does not exist, or a value
     that is not allowed.
     """
-    stack, *settings = (each.strip() for each in name.split(";"))
+    layers, settings = read_model(name)
+    return of_layers(
+        layers, settings, width=width, vocabulary=vocabulary, longest_context=longest_context
+    )
+
+
+def read_model(text: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The texts of a model's layers, and its settings, as `named` takes them.
+
+    Raises ValueError for a name that does not exist, or what is no setting.
+    """
+    stack, *settings = (each.strip() for each in text.split(";"))
     chosen = dict(map(_setting, settings))
     if stack in ZOO:
-        layers, positions = ZOO[stack].layers, ZOO[stack].positions
-    else:
-        layers, positions = tuple(split_layers(stack)), "none"
-        first = layers[0].partition("(")[0]
-        if len(layers) == 1 and first not in MIXERS and first not in (known := MIXERS.names()):
-            raise ValueError(unknown("model", first, (*ZOO, *known)))
-    positions = chosen.pop("positions", positions)
-    reach = longest_context + 1 if positions == "learned" else None
-    return replace(ModelSpec(layers, vocabulary, width, positions, reach), **chosen)
+        return ZOO[stack].layers, {"positions": ZOO[stack].positions} | chosen
+    layers = tuple(split_layers(stack))
+    first = layers[0].partition("(")[0]
+    if len(layers) == 1 and first not in MIXERS and first not in (known := MIXERS.names()):
+        raise ValueError(unknown("model", first, (*ZOO, *known)))
+    return layers, chosen
+
+
+def of_layers(
+    layers: tuple[str | MixerOptions, ...],
+    settings: Mapping[str, Any],
+    *,
+    width: int,
+    vocabulary: int,
+    longest_context: int,
+) -> ModelSpec:
+    """The model of these layers and settings; learned positions reach as far as they must."""
+    reach = longest_context + 1 if settings.get("positions") == "learned" else None
+    return ModelSpec(layers, vocabulary, width, max_length=reach, **settings)
 
 
 def _setting(text: str) -> tuple[str, Any]:

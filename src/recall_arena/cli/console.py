@@ -84,7 +84,7 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: s
     None is where programs read, nor of very many rows, whose widths would take rich long to weigh.
     """
     cells = [[one_line(str(cell)) for cell in row] for row in rows]
-    if len(cells) > MANY or not out.is_terminal:
+    if len(cells) > MANY or not sys.stdout.isatty():
         _say_unfolded([*columns], cells, title)
         return
     table = Table(

@@ -10,12 +10,12 @@ from recall_arena.cli import options
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.contexts import checked_contexts
 from recall_arena.cli.importing import values_of
-from recall_arena.cli.model_flags import ModelFlags, changed, with_flags
+from recall_arena.cli.model_flags import ModelFlags, with_flags, with_given
 from recall_arena.evaluation import Contexts
 from recall_arena.memory import check_memory
-from recall_arena.model import named
 from recall_arena.records import check_run
 from recall_arena.runs import Checks, Run
+from recall_arena.spec import of_layers, read_model
 from recall_arena.tasks import TASKS, AssociativeRecall
 from recall_arena.training import Schedule
 
@@ -47,7 +47,7 @@ class Described(Command):
     lengths: options.Lengths = ""
     seed: Annotated[int, tyro.conf.arg(help="decides weights and batches")] = 0
     imports: options.Imports = ()
-    options: Annotated[ModelFlags, tyro.conf.arg(name="")] = field(default_factory=ModelFlags)
+    of_model: Annotated[ModelFlags, tyro.conf.arg(name="")] = field(default_factory=ModelFlags)
 
     @classmethod
     def spelled(cls, words: Sequence[str]) -> type[Command]:
@@ -81,8 +81,10 @@ class Described(Command):
         sizes = {"width": self.width, "vocabulary": self.task.vocabulary}
         try:
             self.schedule.course(self.task)
-            said = named(self.model, **sizes, longest_context=longest)
-            model = changed(said, self.options, longest)
+            layers, settings = read_model(self.model)
+            chosen = with_given(layers, self.of_model)
+            settings |= self.of_model.given("model")
+            model = of_layers(chosen, settings, **sizes, longest_context=longest)
             run = Run(self.task, model, self.schedule, self.checks, contexts, self.seed)
             check_run(run.to_json())
             check_memory(run)

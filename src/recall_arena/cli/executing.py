@@ -58,8 +58,8 @@ class How:
     retry_failed: Annotated[
         bool,
         tyro.conf.arg(
-            help="when all others are done, try each run that failed once more, such as one whose "
-            "process ran out of memory"
+            help="when all others are done, try each run that failed once more: one whose process "
+            "ran out of memory may end well, one with a mistake in it fails again; not for slurm"
         ),
     ] = False
     quiet: options.Quiet = False
@@ -73,6 +73,8 @@ class How:
                 raise Mistake(f"{flag} must be at least 0, got {getattr(self, name)}")
         if self.fail_fast and self.retry_failed:
             raise Mistake("--fail-fast stops where --retry-failed goes on: give one of them")
+        if self.retry_failed and self.executor in STAYING:
+            raise Mistake(f"--retry-failed is not for {self.executor}: call the command again")
         try:
             check_device_of(self.executor, self.device)
         except ValueError as error:
@@ -118,7 +120,7 @@ def finish(
         failed = tried(runs)
         if how.retry_failed and failed and time.monotonic() < deadline:
             again = {one.address for one in failed}
-            errors(f"of {len(runs)} runs {len(again)} failed, and are tried once more")
+            errors(f"{len(again)} of {len(runs)} runs failed; trying them once more")
             failed = tried([run for run in runs if run.address in again])
     except Stopped:
         _say_what_stays(how.executor)

@@ -17,4 +17,4 @@ def fields_of(kind: type) -> dict[str, tuple[object, str]]:
 
 def _allowed(hint: object) -> list[str]:
     """The names that a field may have, if they are listed."""
-    return [f"({' | '.join(get_args(hint))})"] if get_origin(hint) is Literal else []
+    return [f"({' | '.join(map(str, get_args(hint)))})"] if get_origin(hint) is Literal else []

@@ -19,17 +19,19 @@ Point = dict[str, Any]
 def points_of(described: Described, texts: Sequence[str]) -> list[Point]:
     """Every combination of the values, the last field's changing first.
 
-    A field is called in full or by its last word, where only one is called so.  Values stand
+    A field is called in full or by its last word, where only one is called so; options of mixers
+    give way to other fields.  Values stand
     between commas, or between bars where there is one.  Raises Mistake for anything else.
     """
     if not texts:
         raise Mistake("--grid says what varies, such as --grid rate=1e-3,3e-3 --grid seed=0,1")
     axes: dict[str, list[Any]] = {}
-    parts = {part: getattr(described, part) for part in PARTS}
-    known = [*_leaves(parts), *_leaves(vars(described.options))]
+    known = [*_paths(described)]
+    own = [name for name in known if name not in described.of_model.paths()]
     for text in texts:
         name, equals, values = text.partition("=")
-        field = field_named(name.strip(), known, "field of a run")
+        of_run = any(_same(name.strip(), each.rpartition(".")[2]) for each in own)
+        field = field_named(name.strip(), own if of_run else known, "field of a run")
         separated = values.split("|" if "|" in values else ",")
         if not equals or not all(map(str.strip, separated)):
             raise Mistake(f"--grid must be a field and its values, such as rate=1e-3,3e-3: {text}")
@@ -44,12 +46,19 @@ def at_point(described: Described, point: Point) -> Described:
     """The command with these values; raises Mistake for one that a field cannot have."""
     try:
         for name, value in point.items():
-            path = name.split(".")
-            of_the_model = len(path) > 1 and hasattr(described.options, path[0])
-            described = _with(described, ["options", *path] if of_the_model else path, value)
+            described = _with(described, _paths(described)[name], value)
     except ValueError as error:
         raise Mistake(str(error)) from None
     return described
+
+
+def _paths(described: Described) -> dict[str, list[str]]:
+    """Where each field of a run is, by its name; those of the model's mixers come last."""
+    own = _leaves({part: getattr(described, part) for part in PARTS})
+    of_model = described.of_model.paths()
+    return {name: name.split(".") for name in own} | {
+        name: ["of_model", *path] for name, path in of_model.items()
+    }
 
 
 def _with(owner: Any, path: list[str], value: Any) -> Any:
@@ -74,9 +83,10 @@ def _leaves(values: dict[str, Any], begin: str = "") -> list[str]:
 
 def field_named(name: str, known: list[str], kind: str) -> str:
     """The full name that is meant; raises Mistake if there is none, or more than one."""
-    found = [each for each in known if name in (each, each.rpartition(".")[2])]
-    if name in known or len(found) == 1:
-        return name if name in known else found[0]
+    exact = [each for each in known if _same(name, each)]
+    found = exact or [each for each in known if _same(name, each.rpartition(".")[2])]
+    if len(found) == 1:
+        return found[0]
     if found:
         raise Mistake(f"{name} may be {' or '.join(found)}")
     last = [each.rpartition(".")[2] for each in known]
@@ -84,3 +94,8 @@ def field_named(name: str, known: list[str], kind: str) -> str:
         word if last.count(word) == 1 else each for word, each in zip(last, known, strict=True)
     ]
     raise Mistake(unknown(kind, name, short))
+
+
+def _same(name: str, other: str) -> bool:
+    """Whether two names differ in nothing but - for _, as flags have it."""
+    return name.replace("-", "_") == other.replace("-", "_")

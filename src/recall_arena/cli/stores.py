@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from recall_arena import atomic
 from recall_arena.cli.command import Mistake
 from recall_arena.cli.console import errors
 from recall_arena.records import DamagedRecord, Record, Store
@@ -27,13 +28,17 @@ def to_write(folder: Path) -> Store:
 
 
 def prepare(*folders: Path) -> None:
-    """Make folders and write to each, before any work; raises Mistake where that fails."""
+    """Make folders and write to each, before any work, and remove what killed writers left there.
+
+    Raises Mistake where nothing can be written.
+    """
     for folder in folders:
         to_write(folder)
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             TemporaryFile(dir=folder).close()
+            atomic.sweep(folder)
         except OSError as error:
             raise Mistake(f"nothing can be written to {folder}: {error.strerror}") from None
 

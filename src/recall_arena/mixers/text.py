@@ -7,6 +7,7 @@ import ast
 import re
 from dataclasses import fields, replace
 from typing import Any
+from warnings import catch_warnings
 
 from recall_arena.mixers import MIXERS, MixerOptions
 from recall_arena.names import unknown
@@ -88,8 +89,12 @@ def _differences(options: MixerOptions, base: MixerOptions) -> list[str]:
 
 
 def value_of(text: str) -> Any:
-    """A number, True, False or None; anything else is a word."""
+    """A number, True, False, None or a tuple of such; anything else is a word."""
     try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
+        with catch_warnings(action="ignore"):
+            value = ast.literal_eval(text)
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         return text
+    parts = value if isinstance(value, tuple) else (value,)
+    plain = all(each is None or isinstance(each, int | float | str) for each in parts)
+    return value if plain else text

@@ -68,6 +68,8 @@ def write_report(
     Writes only inside `folder`; needs no torch and no training.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for each in (folder, folder / "figures", folder / "tables"):
+        atomic.sweep(each)
     own = study.select(frame, plan)
     sections = [*study.sections(own, plan), *more]
     for section in sections:
