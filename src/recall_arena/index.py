@@ -33,6 +33,8 @@ SETTLED = 2.0
 """Seconds for which a file must have stood unchanged before it is indexed."""
 
 AT_ONCE = 500
+A_FEW = 50
+"""So many records are read at once where little memory counts more than the last bit of time."""
 _COUNTS = [name for name in COUNTS if name != "address"]
 
 
@@ -89,7 +91,7 @@ def runs_among(store: Store, addresses: Iterable[str]) -> pl.DataFrame:
     Reads few records at a time: of thousands, all counts at once are more than a gigabyte.
     """
     some, found = iter(addresses), [runs_of(_frame(_table([])))]
-    while batch := list(islice(some, AT_ONCE)):
+    while batch := list(islice(some, A_FEW)):
         records = [(f"{one.address}.json", one) for one in store.read_all(batch)]
         if records:
             found.append(runs_of(_frame(_table(records))))
