@@ -7,6 +7,7 @@ from typing import Any
 
 from recall_arena.cli.command import Mistake
 from recall_arena.cli.described import Described
+from recall_arena.cli.importing import separated
 from recall_arena.mixers.text import value_of
 from recall_arena.names import unknown
 
@@ -27,26 +28,28 @@ def points_of(described: Described, texts: Sequence[str]) -> list[Point]:
         raise Mistake("--grid says what varies, such as --grid rate=1e-3,3e-3 --grid seed=0,1")
     axes: dict[str, list[Any]] = {}
     known = [*_paths(described)]
-    own = [name for name in known if name not in described.of_model.paths()]
+    of_model = described.of_model.paths()
+    own = [name for name in known if name not in of_model]
     for text in texts:
         name, equals, values = text.partition("=")
         of_run = any(_same(name.strip(), each.rpartition(".")[2]) for each in own)
         field = field_named(name.strip(), own if of_run else known, "field of a run")
-        separated = values.split("|" if "|" in values else ",")
-        if not equals or not all(map(str.strip, separated)):
+        texts_of = separated(values)
+        if not equals or not all(map(str.strip, texts_of)):
             raise Mistake(f"--grid must be a field and its values, such as rate=1e-3,3e-3: {text}")
         if field in axes:
             raise Mistake(f"--grid names {field} twice")
-        read = [each.strip() if field == "model" else value_of(each.strip()) for each in separated]
+        read = [each.strip() if field == "model" else value_of(each.strip()) for each in texts_of]
         axes[field] = list(dict.fromkeys(read))
     return [dict(zip(axes, each, strict=True)) for each in itertools.product(*axes.values())]
 
 
 def at_point(described: Described, point: Point) -> Described:
     """The command with these values; raises Mistake for one that a field cannot have."""
+    paths = _paths(described)
     try:
         for name, value in point.items():
-            described = _with(described, _paths(described)[name], value)
+            described = _with(described, paths[name], value)
     except ValueError as error:
         raise Mistake(str(error)) from None
     return described

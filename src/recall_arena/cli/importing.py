@@ -44,6 +44,11 @@ def check_folders(words: Sequence[str]) -> None:
             raise Mistake(f"{flag} is empty; name a place")
 
 
+def separated(values: str) -> list[str]:
+    """The values of a grid's field: between bars where there is one, else between commas."""
+    return values.split("|" if "|" in values else ",")
+
+
 def values_of(flag: str, words: Sequence[str]) -> list[str]:
     """What follows a flag among the words of a command, in either of its spellings."""
     return [

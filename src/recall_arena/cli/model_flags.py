@@ -14,7 +14,7 @@ import tyro
 
 from recall_arena.cli.command import Command, Mistake
 from recall_arena.cli.explained import fields_of
-from recall_arena.cli.importing import values_of
+from recall_arena.cli.importing import separated, values_of
 from recall_arena.mixers import MixerOptions
 from recall_arena.mixers.text import read_mixer, value_of
 from recall_arena.spec import ModelSpec, read_model
@@ -107,7 +107,7 @@ def _models(words: Sequence[str], command: type[Command]) -> Iterator[str]:
     for axis in values_of("--grid", words):
         name, _, values = axis.partition("=")
         if name.strip() == "model":
-            said += values.split("|" if "|" in values else ",")
+            said += separated(values)
     yield from said or [getattr(command, "model", "")]
 
 
